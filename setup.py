@@ -1,0 +1,53 @@
+"""Packaging. `kernels/` is installed as `engine.kernels` (engine/kernels is a link to it), never as a top-level module
+named `kernels`: an unrelated package of that name exists and transformers imports it when it finds one. A link and not
+a `package_dir` entry, because mypy and pytest follow links and know nothing of setuptools' mapping."""
+
+from pathlib import Path
+
+from setuptools import Extension, find_packages, setup
+
+setup(
+    name="engine",
+    version="0.1.0",
+    description="Train image classifiers on folders or tables of JPEGs without making the GPU wait",
+    long_description=Path("README.md").read_text("utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["engine", "engine.*"]),
+    package_data={"engine.kernels": ["*.h"]},
+    ext_modules=[
+        Extension(
+            "engine.kernels._cpu_pass",
+            sources=["kernels/cpu_pass.cpp"],
+            depends=[str(path) for path in sorted(Path("kernels").glob("*.h"))],
+            extra_compile_args=["-O3", "-std=c++17", "-ffp-contract=fast", "-fno-math-errno", "-pthread"],
+            extra_link_args=["-pthread"],
+            language="c++",
+            optional=True,  # a machine without a compiler installs too, and runs the plain torch reference
+        )
+    ],
+    install_requires=[
+        "click",
+        "kornia",
+        "matplotlib",
+        "numpy",
+        "nvidia-dali-cuda130",
+        "opencv-python-headless",
+        "pandas",
+        "pillow",
+        "pyarrow",
+        "pydantic>=2",
+        "rich",
+        "safetensors",
+        "scikit-learn",
+        "timm",
+        "tomlkit",
+        "torch",
+        "torchvision",
+    ],
+    extras_require={
+        "dev": ["hypothesis", "mypy", "pandas-stubs", "pytest", "pytest-xdist", "ruff", "scipy"],
+    },
+    entry_points={"console_scripts": ["engine = engine.cli.main:main"]},
+)
