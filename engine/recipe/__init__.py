@@ -1,0 +1,3 @@
+from engine.recipe.sections import Recipe
+
+__all__ = ["Recipe"]
