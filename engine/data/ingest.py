@@ -1,0 +1,204 @@
+"""From what the user points at to a manifest, doing again only what changed.
+
+The manifest of the last time is kept as Parquet beside the data (or in a cache folder where the data is read-only). A
+file with the path, size and modification time it had then keeps its hash and header; this is rsync's rule, and what
+makes the second run a matter of listing alone. Labels, groups and folds are never cached: they are read afresh from
+folder names or the table every time, so an edited table counts at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from engine.data.listing import TABLE_SUFFIXES, list_folder, list_table
+from engine.data.manifest import OK, SCHEMA, Manifest
+from engine.data.probe import FACTS, probe_files
+from engine.errors import DataError
+from engine.recipe.sections import DataSection
+
+Progress = Callable[[int, int], None]
+log = logging.getLogger(__name__)
+
+_FORMAT = "1"  # of the cached facts: raise it when probe() learns something, and every file is looked at again
+_QUANTILES = {"min": 0.0, "5%": 0.05, "median": 0.5, "95%": 0.95, "max": 1.0}
+_BAD_SHOWN = 20
+
+
+def ingest(source: str, section: DataSection, progress: Progress | None = None) -> Manifest:
+    """The manifest of a folder of images, or of a .csv or .parquet table, with bad files in it (see their status).
+
+    `source` is a training source, whose samples must have labels, when it is `section.train`. `progress(done, total)`
+    is called with numbers of files as they are indexed, first with those that have not changed. When stopped
+    half-way, what was indexed is kept for the next time.
+
+    Raises DataError, saying what to mend, when there is no such source, the table cannot be used, no labels are found
+    for training, or not a single file is usable.
+    """
+    training = source == section.train
+    if not source:
+        raise DataError("no data: set data.train, or data.test, to a folder or a .csv or .parquet table")
+    path = os.path.abspath(source)  # noqa: PTH100  not resolved: the user's own spelling stands in messages and paths
+    if os.path.isdir(path):  # noqa: PTH112
+        listed = list_folder(path, training)
+    elif not os.path.exists(path):  # noqa: PTH110
+        raise DataError(f"{source}: no such folder or table (looked for {path})")
+    elif path.lower().endswith(TABLE_SUFFIXES):
+        listed = list_table(path, section, training)
+    else:
+        raise DataError(f"{source}: expected a folder of images, or a table ending in {' or '.join(TABLE_SUFFIXES)}")
+
+    manifest = _index(Manifest.build(listed), path, section.cache, progress)
+    if not len(manifest.usable()):
+        raise DataError(
+            f"{source}: none of its {len(manifest)} images is usable; the first, {manifest.paths[0]}: "
+            f"{manifest.table['status'][0].as_py()}"
+        )
+    return manifest
+
+
+def describe(manifest: Manifest) -> dict[str, Any]:
+    """What is in a manifest, as plain values fit for JSON; all but `samples`, `status` and `unusable` of usable files
+    only.
+
+    samples, usable, unlabelled: counts; classes: {name: count}, by name; height, width, bytes: {min, 5%, median, 95%,
+    max} (pixels, upright); total_bytes; orientation: {EXIF value: count}; exact_duplicates: files that repeat
+    another's content; status: {status: count}; unusable: the first [path, reason] pairs.
+    """
+    usable = manifest.usable()
+    classes = {name: count for name, count in _counts(usable, "label").items() if name}
+    height_N, width_N = usable.sizes_N2.T
+    bytes_N = usable.table["bytes"].to_numpy()
+    bad = manifest.table.filter(pc.not_equal(manifest.table["status"], OK)).slice(0, _BAD_SHOWN)
+    return {
+        "samples": len(manifest),
+        "usable": len(usable),
+        "unlabelled": len(usable) - sum(classes.values()),
+        "classes": classes,
+        "height": _quantiles(height_N),
+        "width": _quantiles(width_N),
+        "bytes": _quantiles(bytes_N),
+        "total_bytes": int(bytes_N.sum()),
+        "orientation": {str(value): count for value, count in _counts(usable, "orientation").items()},
+        "exact_duplicates": len(usable) - pc.count_distinct(usable.table["sha1"]).as_py(),
+        "status": _counts(manifest, "status"),
+        "unusable": [list(pair) for pair in zip(bad["path"].to_pylist(), bad["status"].to_pylist(), strict=True)],
+    }
+
+
+def _counts(manifest: Manifest, column: str) -> dict[Any, int]:
+    counts = pc.value_counts(manifest.table[column])
+    return dict(sorted(zip(counts.field("values").to_pylist(), counts.field("counts").to_pylist(), strict=True)))
+
+
+def _quantiles(values_N: NDArray[np.int64]) -> dict[str, int]:
+    if not len(values_N):
+        return {}
+    return {name: int(np.quantile(values_N, q, method="nearest")) for name, q in _QUANTILES.items()}
+
+
+def _index(listed: Manifest, source: str, cache: str, progress: Progress | None) -> Manifest:
+    """`listed` with the facts of every file filled in, from the cache or the files; the cache is brought up to date."""
+    root = source if os.path.isdir(source) else os.path.dirname(source)  # noqa: PTH112, PTH120
+    places = _cache_places(source, cache)
+    old = _load_cache(places, root)
+    known_N = _unchanged(listed.table, old, root)
+    new_rows = np.flatnonzero(known_N < 0)
+    facts = [old.select(FACTS.names)]
+    done, total = len(listed) - len(new_rows), len(listed)
+    found = listed.take(new_rows).paths
+    if progress:
+        progress(done, total)
+    try:
+        with closing(probe_files(found)) as batches:
+            for batch in batches:
+                facts.append(pa.Table.from_batches([batch]))
+                done += batch.num_rows
+                if progress:
+                    progress(done, total)
+    finally:  # also when interrupted: an hour of indexing is not done twice
+        known_N[new_rows] = old.num_rows + np.arange(len(new_rows))
+        all_facts = pa.concat_tables(facts)
+        rows = np.flatnonzero(known_N < all_facts.num_rows)
+        taken = all_facts.take(pa.array(known_N[rows]))
+        columns = {name: listed.table[name].take(pa.array(rows)) for name in SCHEMA.names if name not in FACTS.names}
+        manifest = Manifest.build(columns | {name: taken[name] for name in FACTS.names})
+        if not manifest.table.equals(old.select(SCHEMA.names)):
+            _save_cache(manifest, places, root)
+    return manifest
+
+
+def _unchanged(listed: pa.Table, old: pa.Table, root: str) -> NDArray[np.int64]:
+    """For each listed row, the row of `old` that is the same file as it was; -1 for none.
+
+    Files are known by their path from the root, so a data folder may move. What could not be used is looked at again: a
+    file whose permissions were mended has neither a new size nor a new time.
+    """
+    if not old.num_rows:
+        return np.full(listed.num_rows, -1, dtype=np.int64)
+    match = pc.index_in(_below(root, listed["path"]), value_set=old["key"].combine_chunks())
+    row_N = pc.fill_null(match, -1).to_numpy().astype(np.int64)
+    same_N = row_N >= 0
+    for name in ("bytes", "mtime_ns"):
+        same_N &= old[name].to_numpy()[row_N] == listed[name].to_numpy()
+    same_N &= pc.equal(old["status"], OK).to_numpy()[row_N]
+    return np.where(same_N, row_N, -1)
+
+
+def _below(root: str, paths: pa.ChunkedArray) -> pa.ChunkedArray:
+    prefix = root.rstrip("/") + "/"
+    return pc.if_else(pc.starts_with(paths, prefix), pc.utf8_slice_codeunits(paths, start=len(prefix)), paths)
+
+
+def _cache_places(source: str, cache: str) -> list[Path]:
+    """Where the cached manifest may be, best first: the folder asked for, or beside the data, then the user's own."""
+    key = hashlib.blake2b(source.encode(errors="surrogateescape"), digest_size=6).hexdigest()
+    elsewhere = f"{Path(source).name}-{key}.parquet"
+    if cache:
+        return [Path(cache).absolute() / elsewhere]
+    if Path(source).is_dir():
+        beside = Path(source) / ".engine" / "manifest.parquet"
+    else:
+        beside = Path(source).parent / ".engine" / f"{Path(source).name}.manifest.parquet"
+    user = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "engine" / elsewhere
+    # root could write to a folder that is marked read-only, and should not
+    marked_read_only = not beside.parent.parent.stat().st_mode & 0o222
+    return [user] if marked_read_only else [beside, user]
+
+
+def _load_cache(places: list[Path], root: str) -> pa.Table:
+    """The newest cached manifest that can be read, with a column `key`; empty when there is none."""
+    existing = sorted((place for place in places if place.is_file()), key=lambda place: -place.stat().st_mtime_ns)
+    for place in existing:
+        try:
+            table = pq.read_table(place)
+        except (OSError, pa.ArrowException) as error:
+            log.warning("%s: cannot read the cached manifest (%s); the files are indexed again", place, error)
+            continue
+        metadata = table.schema.metadata or {}
+        if metadata.get(b"format") == _FORMAT.encode() and table.schema.equals(SCHEMA):
+            table = table.replace_schema_metadata()
+            return table.append_column("key", _below(metadata[b"root"].decode(), table["path"]))
+    return SCHEMA.empty_table().append_column("key", pa.array([], pa.string()))
+
+
+def _save_cache(manifest: Manifest, places: list[Path], root: str) -> None:
+    for place in places:
+        try:
+            manifest.save(place, {"format": _FORMAT, "root": root})
+        except OSError as error:
+            log.info("%s: cannot keep the manifest here (%s)", place, error.strerror)
+        else:
+            return
+    log.warning("the manifest could be kept in none of %s; set data.cache", ", ".join(map(str, places)))

@@ -1,0 +1,164 @@
+"""The manifest: one Arrow table with a row for every sample, known or unreadable.
+
+One table, because everything downstream asks for whole columns (all labels, all paths, all keys), and a million
+samples as Arrow columns are a few hundred megabytes that Parquet reads in a second, where a million Python objects
+are neither. It knows nothing of where the samples came from; `ingest` does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import ArrayLike, NDArray
+
+from engine.errors import DataError
+from engine.files import atomic_write
+
+OK = "ok"
+
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("path", pa.string()),  # absolute, spelled as on disk
+        ("label", pa.string()),  # "" when unknown
+        ("group", pa.string()),  # "" when in no group
+        ("fold", pa.int32()),  # the user's own fold; -1 when not given
+        ("sha1", pa.string()),  # of the file's bytes, hexadecimal
+        ("height", pa.int32()),  # as stored, before EXIF turns it
+        ("width", pa.int32()),
+        ("orientation", pa.int8()),  # EXIF, 1 to 8
+        ("bytes", pa.int64()),
+        ("mtime_ns", pa.int64()),
+        ("status", pa.string()),  # "ok", or why the file cannot be used
+    ]
+)
+_DEFAULTS: dict[str, str | int] = {
+    "label": "",
+    "group": "",
+    "fold": -1,
+    "sha1": "",
+    "height": 0,
+    "width": 0,
+    "orientation": 1,
+    "bytes": -1,
+    "mtime_ns": 0,
+    "status": OK,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Manifest:
+    """Samples, in a fixed order. `table` has exactly the columns of `SCHEMA`, without nulls, and ids that are unique.
+
+    Raises DataError naming the ids when two samples share one.
+    """
+
+    table: pa.Table
+
+    def __post_init__(self) -> None:
+        if self.table.schema != SCHEMA:
+            raise ValueError(f"a manifest has the columns\n{SCHEMA}\nnot\n{self.table.schema}")
+        if pc.count_distinct(self.table["id"]).as_py() != len(self):
+            repeated = repeated_values(self.table["id"])
+            raise DataError(f"sample ids must be unique; used more than once: {', '.join(map(repr, repeated[:5]))}")
+
+    @classmethod
+    def build(cls, columns: Mapping[str, Any]) -> Manifest:
+        """From columns by name, each an array or list of N; `id` and `path` are needed, the others have defaults."""
+        rows = len(columns["id"])
+        arrays = []
+        for field in SCHEMA:
+            if field.name in columns:
+                arrays.append(_as_column(columns[field.name], field.type))
+            else:
+                arrays.append(pa.repeat(pa.scalar(_DEFAULTS[field.name], field.type), rows))
+        return cls(pa.Table.from_arrays(arrays, schema=SCHEMA))
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    @cached_property
+    def ids(self) -> list[str]:
+        return self._strings("id")
+
+    @cached_property
+    def paths(self) -> list[str]:
+        """Absolute paths, spelled as on disk."""
+        return self._strings("path")
+
+    @cached_property
+    def labels(self) -> list[str]:
+        """Class names; "" where unknown."""
+        return self._strings("label")
+
+    @cached_property
+    def groups(self) -> list[str]:
+        """Samples of one group stay on one side of a split; "" is no group."""
+        return self._strings("group")
+
+    @cached_property
+    def folds_N(self) -> NDArray[np.int64]:
+        """The user's own folds; -1 where not given."""
+        return self.table["fold"].to_numpy().astype(np.int64)
+
+    @cached_property
+    def sizes_N2(self) -> NDArray[np.int64]:
+        """Height and width in pixels, upright: EXIF orientations 5 to 8 turn the stored image by a quarter."""
+        stored_N2 = np.stack([self.table["height"].to_numpy(), self.table["width"].to_numpy()], axis=1)
+        turned_N1 = self.table["orientation"].to_numpy()[:, None] >= 5
+        return np.where(turned_N1, stored_N2[:, ::-1], stored_N2).astype(np.int64)
+
+    @cached_property
+    def keys_N(self) -> NDArray[np.int64]:
+        """A 64-bit hash (BLAKE2b) of each id: the address of a sample's randomness.
+
+        It depends on the id alone, so it stays when other samples come or go, or the order changes.
+        """
+        digests = b"".join(hashlib.blake2b(i.encode(), digest_size=8).digest() for i in self.ids)
+        return np.frombuffer(digests, dtype="<i8").astype(np.int64)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hexadecimal hash over id, label and content of all samples, whatever their order."""
+        columns = [self.table[name].combine_chunks() for name in ("id", "label", "sha1")]
+        lines = pc.binary_join_element_wise(*columns, "\x1f").to_pylist()
+        return hashlib.blake2b("\x1e".join(sorted(lines)).encode(), digest_size=16).hexdigest()
+
+    def take(self, rows: ArrayLike) -> Manifest:
+        """The samples at these rows, in the order of `rows`; each row at most once."""
+        return Manifest(self.table.take(pa.array(np.asarray(rows, dtype=np.int64))).combine_chunks())
+
+    def usable(self) -> Manifest:
+        """Only the samples whose status is ok."""
+        return Manifest(self.table.filter(pc.equal(self.table["status"], OK)).combine_chunks())
+
+    def save(self, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
+        """Write as Parquet, whole or not at all. Makes the folder. Raises OSError."""
+        with atomic_write(Path(path)) as temporary:
+            pq.write_table(self.table.replace_schema_metadata(dict(metadata or {})), temporary, compression="zstd")
+
+    def _strings(self, column: str) -> list[str]:
+        strings: list[str] = self.table[column].to_pylist()
+        return strings
+
+
+def repeated_values(column: pa.ChunkedArray | pa.Array) -> list[str]:
+    """Values that occur more than once, in order of appearance."""
+    counts = pc.value_counts(column)
+    repeated: list[str] = counts.field("values").filter(pc.greater(counts.field("counts"), 1)).to_pylist()
+    return repeated
+
+
+def _as_column(values: Any, type_: pa.DataType) -> pa.Array:
+    if isinstance(values, pa.ChunkedArray):
+        values = values.combine_chunks()
+    return values.cast(type_) if isinstance(values, pa.Array) else pa.array(values, type_)

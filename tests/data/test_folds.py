@@ -1,0 +1,102 @@
+"""Folds: stratified, grouped, fixed; the same whatever the order of the rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.data.folds import assign_folds
+from engine.data.manifest import Manifest
+from engine.errors import DataError, RecipeError
+from engine.recipe.sections import FoldsSection
+
+
+def samples(labels: list[str], groups: list[str] | None = None, folds: list[int] | None = None) -> Manifest:
+    ids = [f"{n:04}.jpg" for n in range(len(labels))]
+    columns = {"id": ids, "path": ids, "label": labels}
+    if groups is not None:
+        columns["group"] = groups
+    return Manifest.build(columns | ({} if folds is None else {"fold": folds}))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(6, 25), min_size=2, max_size=5), st.integers(2, 6), st.integers(0, 2**31 - 1), st.randoms())
+def test_every_fold_holds_its_share_of_every_class_whatever_the_row_order(
+    counts: list[int], folds: int, seed: int, random: object
+) -> None:
+    labels = [f"class {c}" for c, count in enumerate(counts) for _ in range(count)]
+    manifest = samples(labels)
+    fold_N = assign_folds(manifest, FoldsSection(count=folds), seed)
+    assert set(fold_N.tolist()) == set(range(folds))
+    for name, count in zip(sorted(set(labels)), counts, strict=True):
+        share_F = np.bincount(fold_N[np.array(labels) == name], minlength=folds)
+        assert share_F.min() >= count // folds - 1
+        assert share_F.max() <= -(-count // folds) + 1
+    rows = np.arange(len(labels))
+    random.shuffle(rows)  # type: ignore[attr-defined]
+    assert assign_folds(manifest.take(rows), FoldsSection(count=folds), seed).tolist() == fold_N[rows].tolist()
+
+
+def test_the_seed_of_the_section_comes_before_that_of_the_recipe() -> None:
+    manifest = samples(["a", "b"] * 30)
+    drawn = assign_folds(manifest, FoldsSection(count=3), 7)
+    assert drawn.tolist() == assign_folds(manifest, FoldsSection(count=3, seed=7), 1).tolist()
+    assert drawn.tolist() != assign_folds(manifest, FoldsSection(count=3), 1).tolist()
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(2, 4), st.integers(0, 1000), st.randoms())
+def test_a_group_is_never_split_whatever_the_row_order(folds: int, seed: int, random: object) -> None:
+    # 3 photos of every car; the last 12 samples are in no group.
+    labels = [f"class {n % 3}" for n in range(24) for _ in range(3)] + ["class 0", "class 1", "class 2"] * 4
+    groups = [f"car {n}" for n in range(24) for _ in range(3)] + [""] * 12
+    manifest = samples(labels, groups)
+    fold_N = assign_folds(manifest, FoldsSection(count=folds), seed)
+    assert set(fold_N.tolist()) == set(range(folds))
+    for group in set(groups) - {""}:
+        assert len(set(fold_N[np.array(groups) == group].tolist())) == 1
+    assert len(set(fold_N[np.array(groups) == ""].tolist())) > 1  # samples without a group do not stick together
+    rows = np.arange(len(labels))
+    random.shuffle(rows)  # type: ignore[attr-defined]
+    assert assign_folds(manifest.take(rows), FoldsSection(count=folds), seed).tolist() == fold_N[rows].tolist()
+
+
+def test_more_folds_than_samples_of_a_class_are_refused_with_the_largest_count_allowed() -> None:
+    with pytest.raises(RecipeError, match=r"data\.folds\.count: 5 .* class 'rare' has only 3 samples\. Set it to 3"):
+        assign_folds(samples(["common"] * 20 + ["rare"] * 3), FoldsSection(count=5), 0)
+
+
+def test_a_class_with_one_sample_cannot_be_split_at_all() -> None:
+    with pytest.raises(RecipeError, match=r"'rare' has only 1 sample\. Add images"):
+        assign_folds(samples(["common"] * 20 + ["rare"]), FoldsSection(count=2), 0)
+
+
+def test_more_folds_than_groups_are_refused() -> None:
+    with pytest.raises(RecipeError, match=r"only 2 groups\. Set it to 2 at most"):
+        assign_folds(samples(["a", "b"] * 8, ["left"] * 8 + ["right"] * 8), FoldsSection(count=4), 0)
+
+
+def test_a_class_that_is_one_group_is_refused_because_one_fold_could_not_learn_it() -> None:
+    with pytest.raises(DataError, match="class 'b' lies in fold"):
+        assign_folds(samples(["a"] * 12 + ["b"] * 4, [""] * 12 + ["one car"] * 4), FoldsSection(count=3), 0)
+
+
+def test_the_users_own_folds_are_taken_as_they_are() -> None:
+    folds = [0, 1, 0, 1, -1, 1]
+    manifest = samples(["a", "a", "b", "b", "a", "b"], folds=folds)
+    assert assign_folds(manifest, FoldsSection(count=2), 0).tolist() == folds
+
+
+@pytest.mark.parametrize(
+    ("folds", "remedy"),
+    [
+        ([0, 1, 2, 0, 1, 2], r"has the folds 0, 1, 2\. Set data\.folds\.count to 3"),
+        ([1, 2, 1, 2, 1, 2], "Number them from 0"),
+        ([0, -1, 0, -1, 0, -1], "For a hold-out, give the samples to train on fold 1"),
+    ],
+)
+def test_own_folds_that_are_not_those_of_the_recipe_are_refused(folds: list[int], remedy: str) -> None:
+    with pytest.raises(RecipeError, match=remedy):
+        assign_folds(samples(["a", "a", "b", "b", "a", "b"], folds=folds), FoldsSection(count=2), 0)
