@@ -1,0 +1,75 @@
+"""MixUp (Zhang et al. 2018) and CutMix (Yun et al. 2019) as three numbers a sample: a partner, a weight, a box.
+
+The pass samples the partner too, so mixing costs no second look at the batch; and each sample may have its own kind and
+weight, where the usual code has one for the whole batch. A partner must be in the same batch: it is the one thing about
+a sample that depends on the batch it landed in.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from engine.augment.rng import beta_quantile, hashes, uniforms
+from engine.kernels import Plan
+from engine.recipe.augment import MixSection
+
+
+def mix_at(sections: Sequence[MixSection], epoch: int) -> MixSection | None:
+    """The first section that covers `epoch` (counted from 0 over the run), or None."""
+    for section in sections:
+        if section.epochs is None or section.epochs[0] <= epoch <= section.epochs[1]:
+            return section
+    return None
+
+
+def with_mix(plan: Plan, section: MixSection, keys_B: Tensor, seed: int, epoch: int) -> Plan:
+    """The plan with partners, weights and boxes; label shares follow from its `own_share_B`. Who is not mixed is their
+    own partner.
+
+    With one weight for the batch, its address is the set of keys in it, whatever their order. A batch of one mixes
+    with itself, which changes nothing: both labels are its own.
+    """
+    if section.p == 0 or (section.mixup == 0 and section.cutmix == 0):
+        return plan
+    batch = len(keys_B)
+    one_for_all = section.per == "batch"
+    addresses_B = hashes(seed, epoch, keys_B, "mix/batch").sum(0, keepdim=True) if one_for_all else keys_B
+    draws = uniforms(seed, epoch, addresses_B, {"mix": 1, "mix/kind": 1, "mix/weight": 1, "mix/box": 2})
+    draws = {name: values.expand(batch, -1) for name, values in draws.items()}
+
+    mixed_B = draws["mix"][:, 0] < section.p
+    cutmix_share = 0.0 if section.cutmix == 0 else 1.0 if section.mixup == 0 else section.cutmix_share
+    cut_B = mixed_B & (draws["mix/kind"][:, 0] < cutmix_share)
+    p_B = draws["mix/weight"][:, 0]
+    weight_B = torch.ones_like(p_B)
+    box_B4 = torch.zeros(batch, 4, dtype=torch.int32, device=keys_B.device)
+    if cutmix_share < 1:
+        weight_B = torch.where(mixed_B & ~cut_B, beta_quantile(p_B, section.mixup), weight_B)
+    if cutmix_share > 0:
+        boxes_B4 = _boxes(beta_quantile(p_B, section.cutmix), draws["mix/box"], plan.height, plan.width)
+        box_B4 = torch.where(cut_B[:, None], boxes_B4, box_B4)
+    itself_B = torch.arange(batch, device=keys_B.device)
+    partner_B = torch.where(mixed_B, _partners(hashes(seed, epoch, keys_B, "mix/partner")), itself_B)
+    return dataclasses.replace(plan, partner_B=partner_B, weight_B=weight_B, box_B4=box_B4)
+
+
+def _partners(hashes_B: Tensor) -> Tensor:
+    """Everyone in a ring in the order of their hashes: the partner is the next one, so never oneself in a batch of two
+    or more, and everybody is one partner."""
+    ring_B = torch.argsort(hashes_B, stable=True)
+    partner_B = torch.empty_like(ring_B)
+    partner_B[ring_B] = ring_B.roll(-1)
+    return partner_B
+
+
+def _boxes(own_B: Tensor, center_B2: Tensor, height: int, width: int) -> Tensor:
+    """CutMix's boxes: sides the share sqrt(1 - own) of the image's, centre anywhere in it, clipped by its edges."""
+    size_2 = torch.tensor([width, height], dtype=torch.float32, device=own_B.device)
+    half_B2 = (torch.sqrt(1 - own_B)[:, None] * size_2).floor() / 2
+    center_B2 = (center_B2 * size_2).floor()
+    corners_B4 = torch.cat([(center_B2 - half_B2).floor(), (center_B2 + half_B2).floor()], dim=1)
+    return torch.minimum(corners_B4.clamp(min=0), size_2.repeat(2)).to(torch.int32)
