@@ -1,0 +1,49 @@
+"""How a device is used: precision, memory format, compiling. Training and prediction decide it alike, from the recipe."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from typing import Self
+
+import torch
+
+from engine.model.build import Classifier
+from engine.recipe.sections import TrainSection
+
+
+@dataclasses.dataclass(frozen=True)
+class Runtime:
+    """How a device is used."""
+
+    device: torch.device
+    bf16: bool
+    channels_last: bool
+    compile: bool
+
+    @classmethod
+    def of(cls, section: TrainSection, device: torch.device) -> Self:
+        """What the recipe says, `auto` decided: everything on for a GPU, nothing for a CPU."""
+        on_gpu = device.type == "cuda"
+        bf16 = section.precision == "bf16" or (
+            section.precision == "auto" and on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+        )
+        return cls(
+            device=device,
+            bf16=bf16,
+            channels_last=section.channels_last == "on" or (section.channels_last == "auto" and on_gpu),
+            compile=section.compile == "on" or (section.compile == "auto" and on_gpu),
+        )
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the images: what the first layer would cast them to anyway."""
+        return torch.bfloat16 if self.bf16 else torch.float32
+
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)
+
+    def place(self, model: Classifier) -> Classifier:
+        """`model` on the device, in the memory format."""
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        return model.to(self.device).to(memory_format=layout)

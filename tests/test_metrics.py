@@ -1,0 +1,147 @@
+"""Metrics agree with their definitions, know which way is better, and refuse what they cannot score."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import sklearn.metrics
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.metrics import (
+    METRICS,
+    better,
+    class_share_log_loss,
+    confused_pairs,
+    confusion,
+    score,
+    top_accuracy,
+    worst,
+)
+
+
+def answers(seed: int, samples: int = 60, classes: int = 7) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return rng.dirichlet(np.ones(classes), samples), rng.integers(0, classes, samples)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000))
+def test_they_agree_with_scikit_learn(seed: int) -> None:
+    p, y = answers(seed)
+    found = score(p, y)
+    assert found["log_loss"] == pytest.approx(sklearn.metrics.log_loss(y, p, labels=range(7)))
+    assert found["accuracy"] == pytest.approx(sklearn.metrics.accuracy_score(y, p.argmax(1)))
+    for k in (3, 5):
+        expected = sklearn.metrics.top_k_accuracy_score(y, p, k=k, labels=range(7))
+        assert found[f"top{k}_accuracy"] == pytest.approx(expected)
+    assert found["macro_f1"] == pytest.approx(sklearn.metrics.f1_score(y, p.argmax(1), average="macro"))
+
+
+def test_a_perfect_answer() -> None:
+    found = score(np.eye(6), np.arange(6))
+    assert found == pytest.approx(
+        {
+            "log_loss": 0,
+            "accuracy": 1,
+            "top3_accuracy": 1,
+            "top5_accuracy": 1,
+            "macro_f1": 1,
+            "confidence_gap": 1,
+            "entropy": 0,
+            "calibration_error": 0,
+        },
+        abs=1e-12,
+    )
+
+
+def test_no_idea_costs_the_logarithm_of_the_classes() -> None:
+    found = score(np.full((4, 8), 1 / 8, np.float32), np.zeros(4, int))
+    assert found["log_loss"] == pytest.approx(math.log(8))
+    assert found["entropy"] == pytest.approx(math.log(8))
+    assert found["confidence_gap"] == 0
+
+
+def test_certainty_in_the_wrong_class_is_dear_but_finite() -> None:
+    assert score([[1.0, 0.0]], [1])["log_loss"] == pytest.approx(-math.log(1e-15))
+
+
+def test_rows_that_do_not_quite_sum_to_one_are_normalised() -> None:
+    assert score([[0.2, 0.2]], [0], ["log_loss"]) == pytest.approx({"log_loss": math.log(2)})
+
+
+def test_calibration_error_is_the_gap_between_confidence_and_accuracy() -> None:
+    sure = np.tile([0.9, 0.1], (10, 1))
+    assert score(sure, [0] * 9 + [1])["calibration_error"] == pytest.approx(0)
+    assert score(sure, [0] * 4 + [1] * 6)["calibration_error"] == pytest.approx(0.5)
+    both = np.concatenate([sure, np.tile([0.6, 0.4], (10, 1))])  # over- and under-confidence do not cancel
+    assert score(both, [0] * 6 + [1] * 4 + [0] * 9 + [1])["calibration_error"] == pytest.approx(0.3)
+
+
+def test_ties_do_not_count_as_hits_among_the_top() -> None:
+    assert top_accuracy(np.full((3, 10), 0.1), np.array([0, 5, 9]), 3) == 0
+
+
+def test_only_the_metrics_asked_for_are_computed() -> None:
+    assert list(score(np.eye(2), [0, 1], ["macro_f1", "log_loss"])) == ["macro_f1", "log_loss"]
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "labels", "words"),
+    [
+        (np.ones((3, 2)), [0, 1], "expected probabilities"),
+        (np.ones((0, 2)), np.zeros(0, int), "not empty"),
+        (np.ones((1, 2)), [2], "0 to 1"),
+        (np.ones((1, 2)), [0.0], "indices"),
+        (np.array([[0.5, 0.5], [math.nan, 1]]), [0, 0], "row 1"),
+        (np.array([[-2.0, 3.0]]), [0], "not logits"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused(probabilities: np.ndarray, labels: list, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        score(probabilities, labels)
+
+
+def test_an_unknown_metric_is_refused_with_the_nearest() -> None:
+    with pytest.raises(ValueError, match="did you mean log_loss"):
+        better("logloss", 1, 2)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_perfect_model_is_better_than_a_random_one_in_every_metric(name: str) -> None:
+    p, y = answers(3)
+    perfect = score(np.eye(7)[y], y)[name]
+    random = score(p, y)[name]
+    assert better(name, perfect, random)
+    assert not better(name, random, perfect)
+    assert not better(name, random, random)
+    assert better(name, random, worst(name))
+
+
+def test_nan_is_worse_than_any_number() -> None:
+    assert better("log_loss", 5, math.nan)
+    assert not better("log_loss", math.nan, 5)
+    assert not better("accuracy", math.nan, math.nan)
+
+
+def test_the_class_share_baseline_answers_the_training_shares() -> None:
+    train = [0, 0, 0, 1]
+    assert class_share_log_loss(train, [0, 1], 2) == pytest.approx(-(math.log(0.75) + math.log(0.25)) / 2)
+    entropy = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
+    assert class_share_log_loss(train, train, 2) == pytest.approx(entropy)
+    assert math.isfinite(class_share_log_loss(train, [2], 3))
+
+
+def test_confusion_counts_and_the_most_confused_pairs() -> None:
+    labels = [0, 0, 0, 1, 1, 2, 2, 2, 3]
+    given = [0, 1, 1, 0, 1, 1, 2, 2, 3]
+    counts = confusion(labels, given, 5)
+    assert counts.shape == (5, 5)
+    assert counts.sum() == 9
+    assert counts[0, 1] == 2
+    pairs = confused_pairs(counts, top=10)
+    assert [(p.first, p.second, p.count) for p in pairs] == [(0, 1, 3), (1, 2, 1)]
+    assert (pairs[0].first_as_second, pairs[0].second_as_first) == (2, 1)
+    assert confused_pairs(counts, top=1) == pairs[:1]
