@@ -1,0 +1,64 @@
+"""Which process this is. torchrun starts the same command once per device and says so in the environment."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Ranks:
+    """This process's rank among `world`, and its device."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes files and shows progress."""
+        return self.rank == 0
+
+    def gather(self, piece: T) -> list[T]:
+        """Every rank's `piece`, in rank order, on every rank."""
+        if self.world == 1:
+            return [piece]
+        pieces = [piece] * self.world
+        dist.all_gather_object(pieces, piece)
+        return pieces
+
+    def any(self, flag: bool) -> bool:
+        """Whether `flag` holds on at least one rank. All ranks must ask."""
+        if self.world == 1:
+            return flag
+        total = torch.tensor(float(flag), device=self.device)
+        dist.all_reduce(total)
+        return total.item() > 0
+
+
+@contextmanager
+def join_ranks() -> Iterator[Ranks]:
+    """This process's place, from torchrun's environment: NCCL on GPUs, gloo on CPUs; alone without torchrun."""
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
+    else:
+        device = torch.device("cpu")
+    if world == 1:
+        yield Ranks(0, 1, device)
+        return
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield Ranks(rank, world, device)
+    finally:
+        dist.destroy_process_group()
