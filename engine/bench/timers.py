@@ -1,0 +1,185 @@
+"""Measuring so that a figure can be believed: warm up, wait for the device, repeat, report the median and the spread.
+
+A rate is measured in several windows after a warm-up, each of a set length rather than a set number of steps, so slow
+and fast machines get figures of the same steadiness. A GPU runs behind the program: every window starts and ends with
+a synchronisation, and spans inside a window are timed by events on the device, never by the host's clock.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import statistics
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+WINDOWS = 5
+_WARM_UP_STEPS = 2
+_STEPS_AHEAD = 2
+_PACKAGES = ("torch", "timm", "kornia", "nvidia-dali-cuda130", "numpy", "pyarrow")
+
+
+@dataclasses.dataclass(frozen=True)
+class Rate:
+    """Images a second, window by window; `waited` is the share of each window in which the model had nothing to do
+    (None where no model runs)."""
+
+    windows: tuple[float, ...]
+    waited_windows: tuple[float, ...] | None = None
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.windows)
+
+    @property
+    def waited(self) -> float | None:
+        return None if self.waited_windows is None else statistics.median(self.waited_windows)
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done what it was told; a CPU always has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+class Busy:
+    """Adds up how long the model worked on the device: `with busy.span(): step(batch)`.
+
+    On a GPU a span lies between two events in the stream, so time in which the GPU waited for the program to hand it
+    the step counts as waiting only outside spans.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._seconds = 0.0
+        self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+
+    @contextmanager
+    def span(self) -> Iterator[None]:
+        if self._device.type == "cuda":
+            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            start.record()
+            yield
+            end.record()
+            self._events.append((start, end))
+        else:
+            start_s = time.perf_counter()
+            yield
+            self._seconds += time.perf_counter() - start_s
+
+    def take(self) -> float:
+        """Seconds of work since the last call. Call it with the device synchronised."""
+        seconds = self._seconds + sum(start.elapsed_time(end) for start, end in self._events) / 1000
+        self._seconds, self._events = 0.0, []
+        return seconds
+
+
+def measure(
+    step: Callable[[], int], device: torch.device, seconds: float, windows: int = WINDOWS, busy: Busy | None = None
+) -> Rate:
+    """The rate of `step`, which does one piece of work and returns how many images that was.
+
+    `seconds` is the length of all windows together; a window has at least one step. Warm-up runs before: at least two
+    steps and a tenth of `seconds`.
+    """
+    deadline = time.perf_counter() + seconds / 10
+    done = 0
+    while done < _WARM_UP_STEPS or time.perf_counter() < deadline:
+        step()
+        done += 1
+    rates: list[float] = []
+    waited: list[float] = []
+    for _ in range(windows):
+        synchronize(device)
+        if busy is not None:
+            busy.take()
+        start_s = time.perf_counter()
+        images = 0
+        steps = _InFlight(device)
+        while not images or time.perf_counter() - start_s < seconds / windows:
+            images += step()
+            steps.queued()
+        synchronize(device)
+        elapsed_s = time.perf_counter() - start_s
+        rates.append(images / elapsed_s)
+        if busy is not None:
+            waited.append(max(0.0, 1 - busy.take() / elapsed_s))
+    return Rate(tuple(rates), tuple(waited) if busy is not None else None)
+
+
+class _InFlight:
+    """Keeps the program at most a few steps ahead of a GPU, so that a window ends when its time is over."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._ends: deque[torch.cuda.Event] = deque()
+
+    def queued(self) -> None:
+        if self._device.type == "cuda":
+            end = torch.cuda.Event()
+            end.record()
+            self._ends.append(end)
+            if len(self._ends) > _STEPS_AHEAD:
+                self._ends.popleft().synchronize()
+
+
+class PeakMemory:
+    """Most memory used: `device_gib` on a GPU since this object was made, `host_gib` by the process since it began."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+
+    @property
+    def device_gib(self) -> float | None:
+        return torch.cuda.max_memory_allocated(self._device) / 2**30 if self._device.type == "cuda" else None
+
+    @property
+    def host_gib(self) -> float:
+        import resource  # not on every system, and nothing else here needs it
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak * (1 if sys.platform == "darwin" else 1024) / 2**30
+
+
+def machine(device: torch.device) -> dict[str, object]:
+    """Where and with what a figure was measured: date, machine, device, versions."""
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "cpu": _cpu_name(),
+        "cores": len(_cores()),
+        "torch_threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "system": f"{platform.system()} {platform.machine()}",
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
+    }
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or "unknown"
+
+
+def _cores() -> set[int]:
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"

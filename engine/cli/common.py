@@ -1,0 +1,126 @@
+"""What the commands share: the recipe argument, `--set`, the console and the progress bar.
+
+Results go to stdout and everything else (progress, notes, errors) to stderr, so a command can be piped. rich and the
+recipe are imported where they are used: help and completion must not wait for them.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+    from rich.console import Console
+    from rich.progress import Progress, Task, TaskID
+    from rich.text import Text
+
+RECIPE = "engine.cli.recipe"
+"""Key of `Context.meta`: the recipe file of the command that runs, for errors that name only a key."""
+
+
+def _remember(ctx: click.Context, _: click.Parameter, path: Path) -> Path:
+    ctx.meta[RECIPE] = str(path)
+    return path
+
+
+def _complete_set(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from click.shell_completion import CompletionItem
+
+    from engine.recipe import schema
+
+    return [
+        CompletionItem(f"{schema.dotted(key.path)}=", help=key.description)
+        for key in schema.walk()
+        if key.section is None and schema.dotted(key.path).startswith(incomplete)
+    ]
+
+
+recipe_argument = click.argument("recipe", type=click.Path(path_type=Path), callback=_remember)
+"""Decorator: the argument RECIPE, a Path. `engine.recipe.load.load_recipe` refuses it when it is not there."""
+
+set_option = click.option(
+    "--set",
+    "sets",
+    multiple=True,
+    metavar="KEY=VALUE",
+    shell_complete=_complete_set,
+    help="Change a value of the recipe, e.g. stage.0.size=64 or 'stage.*.epochs=2'. May be repeated.",
+)
+"""Decorator: the option --set, which gives the parameter `sets`, a tuple of texts for `load_recipe`."""
+
+
+@functools.cache
+def console() -> Console:
+    """The console for what is no result: stderr. Escape text from outside (rich.markup.escape) before printing it."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+class Meter:
+    """A running progress bar; call it with counts: `meter(done, total)`, or `meter.advance(n)`."""
+
+    def __init__(self, progress: Progress, task: TaskID) -> None:
+        self._progress, self._task = progress, task
+
+    def __call__(self, done: int, total: int | None = None) -> None:
+        """So many are done, of so many if that is known only now."""
+        self._progress.update(self._task, completed=done, total=total)
+
+    def advance(self, count: int = 1) -> None:
+        self._progress.advance(self._task, count)
+
+    def note(self, text: str) -> None:
+        """Shown at the end of the line: a loss, a file."""
+        self._progress.update(self._task, note=text)
+
+
+@contextmanager
+def progress(total: int | None = None, unit: str = "images", title: str = "") -> Iterator[Meter]:
+    """Show a bar on stderr while the block runs: done of total, units a second, time left.
+
+    `total` may be None until it is known. Nothing is shown when stderr is no terminal.
+    """
+    from rich.markup import escape
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            speed = task.finished_speed or task.speed
+            return Text("" if speed is None else f"{speed:,.0f} {unit}/s")
+
+    columns = (
+        TextColumn(escape(title) if title else unit),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Rate(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
+    )
+    with Progress(*columns, console=console(), transient=True) as bar:
+        yield Meter(bar, bar.add_task("", total=total, note=""))
+
+
+def table(*columns: str, rows: list[tuple[Any, ...]], title: str = "") -> None:
+    """Print rows under column names to stdout, after a line with the title; numbers are set to the right."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    shown = Table()
+    for i, name in enumerate(columns):
+        numbers = bool(rows) and all(isinstance(row[i], int | float) for row in rows)
+        shown.add_column(name, justify="right" if numbers else "left", overflow="fold")
+    for row in rows:
+        shown.add_row(*(f"{cell:,}" if isinstance(cell, int) else escape(str(cell)) for cell in row))
+    console = Console(highlight=False)
+    if title:
+        console.print(title, style="bold", markup=False, soft_wrap=True)
+    console.print(shown)

@@ -1,0 +1,96 @@
+"""`engine infer`: fold models answer for a folder or table of images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import torch
+
+from engine.cli.common import console, progress, set_option, table
+from engine.predict.run import Job, Outcome, Wishes, answer, prepare, write
+from engine.predict.vote import RULES, Rule
+
+_SHOWN = 10  # images that could not be seen, named one by one
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  engine infer --tta 5 --folds models/
+  engine infer --folds models/0 --data photos/ --out answers/
+  engine infer --folds models/ --data test.csv --set data.test_images=photos/ --vote logit
+
+\b
+Writes into --out:
+  predictions.parquet  id, path, label, confidence, status and one column a class
+  submission.csv       shaped like data.sample_submission when that is set
+  scores.json          when the images have labels
+"""
+)
+@click.option(
+    "--folds",
+    type=click.Path(path_type=Path),
+    default=Path("models"),
+    show_default=True,
+    help="Folder of fold models, or one fold's folder.",
+)
+@click.option("--data", help="Images to predict: a folder, .csv or .parquet.  [default: the recipe's data.test]")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for the answers.  [default: FOLDS/predictions]")
+@click.option("--tta", type=click.IntRange(1, 10), help="Views of each image to average.  [default: predict.tta]")
+@click.option("--vote", type=click.Choice(RULES), default=RULES[0], show_default=True, help="How answers are averaged.")
+@click.option("--batch", type=click.IntRange(1), help="Images in a batch.  [default: predict.batch]")
+@set_option
+def infer(
+    folds: Path,
+    data: str | None,
+    out: Path | None,
+    tta: int | None,
+    vote: Rule,
+    batch: int | None,
+    sets: tuple[str, ...],
+) -> None:
+    """Predict images with all fold models together.
+
+    What the images are, and how they are prepared, is read from the models. --set may change data, decode, predict and
+    augment.executor.
+    """
+    device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+    with progress(unit="files", title="indexing") as meter:
+        job = prepare(folds, Wishes(data, tta, batch, sets), meter)
+    with progress(title="predicting") as meter:
+        outcome = answer(job, device, vote, meter)
+    files = write(job, outcome, out or folds / "predictions")
+    _print(job, outcome, files)
+
+
+def _print(job: Job, outcome: Outcome, files: list[Path]) -> None:
+    for row in outcome.failed[:_SHOWN]:
+        _note(f"not seen: {job.manifest.paths[row]}: {outcome.status[row]}")
+    if outcome.failed:
+        shares = "answered with the class shares of the training data"
+        _note(f"{len(outcome.failed)} images could not be seen and are {shares}")
+    if job.sheet.left_out:
+        count, first = len(job.sheet.left_out), job.sheet.left_out[0]
+        _note(f"{count} images are not asked for by the sample submission, such as {first}")
+
+    views = job.recipe.predict.tta
+    everyone = f"{len(job.folders)} models, {views} views" if len(job.folders) > 1 else f"{views} views"
+    if (scores := outcome.scores) is not None:
+        if scores.unknown:
+            _note(f"not scored: labels the models do not know: {', '.join(scores.unknown)}")
+        voters = [("class shares", scores.baseline)]
+        if len(scores.alone) > 1:
+            voters += [(f"model {name}", metrics) for name, metrics in scores.alone.items()]
+        voters.append((everyone, scores.together))
+        names = ("log_loss", "accuracy", "macro_f1")
+        rows = [(who, *(f"{metrics[name]:.4f}" for name in names)) for who, metrics in voters]
+        table("", "log loss", "accuracy", "macro F1", rows=rows, title=f"{scores.images:,} labelled images")
+    rate = len(outcome.status) / outcome.seconds
+    click.echo(f"{len(outcome.status):,} images by {everyone}: {outcome.seconds:.1f} s, {rate:,.0f} images a second")
+    for path in files:
+        click.echo(str(path))
+
+
+def _note(text: str) -> None:
+    console().print(text, markup=False, soft_wrap=True, style="yellow")  # a wrapped path cannot be copied

@@ -1,0 +1,178 @@
+"""`engine train`: trains a recipe's folds."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from engine.cli.common import Meter, console, progress, recipe_argument, set_option, table
+from engine.model.runtime import Runtime
+from engine.recipe.load import dump_recipe, load_recipe
+from engine.recipe.sections import Recipe
+from engine.train.events import EpochRecord, Watcher
+from engine.train.memory import GIB, step_bytes
+from engine.train.ranks import Ranks, join_ranks
+from engine.train.run import Prepared, Result, prepare
+from engine.train.run import train as train_run
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  engine train recipes/quickstart.toml
+  engine train recipes/progressive_768.toml --set data.train=photos/train --dry-run
+  engine train recipes/progressive_768.toml --set 'stage.*.epochs=2' --set data.folds.run=[0]
+  torchrun --nproc-per-node 8 -m engine.cli.main train recipes/progressive_768.toml
+
+Stop it with Ctrl-C (exit code 3); the same command goes on from the step it stopped at.
+"""
+)
+@recipe_argument
+@set_option
+@click.option("--dry-run", is_flag=True, help="Print the resolved recipe, the folds and the stages, and do nothing.")
+@click.option("--overwrite", is_flag=True, help="Remove an earlier run from the output folder first.")
+def train(recipe: Path, sets: tuple[str, ...], dry_run: bool, overwrite: bool) -> None:
+    """Train the folds of RECIPE, or go on where an earlier run stopped."""
+    resolved = load_recipe(recipe, sets)
+    with join_ranks() as ranks:
+        with progress(title="indexing") as meter:
+            prepared = prepare(resolved, meter)
+        if dry_run:
+            if ranks.leads:
+                _print_plan(prepared, ranks)
+            return
+        with _signals() as stop, _Screen(len(prepared.folds)) as screen:
+            result = train_run(prepared, ranks, screen, stop, overwrite)
+        if ranks.leads:
+            _print_result(result, prepared)
+
+
+class _Screen(Watcher):
+    """Draws a run: one bar a fold, one line an epoch."""
+
+    def __init__(self, folds: int) -> None:
+        self._folds = folds
+        self._bar: Iterator[Meter] | None = None
+        self._meter: Meter | None = None
+        self._close: Callable[[], None] = lambda: None
+
+    def __enter__(self) -> _Screen:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def fold_begins(self, fold: int, images: int, done: int) -> None:
+        self._close()
+        bar = progress(images, title=f"fold {fold}")
+        self._meter = bar.__enter__()
+        self._close = lambda: self._finish(bar)
+        if done:
+            console().print(f"fold {fold}: going on after {done:,} of {images:,} images", markup=False)
+            self._meter(done, images)
+
+    def images_done(self, count: int, loss: float | None) -> None:
+        if self._meter is not None:
+            self._meter.advance(count)
+            if loss is not None:
+                self._meter.note(f"loss {loss:.4f}")
+
+    def epoch_ends(self, record: EpochRecord) -> None:
+        height, width = record.size
+        console().print(
+            f"fold {record.fold}  epoch {record.epoch + 1:3d}  {height}x{width}  lr {record.lr:.1e}  "
+            f"train {record.train_loss:.4f}  valid {record.metrics['log_loss']:.4f}  "
+            f"accuracy {record.metrics['accuracy']:.4f}  {record.images_per_second:,.0f} images/s"
+            f"{'  best' if record.best else ''}",
+            markup=False,
+        )
+
+    def notice(self, message: str) -> None:
+        console().print(message, markup=False, style="yellow")
+
+    def _finish(self, bar: object) -> None:
+        bar.__exit__(None, None, None)  # type: ignore[attr-defined]
+        self._close = lambda: None
+
+
+@contextmanager
+def _signals() -> Iterator[Callable[[], bool]]:
+    """Within the block Ctrl-C and SIGTERM only set the flag that the answer reads; a second one interrupts at once."""
+    asked = False
+
+    def ask(number: int, _: object) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        console().print("stopping after this step; once more to stop at once", style="yellow")
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _print_plan(prepared: Prepared, ranks: Ranks) -> None:
+    recipe = prepared.recipe
+    click.echo(dump_recipe(recipe))
+    rows: list[tuple[object, ...]] = []
+    for fold in prepared.folds:
+        data = prepared.fold_data(fold)
+        rows.append((fold, len(data.train_rows_N), len(data.held_rows_N)))
+    title = f"{len(prepared.ids):,} images, {len(prepared.classes):,} classes, {len(prepared.left_out):,} left out"
+    table("fold", "trained on", "held out", rows=rows, title=title)
+    images = len(prepared.fold_data(prepared.folds[0]).train_rows_N)
+    table(
+        "stage",
+        "size",
+        "batch",
+        "epochs",
+        "steps",
+        "images",
+        "lr",
+        "memory",
+        rows=_stage_rows(recipe, images, prepared, ranks),
+    )
+
+
+def _stage_rows(recipe: Recipe, images: int, prepared: Prepared, ranks: Ranks) -> list[tuple[object, ...]]:
+    runtime = Runtime.of(recipe.train, ranks.device)
+    rows: list[tuple[object, ...]] = []
+    for i, stage in enumerate(recipe.stage):
+        steps = max(1, images // (stage.batch * ranks.world)) * stage.epochs
+        memory = step_bytes(recipe.model, len(prepared.classes), stage, runtime.bf16, recipe.train.ema > 0)
+        rows.append(
+            (
+                i,
+                f"{stage.size[0]}x{stage.size[1]}",
+                stage.batch,
+                stage.epochs,
+                steps,
+                steps * stage.batch * ranks.world,
+                f"{stage.lr:g}",
+                f"{memory / GIB:.1f} GiB",
+            )
+        )
+    return rows
+
+
+def _print_result(result: Result, prepared: Prepared) -> None:
+    if result.already_finished:
+        click.echo(f"{result.folder} is finished: all its epochs were trained. Start afresh with --overwrite.")
+    metrics = result.metrics
+    rows: list[tuple[object, ...]] = [
+        ("log loss", f"{metrics['log_loss']:.4f}"),
+        ("log loss of the class shares", f"{result.baseline_log_loss:.4f}"),
+        ("accuracy", f"{metrics['accuracy']:.4f}"),
+        ("macro F1", f"{metrics['macro_f1']:.4f}"),
+    ]
+    table("out of fold", "", rows=rows, title=f"{prepared.recipe.name}: folds {', '.join(map(str, result.folds))}")
+    click.echo(f"Models, log and out-of-fold predictions: {result.folder}")
+    click.echo(f"Predict with: engine infer --folds {result.folder}")

@@ -1,0 +1,80 @@
+"""Checkpoints answer: logits of every fold model for every view of a batch of images.
+
+All folds answer together, because what stands before the network costs the same for one model as for ten: a batch is
+decoded once, and models with the same contract see the same pixels, so each view is one pass for all of them. The
+price is that all fold models lie in memory; weights are small beside activations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from engine.augment.buffered import BufferedPass
+from engine.augment.contract import Contract
+from engine.augment.executor import Name
+from engine.augment.views import tta_views, view_plan
+from engine.checkpoint import Checkpoint
+from engine.kernels import Ragged
+from engine.model.build import Classifier, build_model
+from engine.model.runtime import Runtime
+from engine.recipe.load import parse_recipe
+
+
+class Member(NamedTuple):
+    """One model, ready to answer."""
+
+    model: Classifier
+    contract: Contract
+    runtime: Runtime
+
+
+class Predictor:
+    """Models that answer for the same images, each as its own checkpoint says: size, fit, normalisation, precision.
+
+    `views` is the number of test-time views (1 to 10), `executor` what runs the pass. Nothing is downloaded: all
+    weights come from the checkpoints.
+    """
+
+    def __init__(
+        self, checkpoints: Sequence[Checkpoint], device: torch.device, views: int = 1, executor: Name = "auto"
+    ) -> None:
+        self.views = tta_views(views)
+        self.members = [_rebuild(checkpoint, device) for checkpoint in checkpoints]
+        self._passes = {
+            dtype: BufferedPass(executor, device, dtype) for dtype in {m.runtime.dtype for m in self.members}
+        }
+
+    @torch.inference_mode()
+    def logits(self, images: Ragged) -> list[Tensor]:
+        """For each model, in the checkpoints' order, the logits (V, B, C) of all views: float32, on the device."""
+        answers: list[list[Tensor]] = [[] for _ in self.members]
+        for (contract, dtype), indices in self._sharing().items():
+            one_pass = self._passes[dtype]
+            placed = one_pass.place(images)
+            for view in self.views:
+                pixels_BCHW = one_pass(placed, view_plan(view, contract, images.sizes_B2, one_pass.device))
+                for index in indices:
+                    member = self.members[index]
+                    with member.runtime.autocast():
+                        answers[index].append(member.model(pixels_BCHW).float())
+        return [torch.stack(logits_V) for logits_V in answers]
+
+    def _sharing(self) -> dict[tuple[Contract, torch.dtype], list[int]]:
+        """Which models see the same pixels."""
+        groups: dict[tuple[Contract, torch.dtype], list[int]] = {}
+        for index, member in enumerate(self.members):
+            groups.setdefault((member.contract, member.runtime.dtype), []).append(index)
+        return groups
+
+
+def _rebuild(checkpoint: Checkpoint, device: torch.device) -> Member:
+    recipe = parse_recipe(checkpoint.recipe, origin="checkpoint.json")
+    architecture = recipe.model.model_copy(update={"pretrained": False, "weights": ""})
+    model = build_model(architecture, len(checkpoint.classes), recipe.stage[0].size)
+    model.load_state_dict(dict(checkpoint.weights))
+    runtime = Runtime.of(recipe.train, device)
+    return Member(runtime.place(model).eval(), Contract.from_dict(checkpoint.contract), runtime)

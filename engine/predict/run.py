@@ -1,0 +1,220 @@
+"""From fold models and a folder of images to files with answers.
+
+In three steps, so that whatever can be refused is refused before the first image is decoded: `prepare` reads the
+checkpoints, the images' manifest and the sample submission; `answer` predicts; `write` puts the files in place, each
+whole or not at all, once everything is known.
+
+An image that cannot be read is answered, too: with the class shares of the training data, the best answer of somebody
+who sees nothing. A submission without its row would be refused as a whole. It is named in `status` and to the user.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from engine import checkpoint
+from engine.checkpoint import Checkpoint
+from engine.data.ingest import Progress, ingest
+from engine.data.manifest import OK, Manifest
+from engine.decode.stream import ImageStream
+from engine.errors import DataError, RecipeError
+from engine.files import write_text
+from engine.metrics import score
+from engine.order import eval_batches
+from engine.predict.predictor import Predictor
+from engine.predict.submission import Sheet, write_predictions, write_submission
+from engine.predict.vote import Answers, Rule, blend, some, vote
+from engine.recipe.load import parse_recipe
+from engine.recipe.sections import Recipe
+
+PREDICTIONS, SUBMISSION, SCORES = "predictions.parquet", "submission.csv", "scores.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What is to be predicted, by whom, and what the submission will look like."""
+
+    folders: tuple[Path, ...]
+    checkpoints: tuple[Checkpoint, ...]
+    recipe: Recipe  # data, decode, predict and augment.executor are followed
+    manifest: Manifest
+    sheet: Sheet
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.checkpoints[0].classes
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """Metrics by name over the `images` that have a known label: of all models together, of each alone, and of always
+    answering the class shares. `unknown`: labels of the data that the models do not know."""
+
+    images: int
+    together: dict[str, float]
+    alone: dict[str, dict[str, float]]  # by the name of the fold's folder
+    baseline: dict[str, float]
+    unknown: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """Answers for every image of the job, in the manifest's order; `status` says "ok", or why an image was not seen."""
+
+    answers: Answers
+    status: tuple[str, ...]
+    scores: Scores | None  # None: the data has no labels
+    seconds: float
+
+    @property
+    def failed(self) -> list[int]:
+        """Rows whose image could not be seen."""
+        return [row for row, status in enumerate(self.status) if status != OK]
+
+
+@dataclasses.dataclass(frozen=True)
+class Wishes:
+    """What the user asks for beside what the checkpoint's recipe says. None: as the recipe says.
+
+    data: images to predict. The recipe's sample submission belongs to its own test images and is then left aside.
+    sets: "key=value" changes of the recipe: of data, decode, predict and augment.executor.
+    """
+
+    data: str | None = None
+    views: int | None = None
+    batch: int | None = None
+    sets: tuple[str, ...] = ()
+
+    def applied_to(self, saved: Checkpoint) -> Recipe:
+        """The checkpoint's recipe with these changes. Raises RecipeError for one that a trained model cannot follow."""
+        trained = parse_recipe(saved.recipe, origin="checkpoint.json")
+        recipe = parse_recipe(saved.recipe, self.sets, origin="checkpoint.json")
+        augment = trained.augment.model_copy(update={"executor": recipe.augment.executor})
+        free = {"data": recipe.data, "decode": recipe.decode, "predict": recipe.predict, "augment": augment}
+        if trained.model_copy(update=free) != recipe:
+            raise RecipeError(
+                f"--set {' --set '.join(self.sets)}: a trained model is used as it was trained. "
+                "Only data, decode, predict and augment.executor can be changed"
+            )
+        data, predict = {}, {}
+        if self.data is not None:
+            data["test"] = self.data
+            if not any(text.replace(" ", "").startswith("data.sample_submission=") for text in self.sets):
+                data["sample_submission"] = ""
+        if self.views is not None:
+            predict["tta"] = self.views
+        if self.batch is not None:
+            predict["batch"] = self.batch
+        return recipe.model_copy(
+            update={
+                "data": recipe.data.model_copy(update=data),
+                "predict": recipe.predict.model_copy(update=predict),
+            }
+        )
+
+
+def prepare(models: Path, wishes: Wishes, progress: Progress | None = None) -> Job:
+    """Read what is needed and check that it fits together; `progress(done, total)` counts files indexed.
+
+    `models` is a folder of fold models, or one fold's own folder. Raises CheckpointError, RecipeError or DataError,
+    naming the remedy.
+    """
+    folders = checkpoint.find_folds(models)
+    checkpoints = [checkpoint.load(folder) for folder in folders]
+    first = checkpoints[0]
+    for folder, other in zip(folders, checkpoints, strict=True):
+        if set(other.classes) != set(first.classes):
+            only = sorted(set(other.classes) ^ set(first.classes))
+            raise DataError(
+                f"{folder} and {folders[0]} know different classes ({some(only)}); "
+                "they do not answer the same question. Give folds of one training only"
+            )
+    recipe = wishes.applied_to(first)
+    if not recipe.data.test:
+        raise RecipeError("no images to predict: give --data FOLDER_OR_TABLE, or set data.test in the recipe")
+    manifest = ingest(recipe.data.test, recipe.data, progress)
+    if recipe.data.sample_submission:
+        sheet = Sheet.like(Path(recipe.data.sample_submission), manifest.ids, first.classes)
+    else:
+        sheet = Sheet.plain(manifest.ids, first.classes)
+    return Job(tuple(folders), tuple(checkpoints), recipe, manifest, sheet)
+
+
+def answer(job: Job, device: torch.device, rule: Rule = "soft", progress: Progress | None = None) -> Outcome:
+    """Predict every image: views averaged within each model, then models with each other, both by `rule`.
+
+    `progress(done, total)` counts images. Raises DataError when no image can be decoded.
+    """
+    began_s = time.perf_counter()
+    manifest, predict = job.manifest, job.recipe.predict
+    predictor = Predictor(job.checkpoints, device, predict.tta, job.recipe.augment.executor)
+    status = manifest.table["status"].to_pylist()
+    rows_N = np.flatnonzero(np.array(status) == OK)
+    stream = ImageStream(manifest.paths, eval_batches(rows_N, predict.batch), job.recipe.decode, device)
+    shares = [_class_shares(saved, manifest.ids) for saved in job.checkpoints]
+    answers = [dataclasses.replace(blind, probabilities_NC=blind.probabilities_NC.copy()) for blind in shares]
+    seen_N = np.zeros(len(manifest), dtype=bool)
+    for decoded in stream:
+        for fold, logits_VBC in zip(answers, predictor.logits(decoded.images), strict=True):
+            fold.probabilities_NC[decoded.rows_B] = blend(logits_VBC.double().softmax(dim=2).cpu().numpy(), rule)
+        seen_N[decoded.rows_B] = True
+        if progress:
+            progress(int(seen_N.sum()) + len(stream.quarantine), len(rows_N))
+    for row in rows_N[~seen_N[rows_N]].tolist():
+        status[row] = stream.quarantine[manifest.paths[row]]
+    if not seen_N.any():
+        raise DataError(
+            f"none of the {len(manifest)} images can be decoded; the first, {manifest.paths[0]}: {status[0]}"
+        )
+    together = vote(answers, rule)
+    names = [folder.name for folder in job.folders]
+    scores = _scores(manifest.labels, together, dict(zip(names, answers, strict=True)), vote(shares))
+    return Outcome(together, tuple(status), scores, time.perf_counter() - began_s)
+
+
+def write(job: Job, outcome: Outcome, folder: Path) -> list[Path]:
+    """Write predictions.parquet, submission.csv and, when the data has labels, scores.json; returns their paths."""
+    written = [folder / PREDICTIONS, folder / SUBMISSION]
+    write_predictions(written[0], outcome.answers, job.manifest.paths, outcome.status)
+    write_submission(written[1], job.sheet, outcome.answers)
+    if outcome.scores is None:
+        (folder / SCORES).unlink(missing_ok=True)  # of other images: it would be taken for these
+    else:
+        written.append(folder / SCORES)
+        write_text(written[2], json.dumps(dataclasses.asdict(outcome.scores), ensure_ascii=False, indent=1) + "\n")
+    return written
+
+
+def _class_shares(saved: Checkpoint, ids: Sequence[str]) -> Answers:
+    """What a model answers about images that it cannot see."""
+    counts_C = np.array(saved.class_counts, dtype=np.float64)
+    shares_NC = np.tile(counts_C / counts_C.sum(), (len(ids), 1))
+    return Answers(tuple(ids), saved.classes, shares_NC)
+
+
+def _scores(labels: Sequence[str], together: Answers, alone: dict[str, Answers], blind: Answers) -> Scores | None:
+    """How good the answers are where the label is known; None when it is nowhere."""
+    index = {name: column for column, name in enumerate(together.classes)}
+    labels_N = np.array([index.get(label, -1) for label in labels], dtype=np.int64)
+    known_N = labels_N >= 0
+    if not known_N.any():
+        return None
+
+    def scored(answers: Answers) -> dict[str, float]:
+        ordered = answers.in_order(together.ids, together.classes)
+        return score(ordered.probabilities_NC[known_N], labels_N[known_N])
+
+    return Scores(
+        images=int(known_N.sum()),
+        together=scored(together),
+        alone={name: scored(answers) for name, answers in alone.items()},
+        baseline=scored(blind),
+        unknown=tuple(sorted(set(labels) - {""} - set(index))),
+    )

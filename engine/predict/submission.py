@@ -1,0 +1,186 @@
+"""Answers to files: predictions.parquet for machines, submission.csv in the shape somebody else decided.
+
+A sample submission is a contract: its columns, their order, its rows and their order. `Sheet` reads it before the
+first image is decoded, so that a missing id or an unknown class costs a second and not a night; writing afterwards
+cannot fail for these reasons. Ids are matched as text, first as they are, then as file names and stems, because a
+sample file says TEST_00000 where a folder says test/TEST_00000.jpg.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Self
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from engine.errors import DataError
+from engine.files import atomic_write
+from engine.predict.vote import Answers, some
+
+_FIXED_COLUMNS = ("id", "path", "label", "confidence", "status")
+_DIGITS = "%.8g"  # float32 needs 9 to be exact; 8 keeps log loss to 1e-8
+
+
+def _text(text: str) -> str:
+    """Composed Unicode: macOS writes Hangul and accents decomposed, other systems do not."""
+    return unicodedata.normalize("NFC", text).replace("\\", "/")
+
+
+_KEYS: tuple[Callable[[str], str], ...] = (  # how ids are compared, from strict to lenient
+    _text,
+    lambda text: PurePosixPath(_text(text)).name,
+    lambda text: PurePosixPath(_text(text)).stem,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sheet:
+    """The shape of a submission file.
+
+    columns: the header, the id's column first. contents: for each further column the class whose probability it holds,
+    or None for the label. ids: what stands in the first column, row by row. sample_ids: the id that answers each row.
+    left_out: ids that were predicted but that the sample file does not ask for.
+    """
+
+    columns: tuple[str, ...]
+    contents: tuple[str | None, ...]
+    ids: tuple[str, ...]
+    sample_ids: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
+
+    @classmethod
+    def plain(cls, ids: Sequence[str], classes: Sequence[str]) -> Self:
+        """Without a sample file: id, label, then one probability column a class."""
+        return cls(("id", "label", *classes), (None, *classes), tuple(ids), tuple(ids))
+
+    @classmethod
+    def like(cls, sample: Path, ids: Sequence[str], classes: Sequence[str]) -> Self:
+        """The shape of `sample` (.csv, UTF-8), to be filled with predictions for `ids` over `classes`.
+
+        Raises DataError naming the file and the ids or columns that do not fit.
+        """
+        columns, rows = _read_sample(sample)
+        contents = _contents_of(sample, columns[1:], classes)
+        return cls(columns, contents, rows, *_match(sample, rows, ids))
+
+
+def write_submission(path: Path, sheet: Sheet, answers: Answers) -> None:
+    """Write `answers` in the shape of `sheet` as CSV (UTF-8, "\\n" line ends), atomically."""
+    row_of = {sample_id: row for row, sample_id in enumerate(answers.ids)}
+    probabilities_NC = answers.probabilities_NC[[row_of[sample_id] for sample_id in sheet.sample_ids]]
+    place = {name: column for column, name in enumerate(answers.classes)}
+    labels_N = np.array(answers.classes, dtype=object)[probabilities_NC.argmax(1)]
+    values: list[NDArray] = [np.array(sheet.ids, dtype=object)]
+    values += [labels_N if name is None else probabilities_NC[:, place[name]] for name in sheet.contents]
+    table = pd.DataFrame(dict(enumerate(values)))
+    with atomic_write(path) as temporary:
+        table.to_csv(temporary, index=False, header=list(sheet.columns), float_format=_DIGITS, lineterminator="\n")
+
+
+def write_predictions(path: Path, answers: Answers, paths: Sequence[str], status: Sequence[str]) -> None:
+    """Write predictions.parquet, atomically: id, path, label (the likeliest class), confidence (its probability),
+    status ("ok", or why the image could not be read and the prior stands in), then one float32 probability column a
+    class under the class's own name. `paths` and `status` follow the order of `answers.ids`.
+
+    The class list is also in the schema's metadata under "classes", one name a line, in case a class is named like one
+    of the fixed columns: such a class's column is called "class <name>".
+    """
+    best_N = answers.probabilities_NC.argmax(1)
+    columns: dict[str, pa.Array] = {
+        "id": pa.array(answers.ids, pa.string()),
+        "path": pa.array(list(paths), pa.string()),
+        "label": pa.array([answers.classes[best] for best in best_N], pa.string()),
+        "confidence": pa.array(_at(answers.probabilities_NC, best_N), pa.float32()),
+        "status": pa.array(list(status), pa.string()),
+    }
+    for column, name in enumerate(answers.classes):
+        key = f"class {name}" if name in _FIXED_COLUMNS else name
+        columns[key] = pa.array(answers.probabilities_NC[:, column].astype(np.float32))
+    table = pa.table(columns).replace_schema_metadata({"classes": "\n".join(answers.classes)})
+    with atomic_write(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def read_predictions(path: Path) -> Answers:
+    """The answers in a predictions.parquet, for a later vote; raises DataError when it is not one."""
+    try:
+        table = pq.read_table(path)
+        classes = tuple((table.schema.metadata or {})[b"classes"].decode().split("\n"))
+        keys = [f"class {name}" if name in _FIXED_COLUMNS else name for name in classes]
+        probabilities_NC = np.stack([table[key].to_numpy() for key in keys], 1).astype(np.float64)
+        return Answers(tuple(table["id"].to_pylist()), classes, probabilities_NC)
+    except (KeyError, pa.ArrowInvalid, ValueError) as error:
+        raise DataError(f"{path}: not a predictions.parquet of this engine ({error}); make it again") from None
+
+
+def _at(probabilities_NC: NDArray[np.float64], best_N: NDArray[np.int64]) -> NDArray[np.float32]:
+    return np.take_along_axis(probabilities_NC, best_N[:, None], 1)[:, 0].astype(np.float32)
+
+
+def _read_sample(sample: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The header and the first column, as text: an id of 007 stays 007."""
+    if not sample.is_file():
+        raise DataError(f"{sample}: no such sample submission; check data.sample_submission")
+    try:
+        with sample.open(encoding="utf-8-sig", newline="") as file:
+            lines = [line for line in csv.reader(file) if line]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{sample}: expected a CSV file in UTF-8 ({error})") from None
+    if not lines or len(lines[0]) < 2:
+        raise DataError(f"{sample}: expected a header with the id column first and at least one further column")
+    columns, ids = tuple(lines[0]), tuple(line[0] for line in lines[1:])
+    for what, names in (("columns", columns), ("ids", ids)):
+        if len(set(names)) != len(names):
+            twice = sorted(name for name, times in Counter(names).items() if times > 1)
+            raise DataError(f"{sample}: {what} that stand there twice: {some(twice)}")
+    return columns, ids
+
+
+def _contents_of(sample: Path, columns: Sequence[str], classes: Sequence[str]) -> tuple[str | None, ...]:
+    """What each column holds: the classes by name; a single column that is not *the* class is the label's."""
+    known = {_text(name): name for name in classes}
+    asked = {_text(column) for column in columns}
+    if len(columns) == 1 and not (len(classes) == 1 and asked <= known.keys()):
+        return (None,)
+    unknown = [column for column in columns if _text(column) not in known]
+    missing = [name for name in classes if _text(name) not in asked]
+    if missing or unknown:
+        raise DataError(
+            f"{sample}: its columns are not the model's {len(classes)} classes"
+            + (f"; columns that are no class: {some(unknown)}" if unknown else "")
+            + (f"; classes without a column: {some(missing)}" if missing else "")
+            + ". Expected the id column, then one column a class, or a single column for the label"
+        )
+    return tuple(known[_text(column)] for column in columns)
+
+
+def _match(sample: Path, rows: Sequence[str], ids: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """For each row of the sample file the predicted id that answers it, and the predicted ids nobody asked for."""
+    fewest_missing = list(rows)
+    for key in _KEYS:
+        known: dict[str, str] = {}
+        ambiguous = set()
+        for sample_id in ids:
+            if known.setdefault(key(sample_id), sample_id) != sample_id:
+                ambiguous.add(key(sample_id))
+        asked = [key(row) for row in rows]
+        missing = [row for row, k in zip(rows, asked, strict=True) if k not in known or k in ambiguous]
+        if not missing and len(set(asked)) == len(asked):
+            matched = tuple(known[k] for k in asked)
+            taken = set(matched)
+            return matched, tuple(sample_id for sample_id in ids if sample_id not in taken)
+        fewest_missing = min(fewest_missing, missing or list(rows), key=len)
+    raise DataError(
+        f"{sample}: {len(fewest_missing)} of its {len(rows)} ids have no image to predict: {some(fewest_missing)}; "
+        f"the images have ids like {some(list(ids), 3)}. Point data.test (or --data) at the images it asks for, "
+        "or name the id column with data.id_column"
+    )

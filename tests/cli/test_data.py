@@ -1,0 +1,94 @@
+"""`engine data`: draws sets, indexes what is there, and says so in tables or JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from engine.cli.main import main
+from engine.data.synth import DocumentSet, VehicleSet
+
+
+def engine(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def vehicles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A drawn set: two classes of three training images, one test image each, and one damaged file."""
+    folder = tmp_path_factory.mktemp("data") / "vehicles"
+    numbers = ("--classes", "2", "--per-class", "3", "--test-per-class", "1", "--workers", "1")
+    result = engine("data", "synth", folder, *numbers)
+    assert result.exit_code == 0, result.output
+    assert f"data.train={folder / 'train'}" in result.stdout
+    again = engine("data", "synth", folder, *numbers)
+    assert again.exit_code == 0 and "already there" in again.stdout
+    first = min((folder / "train").iterdir())
+    (first / "damaged.jpg").write_text("no image", encoding="utf-8")
+    return folder
+
+
+def test_index_prints_classes_sizes_and_what_is_left_out(vehicles: Path) -> None:
+    result = engine("data", "index", vehicles / "train")
+    assert result.exit_code == 0, result.output
+    for name in sorted(path.name for path in (vehicles / "train").iterdir() if not path.name.startswith(".")):
+        assert name in result.stdout
+    assert "2 classes" in result.stdout and "height" in result.stdout and "why it is left out" in result.stdout
+
+
+def test_index_prints_one_json_object_a_source(vehicles: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "cars.toml"
+    recipe.write_text("[[stage]]\nsize = 64\nbatch = 2\nepochs = 1\nlr = 1e-3\n", encoding="utf-8")
+    sets = ("--set", f"data.train={vehicles / 'train'}", "--set", f"data.test={vehicles / 'test.csv'}")
+    result = engine("data", "index", recipe, *sets, "--json")
+    assert result.exit_code == 0, result.output
+    train, test = map(json.loads, result.stdout.splitlines())
+    assert (train["samples"], train["usable"], sorted(train["classes"].values())) == (7, 6, [3, 3])
+    assert (test["source"], test["samples"], test["classes"]) == (str(vehicles / "test.csv"), 2, {})
+
+
+def test_documents_can_be_indexed_as_the_command_says(tmp_path: Path) -> None:
+    folder = tmp_path / "documents"
+    result = engine("data", "synth", folder, "--kind", "documents", "--train", "34", "--test", "2", "--workers", "1")
+    assert result.exit_code == 0, result.output
+    recipe = tmp_path / "papers.toml"
+    recipe.write_text("[[stage]]\nsize = 64\nbatch = 2\nepochs = 1\nlr = 1e-3\n", encoding="utf-8")
+    settings = result.stdout.splitlines()[-1].removeprefix("Train with ").split()
+    found = json.loads(engine("data", "index", recipe, *settings, "--json").stdout)
+    assert (found["usable"], len(found["classes"])) == (34, 17)
+
+
+def test_the_help_tells_the_defaults_of_the_sets() -> None:
+    text = " ".join(engine("data", "synth", "--help").stdout.split())
+    for made, names in (
+        (VehicleSet, ("classes", "per_class", "test_per_class", "seed")),
+        (DocumentSet, ("train", "test", "wrong")),
+    ):
+        for name in names:
+            told = text.partition(f"--{name.replace('_', '-')} ")[2].partition("[default: ")[2].partition("]")[0]
+            assert told == str(getattr(made(), name)), name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["synth", "{}/new", "--classes", "1"], 2, "classes = 1: expected"),
+        (["synth", "{}/new", "--kind", "boats"], 2, "'boats'"),
+        (["synth", "{}/new", "--kind", "documents", "--per-class", "3"], 2, "--per-class is not for documents"),
+        (["synth", "{}/new", "--wrong", "0.1"], 2, "--wrong is not for vehicles"),
+        (["synth", "{}"], 1, "not empty"),
+        (["index", "{}/nothing"], 1, "no such folder"),
+        (["index", "{}/nothing.toml"], 2, "there is no such recipe"),
+        (["index", "{}", "--set", "seed=1"], 2, "--set changes a recipe"),
+        (["index", "{}/empty.toml"], 2, "data.train=FOLDER"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_done_is_refused(tmp_path: Path, arguments: list[str], code: int, message: str) -> None:
+    (tmp_path / "empty.toml").write_text("[[stage]]\nsize = 64\nbatch = 2\nepochs = 1\nlr = 1e-3\n", encoding="utf-8")
+    result = engine("data", *(argument.format(tmp_path) for argument in arguments))
+    assert result.exit_code == code
+    assert message in result.stderr, result.stderr

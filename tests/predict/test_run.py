@@ -1,0 +1,252 @@
+"""`engine infer`: from fold models and images to files, joined by id, with nothing dropped and nothing half-written."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from engine import checkpoint
+from engine.checkpoint import Checkpoint
+from engine.cli.main import main
+from engine.errors import DataError, RecipeError
+from engine.metrics import log_loss
+from engine.predict.predictor import Predictor
+from engine.predict.run import Outcome, Wishes, answer, prepare
+from engine.predict.submission import read_predictions
+from engine.predict.vote import Answers, blend, vote
+
+CPU = torch.device("cpu")
+CLASSES = ("가방", "모자", "신발")
+FoldMaker = Callable[..., Checkpoint]
+
+
+def infer(*arguments: object) -> Result:
+    result = CliRunner().invoke(main, ["infer", *map(str, arguments)])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.output
+    return result
+
+
+def answered(models: Path, **wishes: object) -> Outcome:
+    return answer(prepare(models, Wishes(**wishes)), CPU)  # type: ignore[arg-type]
+
+
+def read_csv(path: Path) -> list[list[str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.reader(file))
+
+
+def table_of(photos: Path, order: list[int]) -> Path:
+    """A table that lists the photos in this order, under ids of its own."""
+    path = photos.parent / f"test_{len(order)}_{order[0]}.csv"
+    lines = "".join(f"id-{i},photos/TEST_{i:05d}.jpg\n" for i in order)
+    path.write_text("ID,img_path\n" + lines, encoding="utf-8")
+    return path
+
+
+def test_answers_belong_to_ids_whatever_order_the_images_come_in(models: Path, photos: Path) -> None:
+    straight = answered(models, data=str(table_of(photos, list(range(10)))), batch=4)
+    shuffled = answered(models, data=str(table_of(photos, [7, 2, 9, 0, 4, 1, 8, 3, 6, 5])), batch=3)
+    assert shuffled.answers.ids != straight.answers.ids
+    again = shuffled.answers.in_order(straight.answers.ids, straight.answers.classes)
+    np.testing.assert_allclose(again.probabilities_NC, straight.answers.probabilities_NC, atol=1e-4)
+    assert np.ptp(straight.answers.probabilities_NC, axis=0).max() > 0.1  # images do not all get the same answer
+
+
+@pytest.mark.parametrize("rule", ["soft", "logit"])
+def test_folds_together_are_the_vote_of_the_folds_alone(models: Path, rule: str) -> None:
+    together, *alone = (
+        answer(prepare(folder, Wishes()), CPU, rule).answers  # type: ignore[arg-type]
+        for folder in (models, models / "0", models / "1")
+    )
+    assert alone[0].classes != alone[1].classes
+    np.testing.assert_allclose(together.probabilities_NC, vote(alone, rule).probabilities_NC, atol=1e-6)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("rule", ["soft", "logit"])
+def test_views_are_averaged_by_the_same_rule(models: Path, rule: str) -> None:
+    job = prepare(models / "0", Wishes(views=3))
+    voted_NC = answer(job, CPU, rule).answers.probabilities_NC  # type: ignore[arg-type]
+    predictor = Predictor(job.checkpoints, CPU, views=3)
+    from engine.decode.stream import ImageStream
+
+    (decoded,) = ImageStream(job.manifest.paths, [np.arange(10)], job.recipe.decode, CPU)
+    views_VNC = predictor.logits(decoded.images)[0].double().softmax(2).numpy()
+    np.testing.assert_allclose(voted_NC, blend(views_VNC, rule), atol=1e-4)  # type: ignore[arg-type]
+    assert np.abs(voted_NC - views_VNC[0]).max() > 0.01
+
+
+def test_the_command_writes_predictions_and_a_submission(models: Path, tmp_path: Path) -> None:
+    result = infer("--tta", 5, "--folds", models)
+    assert result.exit_code == 0, result.output
+    out = models / "predictions"
+    assert sorted(path.name for path in out.iterdir()) == ["predictions.parquet", "submission.csv"]
+    assert str(out / "submission.csv") in result.output
+    lines = read_csv(out / "submission.csv")
+    assert lines[0] == ["id", "label", *CLASSES]
+    assert [line[0] for line in lines[1:]] == [f"TEST_{i:05d}.jpg" for i in range(10)]
+    predictions = read_predictions(out / "predictions.parquet")
+    assert predictions.ids == tuple(line[0] for line in lines[1:])
+    np.testing.assert_allclose(
+        predictions.probabilities_NC, [[float(p) for p in line[2:]] for line in lines[1:]], atol=1e-6
+    )
+    plain = answered(models, views=1).answers.probabilities_NC
+    assert np.abs(predictions.probabilities_NC - plain).max() > 0.01
+
+
+def test_the_sample_submission_shapes_the_submission(models: Path, tmp_path: Path) -> None:
+    sample = tmp_path / "sample_submission.csv"
+    ids = [f"TEST_{i:05d}" for i in (3, 1, 2)]
+    sample.write_text("ID,신발,가방,모자\n" + "".join(f"{i},0,0,0\n" for i in ids), encoding="utf-8")
+    result = infer("--folds", models, "--out", tmp_path / "out", "--set", f"data.sample_submission={sample}")
+    assert result.exit_code == 0, result.output
+    assert "7 images are not asked for" in result.output
+    lines = read_csv(tmp_path / "out" / "submission.csv")
+    assert [line[0] for line in lines] == ["ID", *ids]
+    assert lines[0] == ["ID", "신발", "가방", "모자"]
+    predictions = pq.read_table(tmp_path / "out" / "predictions.parquet").to_pylist()
+    assert float(lines[1][1]) == pytest.approx(predictions[3]["신발"], abs=1e-6)
+
+
+def test_the_recipes_sample_submission_is_not_that_of_other_images(
+    fold: FoldMaker, photos: Path, tmp_path: Path
+) -> None:
+    one = fold(0, data="gone")
+    recipe = {**one.recipe, "data": {**one.recipe["data"], "sample_submission": "gone.csv"}}
+    checkpoint.save(tmp_path / "m", Checkpoint(**{**vars(one), "recipe": recipe}))
+    assert prepare(tmp_path / "m", Wishes(data=str(photos))).sheet.columns[:2] == ("id", "label")
+    with pytest.raises(DataError, match=r"other\.csv"):
+        prepare(tmp_path / "m", Wishes(data=str(photos), sets=("data.sample_submission=other.csv",)))
+
+
+def test_images_that_cannot_be_seen_are_answered_with_the_class_shares_and_named(models: Path, photos: Path) -> None:
+    whole = answered(models).answers
+    (photos / "TEST_00003.jpg").write_text("no picture")
+    (photos / "TEST_00004.jpg").write_bytes(b"")
+    content = (photos / "TEST_00005.jpg").read_bytes()
+    (photos / "TEST_00005.jpg").write_bytes(content[: len(content) // 3])
+    result = infer("--folds", models, "--batch", 4)
+    assert result.exit_code == 0, result.output
+    assert "3 images could not be seen" in result.output
+    table = pq.read_table(models / "predictions" / "predictions.parquet").to_pylist()
+    assert [row["id"] for row in table] == list(whole.ids)
+    bad = [row for row in table if row["status"] != "ok"]
+    assert [row["id"] for row in bad] == [f"TEST_{i:05d}.jpg" for i in (3, 4, 5)]
+    for row in bad:
+        assert [row[name] for name in CLASSES] == pytest.approx([0.6, 0.3, 0.1])
+        assert row["id"] in result.output
+    good_N = [row for row in range(10) if row not in (3, 4, 5)]
+    seen_NC = read_predictions(models / "predictions" / "predictions.parquet").probabilities_NC
+    np.testing.assert_allclose(seen_NC[good_N], whole.probabilities_NC[good_N], atol=1e-4)
+    assert len(read_csv(models / "predictions" / "submission.csv")) == 11
+
+
+def test_nothing_is_written_when_no_image_can_be_seen(models: Path, photos: Path) -> None:
+    for path in photos.glob("*.jpg"):
+        path.write_text("no picture")
+    result = infer("--folds", models)
+    assert result.exit_code == 1
+    assert "TEST_00000.jpg" in result.output
+    assert not (models / "predictions").exists()
+
+
+def test_labelled_images_are_scored_beside_the_class_shares(models: Path, photos: Path, tmp_path: Path) -> None:
+    labels = ["가방", "모자", "신발", "가방", "가방", "신발", "모자", "가방", "우산", "가방"]
+    for i, label in enumerate(labels):
+        (tmp_path / "valid" / label).mkdir(parents=True, exist_ok=True)
+        (photos / f"TEST_{i:05d}.jpg").rename(tmp_path / "valid" / label / f"{i}.jpg")
+    result = infer("--folds", models, "--data", tmp_path / "valid")
+    assert result.exit_code == 0, result.output
+    assert "우산" in result.output
+    out = models / "predictions"
+    scores = json.loads((out / "scores.json").read_text("utf-8"))
+    assert (scores["images"], scores["unknown"]) == (9, ["우산"])
+
+    predictions = read_predictions(out / "predictions.parquet")
+    known = [row for row, sample_id in enumerate(predictions.ids) if not sample_id.startswith("우산")]
+    truth_N = np.array([CLASSES.index(predictions.ids[row].partition("/")[0]) for row in known])
+    assert scores["together"]["log_loss"] == pytest.approx(
+        log_loss(predictions.probabilities_NC[known], truth_N), abs=1e-5
+    )
+    shares_NC = np.tile([0.6, 0.3, 0.1], (9, 1))
+    assert scores["baseline"]["log_loss"] == pytest.approx(log_loss(shares_NC, truth_N))
+    assert scores["baseline"]["accuracy"] == pytest.approx(5 / 9)
+    alone_NC = answered(models / "1", data=str(tmp_path / "valid")).answers.in_order(predictions.ids, CLASSES)
+    assert scores["alone"]["1"]["log_loss"] == pytest.approx(
+        log_loss(alone_NC.probabilities_NC[known], truth_N), abs=1e-4
+    )
+
+    assert infer("--folds", models, "--data", photos.parent / "valid" / "가방", "--out", out).exit_code == 0
+    assert not (out / "scores.json").exists()  # those images have no labels
+
+
+def test_what_was_there_stays_when_prediction_is_interrupted(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert infer("--folds", models).exit_code == 0
+    before = {path.name: path.read_bytes() for path in (models / "predictions").iterdir()}
+    logits, batches = Predictor.logits, []
+
+    def interrupted(self: Predictor, images: object) -> object:
+        batches.append(images)
+        if len(batches) == 2:
+            raise KeyboardInterrupt
+        return logits(self, images)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Predictor, "logits", interrupted)
+    assert infer("--folds", models, "--batch", 3, "--tta", 2).exit_code == 3
+    assert len(batches) == 2
+    assert {path.name: path.read_bytes() for path in (models / "predictions").iterdir()} == before
+
+
+def test_models_of_other_classes_do_not_answer_together(models: Path, fold: FoldMaker) -> None:
+    checkpoint.save(models / "2", fold(2, ("가방", "모자", "우산")))
+    with pytest.raises(DataError, match=r"different classes \('신발', '우산'\)"):
+        prepare(models, Wishes())
+
+
+@pytest.mark.parametrize("change", ["stage.0.size=64", "model.dropout=0.5", "augment.valid.fit=stretch", "seed=1"])
+def test_a_trained_model_is_not_changed(models: Path, change: str) -> None:
+    with pytest.raises(RecipeError, match="used as it was trained"):
+        prepare(models, Wishes(sets=(change,)))
+
+
+def test_predict_decode_and_executor_may_be_changed(models: Path) -> None:
+    changes = ("predict.tta=2", "predict.batch=3", "decode.threads=1", "augment.executor=reference")
+    recipe = prepare(models, Wishes(sets=changes)).recipe
+    assert (recipe.predict.tta, recipe.predict.batch, recipe.decode.threads) == (2, 3, 1)
+    assert recipe.augment.executor == "reference"
+    assert prepare(models, Wishes(views=4, sets=changes)).recipe.predict.tta == 4  # the option is nearer at hand
+
+
+def test_images_must_be_named_somewhere(tmp_path: Path, fold: FoldMaker) -> None:
+    checkpoint.save(tmp_path / "0", fold(0))
+    result = infer("--folds", tmp_path)
+    assert result.exit_code == 2
+    assert "--data" in result.output
+
+
+def test_without_a_model_the_folder_is_named(tmp_path: Path) -> None:
+    result = infer("--folds", tmp_path / "none")
+    assert result.exit_code == 1
+    assert str(tmp_path / "none") in result.output
+
+
+def test_answers_for_turned_photos_are_those_of_the_upright_ones(
+    models: Path, tmp_path: Path, picture: Callable[..., np.ndarray]
+) -> None:
+    upright = Image.fromarray(picture(5, 64, 48))
+    for folder, image, orientation in (("a", upright, 1), ("b", upright.transpose(Image.Transpose.ROTATE_90), 6)):
+        (tmp_path / folder).mkdir()
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        image.save(tmp_path / folder / "0.jpg", quality=100, subsampling=0, exif=exif)
+    straight, turned = (answered(models, data=str(tmp_path / folder)).answers for folder in ("a", "b"))
+    assert isinstance(straight, Answers)
+    np.testing.assert_allclose(turned.probabilities_NC, straight.probabilities_NC, atol=0.02)

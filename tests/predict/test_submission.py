@@ -1,0 +1,163 @@
+"""A submission has the sample file's columns, rows and order, whatever order the predictions were made in."""
+
+from __future__ import annotations
+
+import csv
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from engine.errors import DataError
+from engine.predict.submission import Sheet, read_predictions, write_predictions, write_submission
+from engine.predict.vote import Answers
+
+CLASSES = ("K5_3세대", "아반떼_N", "GLE, 클래스")
+IDS = ("test/TEST_00002.jpg", "test/TEST_00000.jpg", "test/TEST_00001.jpg")
+PROBABILITIES = np.array([[0.2, 0.3, 0.5], [0.7, 0.2, 0.1], [0.25, 0.5, 0.25]])
+
+
+@pytest.fixture
+def answers() -> Answers:
+    return Answers(IDS, CLASSES, PROBABILITIES)
+
+
+def sample_file(folder: Path, *lines: list[str]) -> Path:
+    path = folder / "sample_submission.csv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows(lines)
+    return path
+
+
+def submission(folder: Path, sample: Path, answers: Answers) -> list[list[str]]:
+    path = folder / "submission.csv"
+    write_submission(path, Sheet.like(sample, answers.ids, answers.classes), answers)
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.reader(file))
+
+
+def test_columns_and_rows_follow_the_sample_file(tmp_path: Path, answers: Answers) -> None:
+    sample = sample_file(
+        tmp_path,
+        ["ID", "GLE, 클래스", "K5_3세대", "아반떼_N"],
+        *([f"TEST_0000{i}", "0", "0", "0"] for i in range(3)),
+    )
+    assert submission(tmp_path, sample, answers) == [
+        ["ID", "GLE, 클래스", "K5_3세대", "아반떼_N"],
+        ["TEST_00000", "0.1", "0.7", "0.2"],
+        ["TEST_00001", "0.25", "0.25", "0.5"],
+        ["TEST_00002", "0.5", "0.2", "0.3"],
+    ]
+
+
+@pytest.mark.parametrize("target", ["target", "label", "which car"])
+def test_a_sample_with_one_column_beside_the_id_gets_the_label(tmp_path: Path, answers: Answers, target: str) -> None:
+    sample = sample_file(tmp_path, ["ID", target], ["TEST_00002.jpg", "0"], ["TEST_00000.jpg", "0"])
+    assert submission(tmp_path, sample, answers) == [
+        ["ID", target],
+        ["TEST_00002.jpg", "GLE, 클래스"],
+        ["TEST_00000.jpg", "K5_3세대"],
+    ]
+
+
+def test_without_a_sample_file_every_prediction_is_written(tmp_path: Path, answers: Answers) -> None:
+    write_submission(tmp_path / "submission.csv", Sheet.plain(IDS, CLASSES), answers)
+    with (tmp_path / "submission.csv").open(encoding="utf-8", newline="") as file:
+        lines = list(csv.reader(file))
+    assert lines[0] == ["id", "label", *CLASSES]
+    assert lines[1] == ["test/TEST_00002.jpg", "GLE, 클래스", "0.2", "0.3", "0.5"]
+    assert [line[0] for line in lines[1:]] == list(IDS)
+
+
+def test_ids_are_text_and_keep_their_leading_zeros(tmp_path: Path) -> None:
+    answers = Answers(("7", "007"), ("a", "b"), np.array([[0.9, 0.1], [0.2, 0.8]]))
+    sample = sample_file(tmp_path, ["id", "target"], ["007", ""], ["7", ""])
+    assert submission(tmp_path, sample, answers)[1:] == [["007", "b"], ["7", "a"]]
+
+
+def test_names_decomposed_by_macos_are_the_same_names(tmp_path: Path) -> None:
+    decomposed = [unicodedata.normalize("NFD", name) for name in (*CLASSES, "사진.jpg")]
+    assert decomposed[0] != CLASSES[0]
+    sample = sample_file(tmp_path, ["ID", *decomposed[:3]], [decomposed[3], "0", "0", "0"])
+    answers = Answers(("test/사진.jpg",), CLASSES, PROBABILITIES[:1])
+    assert submission(tmp_path, sample, answers)[1] == [decomposed[3], "0.2", "0.3", "0.5"]
+
+
+def test_predictions_that_the_sample_does_not_ask_for_are_named(tmp_path: Path, answers: Answers) -> None:
+    sample = sample_file(tmp_path, ["ID", "target"], ["TEST_00000", ""], ["TEST_00001", ""])
+    assert Sheet.like(sample, answers.ids, answers.classes).left_out == ("test/TEST_00002.jpg",)
+
+
+def test_ids_without_an_image_are_named(tmp_path: Path, answers: Answers) -> None:
+    sample = sample_file(tmp_path, ["ID", "target"], ["TEST_00000", ""], ["TEST_00009", ""])
+    with pytest.raises(DataError, match=r"sample_submission.csv: 1 of its 2 ids have no image.*'TEST_00009'"):
+        Sheet.like(sample, answers.ids, answers.classes)
+
+
+def test_file_names_that_two_images_share_are_not_guessed(tmp_path: Path) -> None:
+    sample = sample_file(tmp_path, ["ID", "target"], ["1.jpg", ""])
+    with pytest.raises(DataError, match=r"'1.jpg'"):
+        Sheet.like(sample, ["red/1.jpg", "blue/1.jpg"], CLASSES)
+    full = sample_file(tmp_path, ["ID", "target"], ["blue/1.jpg", ""])
+    assert Sheet.like(full, ["red/1.jpg", "blue/1.jpg"], CLASSES).sample_ids == ("blue/1.jpg",)
+
+
+def test_columns_that_are_not_the_classes_are_named(tmp_path: Path, answers: Answers) -> None:
+    sample = sample_file(tmp_path, ["ID", "K5_3세대", "아반떼_N", "truck"], ["TEST_00000", "0", "0", "0"])
+    with pytest.raises(DataError, match=r"no class: 'truck'; classes without a column: 'GLE, 클래스'"):
+        Sheet.like(sample, answers.ids, answers.classes)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([["ID"], ["TEST_00000"]], "at least one further column"),
+        ([["ID", "a", "a"], ["TEST_00000", "0", "0"]], "columns that stand there twice: 'a'"),
+        ([["ID", "target"], ["TEST_00000", ""], ["TEST_00000", ""]], "ids that stand there twice: 'TEST_00000'"),
+    ],
+)
+def test_a_sample_file_that_makes_no_sense_is_refused(
+    tmp_path: Path, answers: Answers, lines: list[list[str]], message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        Sheet.like(sample_file(tmp_path, *lines), answers.ids, answers.classes)
+
+
+def test_a_sample_file_that_is_not_there_or_not_utf8_is_refused(tmp_path: Path, answers: Answers) -> None:
+    with pytest.raises(DataError, match="no such sample submission"):
+        Sheet.like(tmp_path / "none.csv", answers.ids, answers.classes)
+    korean = tmp_path / "cp949.csv"
+    korean.write_bytes("ID,차종\nTEST_00000,0\n".encode("cp949"))
+    with pytest.raises(DataError, match="UTF-8"):
+        Sheet.like(korean, answers.ids, answers.classes)
+
+
+def test_predictions_hold_id_path_label_confidence_status_and_classes_by_name(tmp_path: Path, answers: Answers) -> None:
+    path = tmp_path / "predictions.parquet"
+    write_predictions(path, answers, [f"/data/{i}" for i in IDS], ["ok", "ok", "is empty (0 bytes)"])
+    table = pq.read_table(path)
+    assert table.column_names == ["id", "path", "label", "confidence", "status", *CLASSES]
+    first = table.to_pylist()[0]
+    assert first["label"] == "GLE, 클래스"
+    assert first["confidence"] == pytest.approx(0.5)
+    assert table["status"].to_pylist() == ["ok", "ok", "is empty (0 bytes)"]
+    again = read_predictions(path)
+    assert (again.ids, again.classes) == (IDS, CLASSES)
+    np.testing.assert_allclose(again.probabilities_NC, PROBABILITIES, atol=1e-7)
+
+
+def test_a_class_named_like_a_fixed_column_is_kept_apart(tmp_path: Path) -> None:
+    path = tmp_path / "predictions.parquet"
+    write_predictions(path, Answers(("a",), ("label", "path"), np.array([[0.25, 0.75]])), ["/a.jpg"], ["ok"])
+    assert pq.read_table(path).to_pylist()[0]["label"] == "path"
+    assert read_predictions(path).classes == ("label", "path")
+
+
+def test_another_parquet_file_is_not_taken_for_predictions(tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    pq.write_table(pa.table({"id": ["a"]}), tmp_path / "other.parquet")
+    with pytest.raises(DataError, match="not a predictions"):
+        read_predictions(tmp_path / "other.parquet")
