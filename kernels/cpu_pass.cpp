@@ -100,6 +100,7 @@ static void choose_reader(Sample& s, const Arguments& a) {
         if (!locate(m, corner & 1 ? right : 0.5f, corner & 2 ? bottom : 0.5f, u, v)) s.checked = true;
         low_u = std::fmin(low_u, u), high_u = std::fmax(high_u, u);
     }
+    if (!s.checked) s.ahead = std::lround(PREFETCH_ROWS * m[4]) * s.stride + 3 * std::lround(PREFETCH_ROWS * m[1]);
     const int sides = a.filter == BICUBIC ? 2 : 1;
     s.nx = a.filter == NEAREST ? 1 : int(std::ceil(2 * sides * s.fx));
     s.ny = a.filter == NEAREST ? 1 : int(std::ceil(2 * sides * s.fy));

@@ -22,6 +22,7 @@ enum Dtype : int32_t { FLOAT32, BFLOAT16, FLOAT16 };
 constexpr int LOOK = 32;                      // plan.LOOK
 constexpr float MAX_COORDINATE = 1048576.0f;  // reference.MAX_COORDINATE
 constexpr float MAX_FOOTPRINT = 64.0f;        // reference.MAX_FOOTPRINT
+constexpr int PREFETCH_ROWS = 4;              // of the output
 constexpr float LUMA[3] = {0.299f, 0.587f, 0.114f};
 
 // Mirrors cpu_pass.py's _Arguments field by field. Every pointer may be null where plan.py says None.
@@ -92,6 +93,7 @@ struct Sample {
     Reader reader;
     float fx, fy;  // footprint
     int nx, ny;    // taps an axis
+    int64_t ahead;  // bytes from a pixel's taps to those of the pixel PREFETCH_ROWS below; 0 for perspective
     // READ_ALIGNED only: for each output column its first tap, counted from column_low, and its weights.
     int32_t* first_W;
     float* weight_TW;  // (nx, padded width)

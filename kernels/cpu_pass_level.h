@@ -108,6 +108,12 @@ static inline void patch_offsets(int32_t* offset) {
     for (int i = 0; i < N; i++) offset[i] = i * PATCH_BYTES;
 }
 
+// A tilted row crosses many rows of the source, which no processor foresees: ask for the taps of a later row now.
+static inline void prefetch(const Sample& s, const int32_t* offset, int rows) {
+    for (int i = 0; i < N; i += 4)
+        for (int j = 0; j < rows; j++) __builtin_prefetch(s.pixels + offset[i] + s.ahead + j * s.stride);
+}
+
 template <bool Checked>
 static void read_row_2x2(const Sample& s, float y, float x_step, int count, float* rgb, int pitch) {
     constexpr float ONE = 127 * 64;  // the largest sum of weights that bytes hold
@@ -133,6 +139,7 @@ static void read_row_2x2(const Sample& s, float y, float x_step, int count, floa
         inside = both(both(inside, has_source), at_most(at, last_offset));
         if (__builtin_expect(all(inside), 1)) {
             storei(offset, at);
+            prefetch(s, offset, 1);
             read_2x2(s.pixels, offset, s.stride, high, low, out);
             for (int k = 0; k < 3; k++) store(rgb + k * pitch + i, out[k] * set1(1 / (255 * ONE)));
             continue;
@@ -198,6 +205,7 @@ static void read_row_4x4(const Sample& s, float y, float x_step, int count, floa
         inside = both(both(inside, has_source), at_most(at, last_offset));
         if (__builtin_expect(all(inside), 1)) {
             storei(offset, at);
+            prefetch(s, offset, 2);
             read_4x4(s.pixels, offset, s.stride, high, low, wy, out);
             for (int k = 0; k < 3; k++) out[k] = out[k] * scale;
         } else {

@@ -87,6 +87,6 @@ class Contract:
                 f"contract: unknown keys {sorted(found - known)}, missing keys {sorted(known - found)}; "
                 "the checkpoint was written by another engine or changed by hand"
             )
-        values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in saved.items()}
-        del values["version"]
+        values: dict[str, Any] = {key: saved[key] for key in known}
+        values |= {key: tuple(values[key]) for key in ("mean", "std")}  # JSON has lists
         return cls(**values)

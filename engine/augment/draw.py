@@ -77,7 +77,7 @@ class Policy:
         return plan if mix is None else with_mix(plan, mix, keys_B, seed, epoch)
 
     def extras(self, keys_B: Tensor, seed: int, epoch: int) -> Extras | None:
-        """What `apply_extras` does to the batch between geometry and colours; None when the recipe has no such thing."""
+        """What `apply_extras` does to the batch between geometry and colours; None when the recipe asks for nothing."""
         draws = uniforms(seed, epoch, keys_B, self._streams)
         chosen = choose(self.section.policy, draws)
         steps = draw_extras(self.section.extras, draws)

@@ -6,7 +6,7 @@ The pass writes into memory that is used again (see buffered.py), so a batch is 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -74,7 +74,7 @@ class Loader:
         self.quarantine: dict[str, str] = {}
         self._pass = BufferedPass(executor, device, dtype)
 
-    def train(self, batches: Sequence[np.ndarray], policy: Policy, epoch: Epoch) -> Iterator[Batch]:
+    def train(self, batches: Sequence[np.ndarray], policy: Policy, epoch: Epoch) -> Generator[Batch, None, None]:
         """Augmented batches of the rows in `batches`.
 
         A bad file's place in its batch is taken by another image of that batch, so that shapes stay the same.

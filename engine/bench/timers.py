@@ -17,15 +17,15 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 
+from engine.checkpoint import library_versions
+
 WINDOWS = 5
 _WARM_UP_STEPS = 2
 _STEPS_AHEAD = 2
-_PACKAGES = ("torch", "timm", "kornia", "nvidia-dali-cuda130", "numpy", "pyarrow")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +133,7 @@ class _InFlight:
 
 
 class PeakMemory:
-    """Most memory used: `device_gib` on a GPU since this object was made, `host_gib` by the process since it began."""
+    """The most GPU memory held by tensors since this object was made."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -141,15 +141,17 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats(device)
 
     @property
-    def device_gib(self) -> float | None:
+    def gib(self) -> float | None:
+        """None on a CPU, where it cannot be told apart from the process's: see `peak_host_gib`."""
         return torch.cuda.max_memory_allocated(self._device) / 2**30 if self._device.type == "cuda" else None
 
-    @property
-    def host_gib(self) -> float:
-        import resource  # not on every system, and nothing else here needs it
 
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak * (1 if sys.platform == "darwin" else 1024) / 2**30
+def peak_host_gib() -> float:
+    """The most memory this process has held since it began."""
+    import resource  # not on every system, and nothing else here needs it
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024) / 2**30
 
 
 def machine(device: torch.device) -> dict[str, object]:
@@ -161,7 +163,7 @@ def machine(device: torch.device) -> dict[str, object]:
         "torch_threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "system": f"{platform.system()} {platform.machine()}",
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
+        "versions": library_versions(),
     }
 
 
@@ -176,10 +178,3 @@ def _cpu_name() -> str:
 
 def _cores() -> set[int]:
     return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "not installed"

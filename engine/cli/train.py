@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from engine.cli.common import Meter, console, progress, recipe_argument, set_option, table
-from engine.model.runtime import Runtime
 from engine.recipe.load import dump_recipe, load_recipe
-from engine.recipe.sections import Recipe
 from engine.train.events import EpochRecord, Watcher
-from engine.train.memory import GIB, step_bytes
-from engine.train.ranks import Ranks, join_ranks
-from engine.train.run import Prepared, Result, prepare
-from engine.train.run import train as train_run
+
+if TYPE_CHECKING:  # they import torch, and a mistyped recipe must not wait for that
+    from engine.train.ranks import Ranks
+    from engine.train.run import Prepared, Result
 
 
 @click.command(
@@ -38,6 +37,10 @@ Stop it with Ctrl-C (exit code 3); the same command goes on from the step it sto
 def train(recipe: Path, sets: tuple[str, ...], dry_run: bool, overwrite: bool) -> None:
     """Train the folds of RECIPE, or go on where an earlier run stopped."""
     resolved = load_recipe(recipe, sets)
+    from engine.train.ranks import join_ranks
+    from engine.train.run import prepare
+    from engine.train.run import train as train_run
+
     with join_ranks() as ranks:
         with progress(title="indexing") as meter:
             prepared = prepare(resolved, meter)
@@ -45,7 +48,7 @@ def train(recipe: Path, sets: tuple[str, ...], dry_run: bool, overwrite: bool) -
             if ranks.leads:
                 _print_plan(prepared, ranks)
             return
-        with _signals() as stop, _Screen(len(prepared.folds)) as screen:
+        with _signals() as stop, _Screen() as screen:
             result = train_run(prepared, ranks, screen, stop, overwrite)
         if ranks.leads:
             _print_result(result, prepared)
@@ -54,23 +57,19 @@ def train(recipe: Path, sets: tuple[str, ...], dry_run: bool, overwrite: bool) -
 class _Screen(Watcher):
     """Draws a run: one bar a fold, one line an epoch."""
 
-    def __init__(self, folds: int) -> None:
-        self._folds = folds
-        self._bar: Iterator[Meter] | None = None
+    def __init__(self) -> None:
+        self._bar = ExitStack()
         self._meter: Meter | None = None
-        self._close: Callable[[], None] = lambda: None
 
     def __enter__(self) -> _Screen:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._close()
+        self._bar.close()
 
     def fold_begins(self, fold: int, images: int, done: int) -> None:
-        self._close()
-        bar = progress(images, title=f"fold {fold}")
-        self._meter = bar.__enter__()
-        self._close = lambda: self._finish(bar)
+        self._bar.close()
+        self._meter = self._bar.enter_context(progress(images, title=f"fold {fold}"))
         if done:
             console().print(f"fold {fold}: going on after {done:,} of {images:,} images", markup=False)
             self._meter(done, images)
@@ -89,14 +88,11 @@ class _Screen(Watcher):
             f"accuracy {record.metrics['accuracy']:.4f}  {record.images_per_second:,.0f} images/s"
             f"{'  best' if record.best else ''}",
             markup=False,
+            soft_wrap=True,
         )
 
     def notice(self, message: str) -> None:
-        console().print(message, markup=False, style="yellow")
-
-    def _finish(self, bar: object) -> None:
-        bar.__exit__(None, None, None)  # type: ignore[attr-defined]
-        self._close = lambda: None
+        console().print(message, markup=False, soft_wrap=True, style="yellow")
 
 
 @contextmanager
@@ -120,47 +116,29 @@ def _signals() -> Iterator[Callable[[], bool]]:
 
 
 def _print_plan(prepared: Prepared, ranks: Ranks) -> None:
+    """The resolved recipe, and what it comes to on this data and this machine."""
+    from engine.model.runtime import Runtime
+    from engine.train.memory import GIB, step_bytes
+
     recipe = prepared.recipe
     click.echo(dump_recipe(recipe))
-    rows: list[tuple[object, ...]] = []
+    folds: list[tuple[object, ...]] = []
     for fold in prepared.folds:
         data = prepared.fold_data(fold)
-        rows.append((fold, len(data.train_rows_N), len(data.held_rows_N)))
+        folds.append((fold, len(data.train_rows_N), len(data.held_rows_N)))
     title = f"{len(prepared.ids):,} images, {len(prepared.classes):,} classes, {len(prepared.left_out):,} left out"
-    table("fold", "trained on", "held out", rows=rows, title=title)
+    table("fold", "trained on", "held out", rows=folds, title=title)
     images = len(prepared.fold_data(prepared.folds[0]).train_rows_N)
-    table(
-        "stage",
-        "size",
-        "batch",
-        "epochs",
-        "steps",
-        "images",
-        "lr",
-        "memory",
-        rows=_stage_rows(recipe, images, prepared, ranks),
-    )
-
-
-def _stage_rows(recipe: Recipe, images: int, prepared: Prepared, ranks: Ranks) -> list[tuple[object, ...]]:
     runtime = Runtime.of(recipe.train, ranks.device)
-    rows: list[tuple[object, ...]] = []
+    stages: list[tuple[object, ...]] = []
     for i, stage in enumerate(recipe.stage):
         steps = max(1, images // (stage.batch * ranks.world)) * stage.epochs
         memory = step_bytes(recipe.model, len(prepared.classes), stage, runtime.bf16, recipe.train.ema > 0)
-        rows.append(
-            (
-                i,
-                f"{stage.size[0]}x{stage.size[1]}",
-                stage.batch,
-                stage.epochs,
-                steps,
-                steps * stage.batch * ranks.world,
-                f"{stage.lr:g}",
-                f"{memory / GIB:.1f} GiB",
-            )
-        )
-    return rows
+        size, seen = f"{stage.size[0]}x{stage.size[1]}", steps * stage.batch * ranks.world
+        lr, gib = f"{stage.lr:g}", f"{memory / GIB:.1f} GiB"
+        stages.append((i, size, stage.batch, stage.epochs, steps, seen, lr, gib))
+    columns = ("stage", "size", "batch", "epochs", "steps", "images", "lr", "memory")
+    table(*columns, rows=stages, title="stages, a fold")
 
 
 def _print_result(result: Result, prepared: Prepared) -> None:

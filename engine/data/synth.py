@@ -27,8 +27,8 @@ from typing import Any, ClassVar, Protocol
 import cv2
 import numpy as np
 
-from engine.data.synth_documents import KINDS, LOOK_ALIKES, photograph_document
-from engine.data.synth_scenes import draw_scene
+from engine.data.drawn.documents import KINDS, LOOK_ALIKES, photograph_document
+from engine.data.drawn.scenes import draw_scene
 from engine.data.synth_vehicles import MOST_CLASSES, class_names, design, photograph
 from engine.errors import DataError
 

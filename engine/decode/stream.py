@@ -10,7 +10,7 @@ import dataclasses
 import queue
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -51,7 +51,7 @@ class ImageStream:
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __iter__(self) -> Iterator[Decoded]:
+    def __iter__(self) -> Generator[Decoded, None, None]:
         ready: queue.Queue[Decoded | BaseException | None] = queue.Queue(maxsize=self.section.prefetch)
         stop = threading.Event()
         producer = threading.Thread(target=self._produce, args=(ready, stop), name="decode", daemon=True)

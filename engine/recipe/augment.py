@@ -15,7 +15,7 @@ Range = tuple[float, float]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def _ordered(self, key: str, above: float, up_to: float, of: str) -> None:
         """Raise ValueError unless `key` holds above < first <= second <= up_to."""
@@ -181,7 +181,7 @@ class ExtrasSection(_Section):
     clahe_clip: Range = Field((1.0, 4.0), description="Its clip limit, from and to.")
     equalize: Probability = Field(0.0, description="Chance that the histogram of each channel is equalised.")
     elastic: Probability = Field(0.0, description="Chance of an elastic deformation.")
-    elastic_shift: Range = Field((0.005, 0.02), description="Its typical shift as a share of the side, from and to.")
+    elastic_shift: Range = Field((0.004, 0.012), description="Its typical shift as a share of the side, from and to.")
 
     @model_validator(mode="after")
     def _ranges(self) -> ExtrasSection:

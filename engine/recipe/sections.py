@@ -17,7 +17,7 @@ from engine.recipe.augment import AugmentSection, MixSection
 class Section(BaseModel):
     """Frozen; unknown keys are refused (load.py then names the nearest valid one)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def _pair(value: object) -> object:

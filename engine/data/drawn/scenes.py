@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from engine.data.synth_paint import (
+from engine.data.drawn.paint import (
     Colour,
     Exposure,
     Image,

@@ -1,0 +1,231 @@
+"""The path of an image, measured piece by piece and then whole.
+
+Every phase runs the engine's own parts, the loader that trains and the step that trains, never a copy of them made for
+measuring. The pieces alone say what each could do; the whole says what is left of it when they share a machine; and
+the share of time in which the model waited says which of them to mend.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from typing import Any
+
+import numpy as np
+import torch
+
+from engine.augment.buffered import BufferedPass
+from engine.augment.contract import Contract
+from engine.augment.draw import Policy
+from engine.augment.loader import Batch, Epoch, Loader, Samples
+from engine.bench.timers import Busy, PeakMemory, Rate, measure
+from engine.checkpoint import Checkpoint
+from engine.decode.stream import ImageStream
+from engine.kernels import Ragged
+from engine.model.build import backbone_config, build_model, set_drop_path
+from engine.model.losses import MixedLabels, build_loss
+from engine.model.runtime import Runtime
+from engine.order import epoch_batches
+from engine.predict.predictor import Predictor
+from engine.recipe.augment import MixSection
+from engine.recipe.sections import Recipe
+from engine.train.averaging import build_average
+from engine.train.optim import build_optimizer, stage_schedule
+from engine.train.stage import TrainStep
+
+CLASSES = 400  # of the made-up labels: about as many as the fine-grained sets this is for
+_HELD = 4  # decoded batches that the augmentation goes round, more than a cache holds
+_ENDLESS = 1_000_000  # batches: more than any phase gets through
+
+FULL_POLICY: dict[str, Any] = {
+    "crop": {"kind": "random_resized"},
+    "flip": 0.5,
+    "affine": {"p": 1.0},
+    "color": {"p": 1.0},
+    "erase": {"p": 1.0},
+}
+"""What is measured without a recipe: every common operation on every image."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """What one phase came to. device_gib: most GPU memory while it ran; None on a CPU."""
+
+    name: str
+    rate: Rate
+    device_gib: float | None
+
+
+class Bench:
+    """Measures the first stage of `recipe` on `device` with the images at `paths`; weights are random.
+
+    `seconds` is how long each phase is measured, after a warm-up.
+    """
+
+    def __init__(self, recipe: Recipe, paths: Sequence[str], device: torch.device, seconds: float) -> None:
+        self.recipe, self.stage, self.device, self.seconds = recipe, recipe.stage[0], device, seconds
+        self.backbone = backbone_config(recipe.model.backbone)
+        self.runtime = Runtime.of(recipe.train, device)
+        self.policy = Policy(recipe.augment, self.backbone.mean, self.backbone.std)
+        rows_N = np.arange(len(paths))
+        self.samples = Samples(paths, rows_N, rows_N % CLASSES)
+        self.batches = epoch_batches(rows_N, self.stage.batch, recipe.seed, epoch=0)
+        self.epoch = Epoch(recipe.seed, 0, *self.stage.size, _mix(recipe))
+        self._trainer: Callable[..., object] | None = None
+
+    def phases(self) -> dict[str, Callable[[], Rate]]:
+        """By name, in the order in which an image meets them."""
+        return {
+            "decode": self.decode,
+            "augmentation": self.augmentation,
+            "loader": self.loader,
+            "training step": self.training_step,
+            "training": self.training,
+            "inference": self.inference,
+        }
+
+    def run(self, watch: Callable[[str], None] = lambda name: None) -> Iterator[Phase]:
+        """Measure every phase; `watch` hears the name of each as it begins."""
+        for name, phase in self.phases().items():
+            watch(name)
+            memory = PeakMemory(self.device)
+            yield Phase(name, phase(), memory.gib)
+
+    def decode(self) -> Rate:
+        """Files to pixels of their own size."""
+        with closing(iter(self._stream())) as decoded:
+            return self._measure(lambda: len(next(decoded).rows_B))
+
+    def augmentation(self) -> Rate:
+        """Drawing plans and running the pass, on images decoded before."""
+        one_pass = BufferedPass(self.recipe.augment.executor, self.device, self.runtime.dtype)
+        held: list[tuple[Ragged, torch.Tensor]] = []
+        with closing(iter(self._stream())) as decoded:
+            for _ in range(_HELD):
+                batch = next(decoded)
+                images = one_pass.place(Ragged([image.clone() for image in batch.images.tensors]))
+                held.append((images, torch.from_numpy(self.samples.keys_N[batch.rows_B]).to(self.device)))
+        turn = 0
+
+        def step() -> int:
+            nonlocal turn
+            images, keys_B = held[turn % _HELD]
+            turn += 1
+            sizes_B2 = images.sizes_B2.to(self.device)
+            epoch = self.epoch
+            plan = self.policy.draw(keys_B, sizes_B2, epoch.height, epoch.width, epoch.seed, turn, epoch.mix)
+            one_pass(images, plan)
+            return len(images)
+
+        return self._measure(step)
+
+    def loader(self) -> Rate:
+        """Files to augmented batches."""
+        with closing(self._train_batches()) as batches:
+            return self._measure(lambda: len(next(batches).rows_B))
+
+    def training_step(self) -> Rate:
+        """The training step on one made-up batch that is always ready."""
+        count, train = self.stage.batch, self._train()
+        images_BCHW = torch.randn(count, 3, *self.stage.size, dtype=self.runtime.dtype, device=self.device)
+        images_BCHW = images_BCHW.to(memory_format=torch.channels_last)
+        labels_B = torch.arange(count, device=self.device) % CLASSES
+        labels = MixedLabels(labels_B, labels_B.flip(0), torch.full((count,), 0.7, device=self.device))
+
+        def step() -> int:
+            train(images_BCHW, labels)
+            return count
+
+        return self._measure(step)
+
+    def training(self) -> Rate:
+        """The training step on what the loader brings."""
+        train, busy = self._train(), Busy(self.device)
+        with closing(self._train_batches()) as batches:
+
+            def step() -> int:
+                batch = next(batches)
+                with busy.span():
+                    train(batch.images_BCHW, MixedLabels(batch.own_B, batch.partner_B, batch.share_B))
+                return len(batch.rows_B)
+
+            return self._measure(step, busy)
+
+    def inference(self) -> Rate:
+        """Files to answers, with the views that `predict.tta` asks for; the pass counts as the model's work."""
+        predictor = Predictor([self._checkpoint()], self.device, self.recipe.predict.tta, self.recipe.augment.executor)
+        busy = Busy(self.device)
+        with closing(iter(self._stream())) as decoded:
+
+            def step() -> int:
+                batch = next(decoded)
+                with busy.span():
+                    predictor.logits(batch.images)
+                return len(batch.rows_B)
+
+            return self._measure(step, busy)
+
+    def _measure(self, step: Callable[[], int], busy: Busy | None = None) -> Rate:
+        return measure(step, self.device, self.seconds, busy=busy)
+
+    def _endless(self) -> list[np.ndarray]:
+        return self.batches * (_ENDLESS // len(self.batches))
+
+    def _stream(self) -> ImageStream:
+        return ImageStream(self.samples.paths, self._endless(), self.recipe.decode, self.device)
+
+    def _train_batches(self) -> Generator[Batch, None, None]:
+        loader = Loader(self.samples, self.recipe.decode, self.device, self.recipe.augment.executor, self.runtime.dtype)
+        return loader.train(self._endless(), self.policy, self.epoch)
+
+    def _train(self) -> Callable[..., object]:
+        """All that a step of training does; built once, so that it is compiled once."""
+        if self._trainer is None:
+            recipe, section = self.recipe, self.recipe.train
+            model = self.runtime.place(build_model(recipe.model, CLASSES, self.stage.size)).train()
+            set_drop_path(model, self.stage.drop_path)
+            loss = build_loss(recipe.model, section.label_smoothing).to(self.device)
+            loss.set_margin(self.stage.margin)
+            optimizer = build_optimizer(model, section)
+            average = build_average(model, section.ema)
+            schedule = stage_schedule(optimizer, section, self.stage, steps_per_epoch=1000)
+            step = TrainStep(model, loss, optimizer, section.clip, self.runtime)
+
+            def train(images_BCHW: torch.Tensor, labels: MixedLabels) -> None:
+                step(images_BCHW, labels)
+                schedule.step()
+                if average is not None:
+                    average.update(model)
+
+            self._trainer = train
+        return self._trainer
+
+    def _checkpoint(self) -> Checkpoint:
+        contract = Contract.of(self.recipe.augment, self.stage.size, self.backbone.mean, self.backbone.std)
+        return Checkpoint(
+            weights=build_model(self.recipe.model, CLASSES, self.stage.size).state_dict(),
+            recipe=self.recipe.model_dump(mode="json"),
+            contract=contract.to_dict(),
+            classes=tuple(f"class {i}" for i in range(CLASSES)),
+            class_counts=(1,) * CLASSES,
+            data_fingerprint="",
+            metrics={},
+        )
+
+
+def bench_recipe(recipe: Recipe, size: tuple[int, int] | None, batch: int | None) -> Recipe:
+    """`recipe` with the one stage that is measured: the one of `size`, else the first; at `size` and `batch` if given.
+    Weights are not fetched: they do not change how long anything takes."""
+    stage = next((stage for stage in recipe.stage if stage.size == size), recipe.stage[0])
+    changes = {name: value for name, value in (("size", size), ("batch", batch)) if value is not None}
+    return recipe.model_copy(
+        update={
+            "stage": (stage.model_copy(update=changes),),
+            "model": recipe.model.model_copy(update={"pretrained": False, "weights": ""}),
+        }
+    )
+
+
+def _mix(recipe: Recipe) -> MixSection | None:
+    return recipe.stage[0].mix or next(iter(recipe.augment.mix), None)
