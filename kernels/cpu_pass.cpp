@@ -108,7 +108,8 @@ static void choose_reader(Sample& s, const Arguments& a) {
     if (aligned && s.border == REFLECT) {  // bounds the columns kept; farther out is rare
         aligned = low_u > -float(s.width) && high_u < 2 * float(s.width);
     }
-    s.reader = aligned ? READ_ALIGNED : s.nx <= 2 && s.ny <= 2 ? READ_2X2 : s.nx <= 4 && s.ny <= 4 ? READ_4X4 : READ_MANY;
+    s.reader = aligned ? READ_ALIGNED : s.nx <= 2 && s.ny <= 2 ? READ_2X2 : READ_TAPS;
+    s.prefetch_rows = int(std::ceil(std::fmin(s.fy, 8.0f)));
 }
 
 static Sample make_sample(const Arguments& a, int b) {

@@ -76,8 +76,7 @@ private:
 // How a sample is read.
 enum Reader : int32_t {
     READ_2X2,      // footprint 1, bilinear or nearest, any matrix
-    READ_4X4,      // at most four taps an axis, any matrix
-    READ_MANY,     // more taps than that, any matrix
+    READ_TAPS,     // more taps, any matrix
     READ_ALIGNED,  // rows map to rows and columns to columns: two exact one-dimensional filters
 };
 
@@ -93,6 +92,7 @@ struct Sample {
     Reader reader;
     float fx, fy;  // footprint
     int nx, ny;    // taps an axis
+    int prefetch_rows;
     int64_t ahead;  // bytes from a pixel's taps to those of the pixel PREFETCH_ROWS below; 0 for perspective
     // READ_ALIGNED only: for each output column its first tap, counted from column_low, and its weights.
     int32_t* first_W;
@@ -109,8 +109,8 @@ struct Scratch {
     Buffer row;      // R, G and B of one row
     Buffer rows;     // the same of every sample of a batch that mixes
     Buffer look;     // R, G and B of CONTRAST's look
-    Buffer taps;     // READ_MANY: weights; READ_ALIGNED: rows and their weights
-    Buffer columns;  // READ_ALIGNED: R, G and B of the source's columns, blended vertically
+    Buffer taps;     // READ_TAPS: weights; READ_ALIGNED: rows and their weights
+    Buffer columns;  // READ_ALIGNED: the source's columns, blended vertically
 };
 
 // What one instruction set brings; the functions are documented in cpu_pass_level.h.

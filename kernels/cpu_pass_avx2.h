@@ -99,48 +99,35 @@ static inline F row_weights(const float* top, const float* bottom) {
     return _mm256_insertf128_ps(_mm256_broadcast_ss(top), _mm_broadcast_ss(bottom), 1);
 }
 
-static inline void read_4x4(
-    const uint8_t* base, const int32_t* offset, int64_t stride, I high, I low, const F wy[4], F out[3]
+// Pixels from `ny` rows of 4 * chunks columns each. `high` and `low` hold a vector of packed weights for each chunk of
+// columns, in the order 0 2 1 3; `wy` a vector for each row, 0 from ny to the next multiple of four.
+template <int Chunks>
+static inline void read_taps(
+    const uint8_t* base, const int32_t* offset, int64_t stride, const int32_t* high, const int32_t* low, const F* wy,
+    int chunks, int ny, F out[3]
 ) {
-    alignas(32) int32_t highs[N], lows[N];
-    alignas(32) float rows[4][N];
-    storei(highs, high), storei(lows, low);
-    for (int y = 0; y < 4; y++) store(rows[y], wy[y]);
+    if (Chunks) chunks = Chunks;
     __m128 pixel[N];
     for (int i = 0; i < N; i++) {
-        const uint8_t* p = base + offset[i];
-        __m256i h = _mm256_set1_epi32(highs[i]), l = _mm256_set1_epi32(lows[i]);
-        F upper = _mm256_cvtepi32_ps(dot4(four_columns(p, p + stride), h, l));
-        F lower = _mm256_cvtepi32_ps(dot4(four_columns(p + 2 * stride, p + 3 * stride), h, l));
-        F sum = _mm256_mul_ps(upper, row_weights(&rows[0][i], &rows[1][i]));
-        sum = _mm256_fmadd_ps(lower, row_weights(&rows[2][i], &rows[3][i]), sum);
+        F sum = _mm256_setzero_ps();
+        for (int y = 0; y < ny; y += 2) {
+            const uint8_t* p = base + offset[i] + y * stride;
+            const int64_t second = y + 1 < ny ? stride : 0;
+            const int32_t *h = high + i, *l = low + i;
+            __m256i rows = dot4(four_columns(p, p + second), _mm256_set1_epi32(*h), _mm256_set1_epi32(*l));
+            for (int c = 1; c < chunks; c++) {
+                p += 12, h += N, l += N;
+                __m256i more = dot4(four_columns(p, p + second), _mm256_set1_epi32(*h), _mm256_set1_epi32(*l));
+                rows = _mm256_add_epi32(rows, more);
+            }
+            F weight = row_weights(reinterpret_cast<const float*>(wy + y) + i, reinterpret_cast<const float*>(wy + y + 1) + i);
+            sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(rows), weight, sum);
+        }
         pixel[i] = _mm_add_ps(_mm256_castps256_ps128(sum), _mm256_extractf128_ps(sum, 1));
     }
     F x[4];
     for (int i = 0; i < 4; i++) x[i] = _mm256_insertf128_ps(_mm256_castps128_ps256(pixel[i]), pixel[i + 4], 1);
     planes(x, out);
-}
-
-// One pixel from 4 * chunks columns and ny rows; weights as in read_4x4, a pair of words for each chunk of columns.
-static inline void read_many(
-    const uint8_t* base, int64_t stride, const int32_t* high, const int32_t* low, int chunks, const float* wy, int ny,
-    float out[3]
-) {
-    F sum = _mm256_setzero_ps();
-    const float zero = 0;
-    for (int y = 0; y < ny; y += 2) {
-        const uint8_t* top = base + y * stride;
-        const uint8_t* bottom = y + 1 < ny ? top + stride : top;
-        __m256i row = _mm256_setzero_si256();
-        for (int j = 0; j < chunks; j++) {
-            __m256i pixels = four_columns(top + 12 * j, bottom + 12 * j);
-            row = _mm256_add_epi32(row, dot4(pixels, _mm256_set1_epi32(high[j]), _mm256_set1_epi32(low[j])));
-        }
-        sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(row), row_weights(wy + y, y + 1 < ny ? wy + y + 1 : &zero), sum);
-    }
-    alignas(16) float rgb[4];
-    _mm_store_ps(rgb, _mm_add_ps(_mm256_castps256_ps128(sum), _mm256_extractf128_ps(sum, 1)));
-    out[0] = rgb[0], out[1] = rgb[1], out[2] = rgb[2];
 }
 
 // The values at plane[first].

@@ -115,67 +115,49 @@ static inline __m512i four_by_four(const uint8_t* a, const uint8_t* b, const uin
     return _mm512_shuffle_epi8(rows, order);
 }
 
-static inline void read_4x4(
-    const uint8_t* base, const int32_t* offset, int64_t stride, I high, I low, const F wy[4], F out[3]
+// Pixels from `ny` rows of 4 * chunks columns each. `high` and `low` hold a vector of packed weights for each chunk of
+// columns, in the order 0 2 1 3; `wy` a vector for each row, 0 from ny to the next multiple of four.
+template <int Chunks>
+static inline void read_taps(
+    const uint8_t* base, const int32_t* offset, int64_t stride, const int32_t* high, const int32_t* low, const F* wy,
+    int chunks, int ny, F out[3]
 ) {
-    alignas(64) int32_t highs[N], lows[N];
-    storei(highs, high), storei(lows, low);
+    if (Chunks) chunks = Chunks;
     F x[4];
     for (int i = 0; i < 4; i++) {
-        __m512i t[4];
-        for (int j = 0; j < 4; j++) {
-            const uint8_t* p = base + offset[4 * i + j];
-            t[j] = dot4(
-                four_by_four(p, p + stride, p + 2 * stride, p + 3 * stride), _mm512_set1_epi32(highs[4 * i + j]),
-                _mm512_set1_epi32(lows[4 * i + j])
-            );
+        const __m512i lanes = lanes_of(i);
+        x[i] = _mm512_setzero_ps();
+        for (int y = 0; y < ny; y += 4) {
+            const int64_t second = y + 1 < ny ? stride : 0, third = y + 2 < ny ? 2 * stride : 0;
+            const int64_t fourth = y + 3 < ny ? 3 * stride : 0;
+            __m512i t[4];
+            for (int j = 0; j < 4; j++) {
+                const uint8_t* p = base + offset[4 * i + j] + y * stride;
+                const int32_t *h = high + 4 * i + j, *l = low + 4 * i + j;
+                __m512i pixels = four_by_four(p, p + second, p + third, p + fourth);
+                __m512i upper = _mm512_dpbusd_epi32(_mm512_setzero_si512(), pixels, _mm512_set1_epi32(*h));
+                __m512i lower = _mm512_dpbusd_epi32(_mm512_setzero_si512(), pixels, _mm512_set1_epi32(*l));
+                for (int c = 1; c < chunks; c++) {
+                    p += 12, h += N, l += N;
+                    pixels = four_by_four(p, p + second, p + third, p + fourth);
+                    upper = _mm512_dpbusd_epi32(upper, pixels, _mm512_set1_epi32(*h));
+                    lower = _mm512_dpbusd_epi32(lower, pixels, _mm512_set1_epi32(*l));
+                }
+                t[j] = _mm512_add_epi32(_mm512_slli_epi32(upper, 6), lower);
+            }
+            // Four pixels of four rows to four rows of four pixels.
+            __m512i a = _mm512_shuffle_i32x4(t[0], t[1], 0x44), b = _mm512_shuffle_i32x4(t[0], t[1], 0xee);
+            __m512i c = _mm512_shuffle_i32x4(t[2], t[3], 0x44), d = _mm512_shuffle_i32x4(t[2], t[3], 0xee);
+            const __m512i rows[4] = {
+                _mm512_shuffle_i32x4(a, c, 0x88), _mm512_shuffle_i32x4(a, c, 0xdd),
+                _mm512_shuffle_i32x4(b, d, 0x88), _mm512_shuffle_i32x4(b, d, 0xdd),
+            };
+            for (int j = 0; j < 4; j++) {
+                x[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(rows[j]), _mm512_permutexvar_ps(lanes, wy[y + j]), x[i]);
+            }
         }
-        // Four pixels of four rows to four rows of four pixels.
-        __m512i a = _mm512_shuffle_i32x4(t[0], t[1], 0x44), b = _mm512_shuffle_i32x4(t[0], t[1], 0xee);
-        __m512i c = _mm512_shuffle_i32x4(t[2], t[3], 0x44), d = _mm512_shuffle_i32x4(t[2], t[3], 0xee);
-        __m512i lanes = lanes_of(i);
-        F sum = _mm512_mul_ps(
-            _mm512_cvtepi32_ps(_mm512_shuffle_i32x4(a, c, 0x88)), _mm512_permutexvar_ps(lanes, wy[0])
-        );
-        sum = _mm512_fmadd_ps(
-            _mm512_cvtepi32_ps(_mm512_shuffle_i32x4(a, c, 0xdd)), _mm512_permutexvar_ps(lanes, wy[1]), sum
-        );
-        sum = _mm512_fmadd_ps(
-            _mm512_cvtepi32_ps(_mm512_shuffle_i32x4(b, d, 0x88)), _mm512_permutexvar_ps(lanes, wy[2]), sum
-        );
-        x[i] = _mm512_fmadd_ps(
-            _mm512_cvtepi32_ps(_mm512_shuffle_i32x4(b, d, 0xdd)), _mm512_permutexvar_ps(lanes, wy[3]), sum
-        );
     }
     planes(x, out);
-}
-
-// One pixel from 4 * chunks columns and ny rows; weights as in read_4x4, a pair of words for each chunk of columns.
-// `wy` is read up to the next multiple of four and must be 0 there.
-static inline void read_many(
-    const uint8_t* base, int64_t stride, const int32_t* high, const int32_t* low, int chunks, const float* wy, int ny,
-    float out[3]
-) {
-    F sum = _mm512_setzero_ps();
-    for (int y = 0; y < ny; y += 4) {
-        const uint8_t* a = base + y * stride;
-        const uint8_t* b = y + 1 < ny ? a + stride : a;
-        const uint8_t* c = y + 2 < ny ? b + stride : a;
-        const uint8_t* d = y + 3 < ny ? c + stride : a;
-        __m512i upper = _mm512_setzero_si512(), lower = upper;
-        for (int j = 0; j < chunks; j++) {
-            __m512i pixels = four_by_four(a + 12 * j, b + 12 * j, c + 12 * j, d + 12 * j);
-            upper = _mm512_dpbusd_epi32(upper, pixels, _mm512_set1_epi32(high[j]));
-            lower = _mm512_dpbusd_epi32(lower, pixels, _mm512_set1_epi32(low[j]));
-        }
-        __m512i row = _mm512_add_epi32(_mm512_slli_epi32(upper, 6), lower);
-        F weight = _mm512_permutexvar_ps(lanes_of(0), _mm512_castps128_ps512(_mm_loadu_ps(wy + y)));
-        sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(row), weight, sum);
-    }
-    __m256 half = _mm256_add_ps(_mm512_castps512_ps256(sum), _mm512_extractf32x8_ps(sum, 1));
-    alignas(16) float rgb[4];
-    _mm_store_ps(rgb, _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)));
-    out[0] = rgb[0], out[1] = rgb[1], out[2] = rgb[2];
 }
 
 // The values at plane[first], all within `span` floats after plane[base].

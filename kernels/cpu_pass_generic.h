@@ -58,38 +58,28 @@ static inline void read_2x2(const uint8_t* base, const int32_t* offset, int64_t 
     }
 }
 
-static inline void read_4x4(
-    const uint8_t* base, const int32_t* offset, int64_t stride, I high, I low, const F wy[4], F out[3]
+// Pixels from `ny` rows of 4 * chunks columns each. `high` and `low` hold a vector of packed weights for each chunk of
+// columns, in the order 0 2 1 3; `wy` a vector for each row, 0 from ny to the next multiple of four.
+template <int Chunks>
+static inline void read_taps(
+    const uint8_t* base, const int32_t* offset, int64_t stride, const int32_t* high, const int32_t* low, const F* wy,
+    int chunks, int ny, F out[3]
 ) {
+    if (Chunks) chunks = Chunks;
     for (int i = 0; i < N; i++) {
-        const uint8_t* row = base + offset[i];
-        int a = weight_at(high[i], low[i], 0), c = weight_at(high[i], low[i], 1);
-        int b = weight_at(high[i], low[i], 2), d = weight_at(high[i], low[i], 3);
         float sum[3] = {0, 0, 0};
-        for (int y = 0; y < 4; y++, row += stride)
-            for (int k = 0; k < 3; k++)
-                sum[k] += wy[y][i] * float(a * row[k] + b * row[k + 3] + c * row[k + 6] + d * row[k + 9]);
+        for (int y = 0; y < ny; y++) {
+            const uint8_t* p = base + offset[i] + y * stride;
+            int row[3] = {0, 0, 0};
+            for (int j = i; j < i + chunks * N; j += N, p += 12) {
+                int a = weight_at(high[j], low[j], 0), c = weight_at(high[j], low[j], 1);
+                int b = weight_at(high[j], low[j], 2), d = weight_at(high[j], low[j], 3);
+                for (int k = 0; k < 3; k++) row[k] += a * p[k] + b * p[k + 3] + c * p[k + 6] + d * p[k + 9];
+            }
+            for (int k = 0; k < 3; k++) sum[k] += wy[y][i] * float(row[k]);
+        }
         for (int k = 0; k < 3; k++) out[k][i] = sum[k];
     }
-}
-
-// One pixel from 4 * chunks columns and ny rows; weights as in read_4x4, a pair of words for each chunk of columns.
-static inline void read_many(
-    const uint8_t* base, int64_t stride, const int32_t* high, const int32_t* low, int chunks, const float* wy, int ny,
-    float out[3]
-) {
-    float sum[3] = {0, 0, 0};
-    for (int y = 0; y < ny; y++, base += stride) {
-        int row[3] = {0, 0, 0};
-        const uint8_t* p = base;
-        for (int j = 0; j < chunks; j++, p += 12) {
-            int a = weight_at(high[j], low[j], 0), c = weight_at(high[j], low[j], 1);
-            int b = weight_at(high[j], low[j], 2), d = weight_at(high[j], low[j], 3);
-            for (int k = 0; k < 3; k++) row[k] += a * p[k] + b * p[k + 3] + c * p[k + 6] + d * p[k + 9];
-        }
-        for (int k = 0; k < 3; k++) sum[k] += wy[y] * float(row[k]);
-    }
-    for (int k = 0; k < 3; k++) out[k] = sum[k];
 }
 
 // The values at plane[first], at most `span` floats after plane[base].

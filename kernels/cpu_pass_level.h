@@ -64,30 +64,33 @@ static inline F keys_cubic(F t) {  // a = -0.5; t >= 0
     return select(lt(t, set1(1)), near, select(lt(t, set1(2)), far, set1(0)));
 }
 
-// --- reading: any matrix, at most 4 x 4 taps --------------------------------------------------------------------------
+// --- reading: any matrix -----------------------------------------------------------------------------------------------
 
-constexpr int PATCH_STRIDE = 16, PATCH_BYTES = 64;
-
-// The taps of N pixels, brought inside by the border's rule; zeros where the border colour stands.
+// The taps of N pixels, ny rows of nx columns each, brought inside by the border's rule; zeros for the border colour.
 static __attribute__((noinline)) void fill_patches(
-    const Sample& s, const int32_t* column_N, const int32_t* row_N, unsigned has_source, int nx, int ny, uint8_t* patch
+    const Sample& s, const int32_t* column_N, const int32_t* row_N, unsigned has_source, uint8_t* patch, int stride
 ) {
-    for (int i = 0; i < N; i++, patch += PATCH_BYTES) {
-        if (!(has_source >> i & 1)) {
-            std::memset(patch, 0, PATCH_BYTES);
-            continue;
-        }
-        int column[4];
-        for (int k = 0; k < nx; k++) column[k] = tap_position(column_N[i] + k, s.width, s.border);
-        for (int j = 0; j < ny; j++) {
-            uint8_t* to = patch + j * PATCH_STRIDE;
-            int row = tap_position(row_N[i] + j, s.height, s.border);
+    for (int i = 0; i < N; i++, patch += s.ny * stride) {
+        const int p = column_N[i], q = row_N[i];
+        const bool run = p >= 0 && p + s.nx <= s.width;  // the columns lie side by side
+        for (int j = 0; j < s.ny; j++) {
+            uint8_t* to = patch + j * stride;
+            const int row = has_source >> i & 1 ? tap_position(q + j, s.height, s.border) : -1;
+            if (row < 0) {
+                std::memset(to, 0, 3 * s.nx);
+                continue;
+            }
             const uint8_t* from = s.pixels + row * s.stride;
-            for (int k = 0; k < nx; k++, to += 3) {
-                if (row < 0 || column[k] < 0) {
+            if (run) {
+                std::memcpy(to, from + 3 * p, 3 * s.nx);
+                continue;
+            }
+            for (int k = 0; k < s.nx; k++, to += 3) {
+                const int column = tap_position(p + k, s.width, s.border);
+                if (column < 0) {
                     to[0] = to[1] = to[2] = 0;
                 } else {
-                    const uint8_t* pixel = from + 3 * column[k];
+                    const uint8_t* pixel = from + 3 * column;
                     to[0] = pixel[0], to[1] = pixel[1], to[2] = pixel[2];
                 }
             }
@@ -103,25 +106,37 @@ static inline void add_color(const Sample& s, F inside, F out[3]) {
     for (int k = 0; k < 3; k++) out[k] = fma(set1(1) - inside, set1(s.color[k]), out[k]);
 }
 
-// The offsets of N patches.
-static inline void patch_offsets(int32_t* offset) {
-    for (int i = 0; i < N; i++) offset[i] = i * PATCH_BYTES;
-}
-
 // A tilted row crosses many rows of the source, which no processor foresees: ask for the taps of a later row now.
 static inline void prefetch(const Sample& s, const int32_t* offset, int rows) {
     for (int i = 0; i < N; i += 4)
         for (int j = 0; j < rows; j++) __builtin_prefetch(s.pixels + offset[i] + s.ahead + j * s.stride);
 }
 
+// Which pixels can be read straight from the image: all taps inside, and no load past the last byte.
+static inline M readable(const Sample& s, I p, I q, I at, int last_offset) {
+    return both(both(below(p, s.width - s.nx + 1), below(q, s.height - s.ny + 1)), at_most(at, last_offset));
+}
+
+// Which pixels have a tap inside.
+static inline M touches(const Sample& s, I p, I q) {
+    return both(below(p + (s.nx - 1), s.width + s.nx - 1), below(q + (s.ny - 1), s.height + s.ny - 1));
+}
+
+// The last place in the image that `columns` of the last of ny rows can be loaded from in whole words.
+static inline int last_offset(const Sample& s, int ny, int bytes) {
+    const int64_t last = s.bytes - (ny - 1) * s.stride - bytes;
+    return int(last < -1 ? -1 : last);
+}
+
+// Footprint 1: a pixel is 2 x 2 taps (NEAREST: the first of them), one byte dot product a channel.
 template <bool Checked>
 static void read_row_2x2(const Sample& s, float y, float x_step, int count, float* rgb, int pitch) {
     constexpr float ONE = 127 * 64;  // the largest sum of weights that bytes hold
+    constexpr int PATCH_STRIDE = 16;
     const Locator<Checked> locate(s, y, x_step);
     const bool nearest = s.filter == NEAREST;
-    const int taps = nearest ? 1 : 2;
     const F half = set1(nearest ? 0.0f : 0.5f), blend = set1(nearest ? 0.0f : ONE);
-    const int last_offset = int(s.bytes - s.stride - 8);  // may be negative: then every pixel takes a patch
+    const int last = last_offset(s, 2, 8);
     alignas(64) int32_t offset[N];
     for (int i = 0; i < count; i += N) {
         F u, v, out[3];
@@ -133,26 +148,25 @@ static void read_row_2x2(const Sample& s, float y, float x_step, int count, floa
         I at = q * int(s.stride) + p * 3;
         F ax_one = ax * blend;
         I wx = round_int(ax_one), wy = round_int(ay * blend), wxy = round_int(ax_one * ay);
+        if (nearest) wxy = set1i(0);  // blend is 0, and infinity times 0 is not
         I high, low;
         pack_weights(int(ONE) - wx - wy + wxy, wx - wxy, wy - wxy, wxy, high, low);
-        M inside = both(below(p, s.width - taps + 1), below(q, s.height - taps + 1));
-        inside = both(both(inside, has_source), at_most(at, last_offset));
-        if (__builtin_expect(all(inside), 1)) {
+        if (__builtin_expect(all(both(has_source, readable(s, p, q, at, last))), 1)) {
             storei(offset, at);
             prefetch(s, offset, 1);
             read_2x2(s.pixels, offset, s.stride, high, low, out);
             for (int k = 0; k < 3; k++) store(rgb + k * pitch + i, out[k] * set1(1 / (255 * ONE)));
             continue;
         }
-        M touched = both(below(p + (taps - 1), s.width + taps - 1), below(q + (taps - 1), s.height + taps - 1));
+        M touched = touches(s, p, q);
         if (s.border == CONSTANT && !any(both(touched, has_source))) {
             fill_color(s, out);
         } else {
-            alignas(64) uint8_t patch[N * PATCH_BYTES];
+            alignas(64) uint8_t patch[N * 2 * PATCH_STRIDE];
             alignas(64) int32_t columns[N], rows[N];
             storei(columns, p), storei(rows, q);
-            fill_patches(s, columns, rows, mask_bits(has_source), taps, taps, patch);
-            patch_offsets(offset);
+            fill_patches(s, columns, rows, mask_bits(has_source), patch, s.ny == 2 ? PATCH_STRIDE : 2 * PATCH_STRIDE);
+            for (int l = 0; l < N; l++) offset[l] = l * 2 * PATCH_STRIDE;
             read_2x2(patch, offset, PATCH_STRIDE, high, low, out);
             F covered = select(has_source, set1(1), set1(0));
             if (s.border == CONSTANT && !nearest) {
@@ -170,172 +184,131 @@ static void read_row_2x2(const Sample& s, float y, float x_step, int count, floa
     }
 }
 
-template <bool Checked, bool Cubic>
-static void read_row_4x4(const Sample& s, float y, float x_step, int count, float* rgb, int pitch) {
-    // Taps 0 and 2, and 1 and 3, share a 16-bit sum in AVX2: their weights stay under 2**13 - 64 together. At
-    // footprints up to 2 two such triangle weights sum to at most 1, and two cubic ones at footprint 1 to at most 1.2.
-    constexpr float ONE = Cubic ? 100 * 64 : 127 * 64;
-    const Locator<Checked> locate(s, y, x_step);
-    const F reach_x = set1(0.5f + s.fx * (Cubic ? 2 : 1)), reach_y = set1(0.5f + s.fy * (Cubic ? 2 : 1));
-    const F per_fx = set1(1 / s.fx), per_fy = set1(1 / s.fy);
-    const int64_t last = s.bytes - 3 * s.stride - 16;
-    const int last_offset = int(last < 0 ? -1 : last);
-    alignas(64) int32_t offset[N];
-    for (int i = 0; i < count; i += N) {
-        F u, v, out[3];
-        M has_source = locate(i, u, v);
-        F column = floor(u - reach_x) + set1(1), row = floor(v - reach_y) + set1(1);
-        F dx = column - u + set1(0.5f), dy = row - v + set1(0.5f);
-        F wx[4], wy[4];
-        for (int k = 0; k < 4; k++) {
-            F tx = abs(dx + set1(float(k))) * per_fx, ty = abs(dy + set1(float(k))) * per_fy;
-            wx[k] = Cubic ? keys_cubic(tx) : triangle(tx);
-            wy[k] = Cubic ? keys_cubic(ty) : triangle(ty);
-        }
-        I whole[4];
-        for (int k = 0; k < 4; k++) whole[k] = round_int(wx[k] * set1(ONE));
-        F sum_x = to_float(whole[0] + whole[1] + whole[2] + whole[3]);
-        F sum_y = (wy[0] + wy[1]) + (wy[2] + wy[3]);
-        F scale = set1(1) / (sum_x * sum_y * set1(255));
-        I high, low;
-        pack_weights(whole[0], whole[2], whole[1], whole[3], high, low);
-        I p = to_int(column), q = to_int(row);
-        I at = q * int(s.stride) + p * 3;
-        M inside = both(below(p, s.width - s.nx + 1), below(q, s.height - s.ny + 1));
-        inside = both(both(inside, has_source), at_most(at, last_offset));
-        if (__builtin_expect(all(inside), 1)) {
-            storei(offset, at);
-            prefetch(s, offset, 2);
-            read_4x4(s.pixels, offset, s.stride, high, low, wy, out);
-            for (int k = 0; k < 3; k++) out[k] = out[k] * scale;
-        } else {
-            M touched = both(below(p + (s.nx - 1), s.width + s.nx - 1), below(q + (s.ny - 1), s.height + s.ny - 1));
-            if (s.border == CONSTANT && !any(both(touched, has_source))) {
-                fill_color(s, out);
-            } else {
-                alignas(64) uint8_t patch[N * PATCH_BYTES] = {};
-                alignas(64) int32_t columns[N], rows[N];
-                storei(columns, p), storei(rows, q);
-                fill_patches(s, columns, rows, mask_bits(has_source), s.nx, s.ny, patch);
-                patch_offsets(offset);
-                read_4x4(patch, offset, PATCH_STRIDE, high, low, wy, out);
-                F covered = select(has_source, set1(1), set1(0));
-                if (s.border == CONSTANT) {
-                    const F zero = set1(0);
-                    F cx = zero, cy = zero;
-                    for (int k = 0; k < 4; k++) {
-                        cx = cx + select(below(p + k, s.width), wx[k], zero);
-                        cy = cy + select(below(q + k, s.height), wy[k], zero);
-                    }
-                    F all_x = (wx[0] + wx[1]) + (wx[2] + wx[3]);
-                    covered = covered * (cx / all_x) * (cy / sum_y);
-                }
-                for (int k = 0; k < 3; k++) out[k] = out[k] * scale;
-                add_color(s, covered, out);
-            }
-        }
-        for (int k = 0; k < 3; k++) {
-            if (Cubic) out[k] = min(max(out[k], set1(0)), set1(1));
-            store(rgb + k * pitch + i, out[k]);
-        }
-    }
-}
-
-// --- reading: any matrix, many taps ------------------------------------------------------------------------------------
-
-// The weights of `taps` positions from `first` on, not yet normalised; returns their sum. Writes up to the next
-// multiple of 16, where they are 0.
-static inline float tap_weights(int filter, float first_minus_u, float footprint, int taps, float* weight) {
+// The kernel's values at `taps` positions, the first of them `first_minus_u` + 0.5 from the point, and their sum.
+template <bool Cubic>
+static inline F tap_weights(F first_minus_u, float footprint, int taps, F* weight) {
+    const F per = set1(1 / footprint);
+    const F start = first_minus_u + set1(0.5f);
     F sum = set1(0);
-    const F per = set1(1 / footprint), start = set1(first_minus_u + 0.5f);
-    for (int k = 0; k < ((taps + 15) & ~15); k += N) {
-        F index = set1(float(k)) + iota();
-        F t = abs(start + index) * per;
-        F w = filter == BICUBIC ? keys_cubic(t) : triangle(t);
-        w = select(lt(index, set1(float(taps))), w, set1(0));
-        store(weight + k, w);
-        sum = sum + w;
+    for (int k = 0; k < taps; k++) {
+        F t = abs(start + set1(float(k))) * per;
+        weight[k] = Cubic ? keys_cubic(t) : triangle(t);
+        sum = sum + weight[k];
     }
-    float lanes[N], total = 0;
-    store(lanes, sum);
-    for (int i = 0; i < N; i++) total += lanes[i];
-    return total;
+    return sum;
 }
 
-// One pixel the plain way: taps mapped one by one.
+// One pixel the plain way, its taps mapped one by one: for footprints too large for patches. Weights N apart.
 static __attribute__((noinline)) void read_border_pixel(
     const Sample& s, int p, int q, const float* wx, const float* wy, float scale, float out[3]
 ) {
-    float sum[3] = {0, 0, 0}, inside = 0;
-    int offset[4 * int(MAX_FOOTPRINT) + 4];
-    float inside_x = 0;
-    for (int k = 0; k < s.nx; k++) {
-        int column = tap_position(p + k, s.width, s.border);
-        offset[k] = 3 * column;
-        if (column >= 0) inside_x += wx[k];
-    }
+    float sum[3] = {0, 0, 0}, inside_x = 0, inside = 0;
+    for (int k = 0; k < s.nx; k++)
+        if (tap_position(p + k, s.width, s.border) >= 0) inside_x += wx[k * N];
     for (int j = 0; j < s.ny; j++) {
         int row = tap_position(q + j, s.height, s.border);
         if (row < 0) continue;
         const uint8_t* from = s.pixels + row * s.stride;
         float line[3] = {0, 0, 0};
         for (int k = 0; k < s.nx; k++) {
-            if (offset[k] < 0) continue;
-            const uint8_t* pixel = from + offset[k];
-            for (int c = 0; c < 3; c++) line[c] += wx[k] * float(pixel[c]);
+            int column = tap_position(p + k, s.width, s.border);
+            if (column < 0) continue;
+            for (int c = 0; c < 3; c++) line[c] += wx[k * N] * float(from[3 * column + c]);
         }
-        for (int c = 0; c < 3; c++) sum[c] += wy[j] * line[c];
-        inside += wy[j] * inside_x;
+        for (int c = 0; c < 3; c++) sum[c] += wy[j * N] * line[c];
+        inside += wy[j * N] * inside_x;
     }
     for (int c = 0; c < 3; c++) out[c] = sum[c] * (scale / 255) + (1 - inside * scale) * s.color[c];
 }
 
-template <bool Checked>
-static void read_row_many(const Sample& s, float y, float x_step, int count, Scratch& scratch, float* rgb, int pitch) {
-    constexpr float ONE = 63 * 64;  // two weights share a 16-bit sum in AVX2
+// Any footprint: taps in blocks of four columns and four rows. `Chunks` blocks of columns when known, else 0.
+template <bool Checked, bool Cubic, int Chunks>
+static void read_row_taps(const Sample& s, float y, float x_step, int count, Scratch& scratch, float* rgb, int pitch) {
+    // AVX2 adds the products of taps 0 and 2, and of 1 and 3, in 16 bits: their weights stay under 2**13 together.
+    // At footprints up to 2 two such triangle weights sum to at most 1, at footprint 1 two cubic ones to at most 1.2.
+    const bool wide = Cubic ? s.fx > 1 : s.fx > 2;
+    const F one = set1(wide ? 63 * 64 : Cubic ? 100 * 64 : 127 * 64);
+    constexpr int PATCH_BYTES = 1024;  // the largest patch of one pixel
+    const int chunks = Chunks ? Chunks : (s.nx + 3) / 4, rows = (s.ny + 3) / 4 * 4;
     const Locator<Checked> locate(s, y, x_step);
-    const float sides = s.filter == BICUBIC ? 2 : 1;
-    const int pad_x = (s.nx + 15) & ~15, pad_y = (s.ny + 15) & ~15, chunks = (s.nx + 3) / 4;
-    float* wx = scratch.taps.get<float>(3 * pad_x + pad_y);
-    float* wy = wx + pad_x;
-    int32_t* high = reinterpret_cast<int32_t*>(wy + pad_y);
-    int32_t* low = high + pad_x;
-    const int64_t last_offset = s.bytes - (s.ny - 1) * s.stride - 12 * chunks - 4;
-    alignas(64) float us[N], vs[N];
+    const F reach_x = set1(0.5f + s.fx * (Cubic ? 2 : 1)), reach_y = set1(0.5f + s.fy * (Cubic ? 2 : 1));
+    const int last = last_offset(s, s.ny, 12 * chunks + 4);
+    const int patch_stride = (12 * chunks + 4 + 15) / 16 * 16, patch_bytes = patch_stride * s.ny;
+
+    // Weights and patches: on the stack where the compiler can keep them in registers, else in scratch memory.
+    F few_x[4], few_y[4];
+    I few_words[2];
+    F *wx = few_x, *wy = few_y;
+    I* high = few_words;
+    if (!Chunks || rows > 4) {
+        wx = scratch.taps.get<F>(size_t(4 * chunks + rows + 2 * chunks));
+        wy = wx + 4 * chunks;
+        high = reinterpret_cast<I*>(wy + rows);
+    }
+    I* low = high + chunks;
+    int32_t *highs = reinterpret_cast<int32_t*>(high), *lows = reinterpret_cast<int32_t*>(low);
+    alignas(64) int32_t offset[N];
+
     for (int i = 0; i < count; i += N) {
-        F u, v;
-        unsigned has_source = mask_bits(locate(i, u, v));
-        store(us, u), store(vs, v);
-        for (int l = 0; l < N; l++) {
-            float pixel[3] = {s.color[0], s.color[1], s.color[2]};
-            F at = floor(set1(us[l] - 0.5f - sides * s.fx)), bt = floor(set1(vs[l] - 0.5f - sides * s.fy));
-            int p = int(at[0]) + 1, q = int(bt[0]) + 1;
-            bool outside = p + s.nx <= 0 || p >= s.width || q + s.ny <= 0 || q >= s.height;
-            if ((has_source >> l & 1) && !(outside && s.border == CONSTANT)) {
-                float sum_x = tap_weights(s.filter, float(p) - us[l], s.fx, s.nx, wx);
-                float sum_y = tap_weights(s.filter, float(q) - vs[l], s.fy, s.ny, wy);
-                int64_t offset = q * s.stride + 3 * int64_t(p);
-                if (p >= 0 && q >= 0 && p + s.nx <= s.width && q + s.ny <= s.height && offset <= last_offset) {
-                    int sum = 0;
-                    for (int j = 0; j < chunks; j++) {
-                        int whole[4];
-                        for (int k = 0; k < 4; k++) whole[k] = int(__builtin_floorf(wx[4 * j + k] * ONE + 0.5f));
-                        sum += whole[0] + whole[1] + whole[2] + whole[3];
-                        high[j] = (whole[0] >> 6 & 255) | (whole[2] >> 6 & 255) << 8 | (whole[1] >> 6 & 255) << 16
-                            | int(unsigned(whole[3] >> 6) << 24);
-                        low[j] = (whole[0] & 63) | (whole[2] & 63) << 8 | (whole[1] & 63) << 16 | (whole[3] & 63) << 24;
+        F u, v, out[3];
+        M has_source = locate(i, u, v);
+        F column = floor(u - reach_x) + set1(1), row = floor(v - reach_y) + set1(1);
+        tap_weights<Cubic>(column - u, s.fx, 4 * chunks, wx);
+        F sum_y = tap_weights<Cubic>(row - v, s.fy, rows, wy);
+        I total = set1i(0);
+        for (int c = 0; c < chunks; c++) {
+            I w[4];
+            for (int k = 0; k < 4; k++) w[k] = round_int(wx[4 * c + k] * one);
+            total += (w[0] + w[1]) + (w[2] + w[3]);
+            pack_weights(w[0], w[2], w[1], w[3], high[c], low[c]);
+        }
+        F scale = set1(1) / (to_float(total) * sum_y * set1(255));
+        I p = to_int(column), q = to_int(row);
+        I at = q * int(s.stride) + p * 3;
+        if (__builtin_expect(all(both(has_source, readable(s, p, q, at, last))), 1)) {
+            storei(offset, at);
+            prefetch(s, offset, s.prefetch_rows);
+            read_taps<Chunks>(s.pixels, offset, s.stride, highs, lows, wy, chunks, s.ny, out);
+            for (int k = 0; k < 3; k++) out[k] = out[k] * scale;
+        } else if (s.border == CONSTANT && !any(both(has_source, touches(s, p, q)))) {
+            fill_color(s, out);
+        } else {
+            alignas(64) int32_t columns[N], tops[N];
+            storei(columns, p), storei(tops, q);
+            F sum_x = set1(0), cx = set1(0), cy = set1(0);
+            for (int k = 0; k < 4 * chunks; k++) {
+                sum_x = sum_x + wx[k];
+                cx = cx + select(below(p + k, s.width), wx[k], set1(0));
+            }
+            for (int k = 0; k < rows; k++) cy = cy + select(below(q + k, s.height), wy[k], set1(0));
+            if (patch_bytes <= PATCH_BYTES) {
+                alignas(64) uint8_t patch[N * PATCH_BYTES];
+                fill_patches(s, columns, tops, mask_bits(has_source), patch, patch_stride);
+                for (int l = 0; l < N; l++) offset[l] = l * patch_bytes;
+                read_taps<Chunks>(patch, offset, patch_stride, highs, lows, wy, chunks, s.ny, out);
+                F covered = select(has_source, set1(1), set1(0));
+                if (s.border == CONSTANT) covered = covered * (cx / sum_x) * (cy / sum_y);
+                for (int k = 0; k < 3; k++) out[k] = out[k] * scale;
+                add_color(s, covered, out);
+            } else {
+                float scales[N];
+                store(scales, set1(1) / (sum_x * sum_y));
+                for (int l = 0; l < N; l++) {
+                    float pixel[3] = {s.color[0], s.color[1], s.color[2]};
+                    if (mask_bits(has_source) >> l & 1) {
+                        read_border_pixel(
+                            s, columns[l], tops[l], reinterpret_cast<const float*>(wx) + l,
+                            reinterpret_cast<const float*>(wy) + l, scales[l], pixel
+                        );
                     }
-                    read_many(s.pixels + offset, s.stride, high, low, chunks, wy, s.ny, pixel);
-                    float scale = 1 / (255 * float(sum) * sum_y);
-                    for (int c = 0; c < 3; c++) pixel[c] *= scale;
-                } else {
-                    read_border_pixel(s, p, q, wx, wy, 1 / (sum_x * sum_y), pixel);
+                    for (int k = 0; k < 3; k++) rgb[k * pitch + i + l] = pixel[k];
                 }
+                for (int k = 0; k < 3; k++) out[k] = load(rgb + k * pitch + i);
             }
-            for (int c = 0; c < 3; c++) {
-                float x = pixel[c];
-                rgb[c * pitch + i + l] = x < 0 ? 0 : x > 1 ? 1 : x;
-            }
+        }
+        for (int k = 0; k < 3; k++) {
+            if (Cubic) out[k] = min(max(out[k], set1(0)), set1(1));
+            store(rgb + k * pitch + i, out[k]);
         }
     }
 }
@@ -452,20 +425,17 @@ static void read_row_aligned(const Sample& s, float y, int count, Scratch& scrat
 // Read `count` output points of one row at height `y` (output pixels), `x_step` output pixels apart, into three
 // planes of floats in [0, 1], `pitch` apart. Writes up to the next multiple of 16.
 static void read_row(const Sample& s, float y, float x_step, int count, Scratch& scratch, float* rgb, int pitch) {
-    const bool checked = s.checked, cubic = s.filter == BICUBIC;
-    switch (s.reader) {
-        case READ_2X2:
-            return (checked ? read_row_2x2<true> : read_row_2x2<false>)(s, y, x_step, count, rgb, pitch);
-        case READ_4X4:
-            if (cubic) return (checked ? read_row_4x4<true, true> : read_row_4x4<false, true>)(
-                s, y, x_step, count, rgb, pitch
-            );
-            return (checked ? read_row_4x4<true, false> : read_row_4x4<false, false>)(s, y, x_step, count, rgb, pitch);
-        case READ_MANY:
-            return (checked ? read_row_many<true> : read_row_many<false>)(s, y, x_step, count, scratch, rgb, pitch);
-        case READ_ALIGNED:
-            return read_row_aligned(s, y, count, scratch, rgb, pitch);
+    if (s.reader == READ_ALIGNED) return read_row_aligned(s, y, count, scratch, rgb, pitch);
+    if (s.reader == READ_2X2) {
+        return (s.checked ? read_row_2x2<true> : read_row_2x2<false>)(s, y, x_step, count, rgb, pitch);
     }
+    const bool few = s.nx <= 4 && s.ny <= 4;
+    auto read = s.filter == BICUBIC
+        ? (s.checked ? (few ? read_row_taps<true, true, 1> : read_row_taps<true, true, 0>)
+                     : (few ? read_row_taps<false, true, 1> : read_row_taps<false, true, 0>))
+        : (s.checked ? (few ? read_row_taps<true, false, 1> : read_row_taps<true, false, 0>)
+                     : (few ? read_row_taps<false, false, 1> : read_row_taps<false, false, 0>));
+    read(s, y, x_step, count, scratch, rgb, pitch);
 }
 
 // --- colour ------------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from engine.augment.buffered import BufferedPass
 from engine.augment.contract import Contract
 from engine.augment.draw import Policy
 from engine.augment.executor import Name
+from engine.augment.extras import apply_extras
 from engine.augment.views import validation_plan
 from engine.decode.stream import Decoded, ImageStream
 from engine.kernels import Plan, Ragged
@@ -80,11 +81,20 @@ class Loader:
         A bad file's place in its batch is taken by another image of that batch, so that shapes stay the same.
         """
         for decoded, wanted in self._decoded(batches):
-            decoded = _fill(decoded, len(wanted))
-            keys_B = torch.from_numpy(self.samples.keys_N[decoded.rows_B]).to(self.device)
-            sizes_B2 = decoded.images.sizes_B2.to(self.device)
-            plan = policy.draw(keys_B, sizes_B2, epoch.height, epoch.width, epoch.seed, epoch.number, epoch.mix)
-            yield self._batch(decoded, plan)
+            yield self.augment(_fill(decoded, len(wanted)), policy, epoch)
+
+    def augment(self, decoded: Decoded, policy: Policy, epoch: Epoch) -> Batch:
+        """One decoded batch, drawn and passed: valid until the next."""
+        # Drawn on the host: a plan is some kilobytes, and drawing it on a GPU is a hundred launches.
+        keys_B = torch.from_numpy(self.samples.keys_N[decoded.rows_B])
+        sizes_B2 = decoded.images.sizes_B2
+        plan = policy.draw(keys_B, sizes_B2, epoch.height, epoch.width, epoch.seed, epoch.number, epoch.mix)
+        extras = policy.extras(keys_B, epoch.seed, epoch.number)
+        if extras is not None:
+            placed = self._pass.place(decoded.images)
+            images, plan = apply_extras(extras, placed, plan.to(self.device), self._pass.executor)
+            decoded = Decoded(images, decoded.rows_B)
+        return self._batch(decoded, plan)
 
     def valid(self, batches: Sequence[np.ndarray], contract: Contract) -> Iterator[Batch]:
         """Batches as they are scored and served. Bad files are missing from `rows_B`."""

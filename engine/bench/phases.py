@@ -8,6 +8,7 @@ the share of time in which the model waited says which of them to mend.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from typing import Any
@@ -15,13 +16,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from engine.augment.buffered import BufferedPass
 from engine.augment.contract import Contract
 from engine.augment.draw import Policy
 from engine.augment.loader import Batch, Epoch, Loader, Samples
 from engine.bench.timers import Busy, PeakMemory, Rate, measure
 from engine.checkpoint import Checkpoint
-from engine.decode.stream import ImageStream
+from engine.decode.stream import Decoded, ImageStream
 from engine.kernels import Ragged
 from engine.model.build import backbone_config, build_model, set_drop_path
 from engine.model.losses import MixedLabels, build_loss
@@ -99,24 +99,15 @@ class Bench:
 
     def augmentation(self) -> Rate:
         """Drawing plans and running the pass, on images decoded before."""
-        one_pass = BufferedPass(self.recipe.augment.executor, self.device, self.runtime.dtype)
-        held: list[tuple[Ragged, torch.Tensor]] = []
+        loader = self._loader()
         with closing(iter(self._stream())) as decoded:
-            for _ in range(_HELD):
-                batch = next(decoded)
-                images = one_pass.place(Ragged([image.clone() for image in batch.images.tensors]))
-                held.append((images, torch.from_numpy(self.samples.keys_N[batch.rows_B]).to(self.device)))
-        turn = 0
+            held = [Decoded(_copy(batch.images), batch.rows_B) for batch in itertools.islice(decoded, _HELD)]
+        number = itertools.count()
 
         def step() -> int:
-            nonlocal turn
-            images, keys_B = held[turn % _HELD]
-            turn += 1
-            sizes_B2 = images.sizes_B2.to(self.device)
-            epoch = self.epoch
-            plan = self.policy.draw(keys_B, sizes_B2, epoch.height, epoch.width, epoch.seed, turn, epoch.mix)
-            one_pass(images, plan)
-            return len(images)
+            turn = next(number)
+            loader.augment(held[turn % _HELD], self.policy, dataclasses.replace(self.epoch, number=turn))
+            return self.stage.batch
 
         return self._measure(step)
 
@@ -175,9 +166,12 @@ class Bench:
     def _stream(self) -> ImageStream:
         return ImageStream(self.samples.paths, self._endless(), self.recipe.decode, self.device)
 
+    def _loader(self) -> Loader:
+        executor = self.recipe.augment.executor
+        return Loader(self.samples, self.recipe.decode, self.device, executor, self.runtime.dtype)
+
     def _train_batches(self) -> Generator[Batch, None, None]:
-        loader = Loader(self.samples, self.recipe.decode, self.device, self.recipe.augment.executor, self.runtime.dtype)
-        return loader.train(self._endless(), self.policy, self.epoch)
+        return self._loader().train(self._endless(), self.policy, self.epoch)
 
     def _train(self) -> Callable[..., object]:
         """All that a step of training does; built once, so that it is compiled once."""
@@ -229,3 +223,8 @@ def bench_recipe(recipe: Recipe, size: tuple[int, int] | None, batch: int | None
 
 def _mix(recipe: Recipe) -> MixSection | None:
     return recipe.stage[0].mix or next(iter(recipe.augment.mix), None)
+
+
+def _copy(images: Ragged) -> Ragged:
+    """A decoder may use its memory again once the next batch is asked for."""
+    return Ragged([image.clone() for image in images.tensors])

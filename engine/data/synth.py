@@ -1,11 +1,12 @@
 """Drawn data sets: vehicles in folders (made fine-grained) and documents in tables (made messy), for demos and tests.
 
-A set is described by a few numbers and drawn from them alone. Every picture has an address (seed, part, number) from which its
-own generator is seeded, so the bytes do not depend on how many processes draw, in what order, or what was there before.
-That is also what makes an interrupted run cheap to finish: what exists is kept, since it could not come out otherwise.
+A set is described by a few numbers and drawn from them alone. Every picture has an address (seed, part, number) from
+which its own generator is seeded, so the bytes do not depend on how many processes draw, in what order, or what was
+there before. That is also what makes an interrupted run cheap to finish: what exists is kept, since it could not come
+out otherwise. (Bytes may differ between versions of OpenCV and numpy.)
 
-`synth.json` is written last and says what the folder holds. While the drawing goes on it is named `synth.json.part`, which tells
-an unfinished set of ours from somebody else's folder; the latter is never touched.
+`synth.json` is written last and says what the folder holds. While the drawing goes on it is named `synth.json.part`,
+which tells an unfinished set of ours from somebody else's folder; the latter is never touched.
 """
 
 from __future__ import annotations
@@ -27,10 +28,12 @@ from typing import Any, ClassVar, Protocol
 import cv2
 import numpy as np
 
+from engine.data.drawn.cars import photograph
 from engine.data.drawn.documents import KINDS, LOOK_ALIKES, photograph_document
 from engine.data.drawn.scenes import draw_scene
-from engine.data.synth_vehicles import MOST_CLASSES, class_names, design, photograph
+from engine.data.drawn.vehicles import MOST_CLASSES, class_names, design
 from engine.errors import DataError
+from engine.files import write_text
 
 Progress = Callable[[int, int], None]  # (pictures done, pictures in all)
 MARKER, UNFINISHED = "synth.json", "synth.json.part"
@@ -70,8 +73,8 @@ class VehiclePicture:
 
 @dataclass(frozen=True)
 class VehicleSet:
-    """A fine-grained set: train/<class>/<class>_NNNN.jpg, test/TEST_NNNNN.jpg with test.csv, sample_submission.csv and, to
-    score by, test_labels.csv. Raises ValueError for numbers that make no set."""
+    """A fine-grained set: train/<class>/<class>_NNNN.jpg, test/TEST_NNNNN.jpg with test.csv, sample_submission.csv and,
+    to score by, test_labels.csv. Raises ValueError for numbers that make no set."""
 
     kind: ClassVar[str] = "vehicles"
 
@@ -136,9 +139,10 @@ class DocumentPicture:
 
 @dataclass(frozen=True)
 class DocumentSet:
-    """A messy set of seventeen kinds: train/ and test/ without class folders, train.csv (ID, target) of which a share `wrong` is
-    mislabelled (wrong_labels.csv says which), meta.csv (target, class_name), sample_submission.csv (ID, target) and, to
-    score by, test_labels.csv. Classes differ in size up to threefold. Raises ValueError for numbers that make no set."""
+    """A messy set of seventeen kinds: train/ and test/ without class folders, train.csv (ID, target) of which a share
+    `wrong` is mislabelled (wrong_labels.csv says which), meta.csv (target, class_name), sample_submission.csv (ID,
+    target) and, to score by, test_labels.csv. Classes differ in size up to threefold. Raises ValueError for numbers
+    that make no set."""
 
     kind: ClassVar[str] = "documents"
 
@@ -221,14 +225,14 @@ def make(folder: Path, spec: DrawnSet, workers: int = 0, progress: Progress | No
     if _is_finished(folder, description):
         return False
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / UNFINISHED).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+    write_text(folder / UNFINISHED, json.dumps(description, indent=2) + "\n")
 
     pictures = spec.pictures()
     for parent in {(folder / p.path).parent for p in pictures}:
         parent.mkdir(parents=True, exist_ok=True)
     _draw_all(folder, spec, pictures, workers or _cores(), progress)
     for name, text in spec.tables().items():
-        (folder / name).write_text(text, encoding="utf-8", newline="")
+        write_text(folder / name, text)
     (folder / UNFINISHED).replace(folder / MARKER)
     return True
 
@@ -251,7 +255,8 @@ def _is_finished(folder: Path, description: dict[str, Any]) -> bool:
             "choose another folder, repeat the command with the same numbers, or delete the folder."
         )
     raise DataError(
-        f"{folder} is not empty and holds no drawn set ({MARKER} is missing or unreadable); choose a new or an empty folder."
+        f"{folder} is not empty and holds no drawn set ({MARKER} is missing or unreadable); "
+        "choose a new or an empty folder."
     )
 
 
@@ -297,7 +302,7 @@ def _draw_chunk(folder: Path, spec: DrawnSet, pictures: Sequence[Picture]) -> in
     for picture in pictures:
         path = folder / picture.path
         if not path.exists():
-            unfinished = path.with_suffix(".part")
+            unfinished = path.with_suffix(".part")  # renamed when whole, but not synced: a lost picture is drawn again
             unfinished.write_bytes(spec.draw(picture))
             unfinished.replace(path)
     return len(pictures)

@@ -23,6 +23,7 @@ from engine import checkpoint
 from engine.augment.contract import Contract
 from engine.augment.draw import Policy
 from engine.augment.loader import Epoch, Loader, Samples
+from engine.augment.mix import mix_at
 from engine.errors import EngineError, Interrupted
 from engine.metrics import better, score
 from engine.model.build import Classifier, backbone_config, build_model, set_drop_path
@@ -271,12 +272,7 @@ class FoldTrainer:
 
     def _mix(self, stage: StageSection) -> MixSection | None:
         """The mixing of the current epoch: the stage's own, else the first span of `augment.mix` that covers it."""
-        if stage.mix is not None:
-            return stage.mix
-        for mix in self.recipe.augment.mix:
-            if mix.epochs is None or mix.epochs[0] <= self.position.run_epoch <= mix.epochs[1]:
-                return mix
-        return None
+        return stage.mix or mix_at(self.recipe.augment.mix, self.position.run_epoch)
 
     def _contract(self, stage: StageSection) -> Contract:
         return Contract.of(self.recipe.augment, stage.size, self.backbone.mean, self.backbone.std)

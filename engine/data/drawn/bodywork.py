@@ -1,9 +1,9 @@
 """A vehicle's surfaces, and the painter that puts them on a picture.
 
-The body is a loft of two rounded profiles (the hull and the cabin), not a flat sprite, so that one design can be seen from any
-side. There is no depth buffer: a facet is drawn when it faces the camera, shaded by its normal, far ones first, and details
-are laid on afterwards as polygons in the coordinates of the surface they belong to. For shapes this plain that gives the
-same picture as a renderer would, a hundred times faster than one written in Python.
+The body is a loft of two rounded profiles (the hull and the cabin), not a flat sprite, so that one design can be seen
+from any side. There is no depth buffer: a facet is drawn when it faces the camera, shaded by its normal, far ones
+first, and details are laid on afterwards as polygons in the coordinates of the surface they belong to. For shapes this plain
+that looks as a depth buffer would, and it needs nothing but filled polygons.
 """
 
 from __future__ import annotations
@@ -191,7 +191,9 @@ class Painter:
     def line(self, points_N3: Points, colour: Colour, width_m: float, closed: bool = False) -> None:
         """A line of a given width in metres."""
         flat = self.camera.project(points_N3)
-        pixels_a_metre = np.linalg.norm(flat[1] - flat[0]) / max(float(np.linalg.norm(points_N3[1] - points_N3[0])), 1e-6)
+        pixels_a_metre = np.linalg.norm(flat[1] - flat[0]) / max(
+            float(np.linalg.norm(points_N3[1] - points_N3[0])), 1e-6
+        )
         stroke(self.image, flat, colour, float(width_m * pixels_a_metre), closed)
 
     def label(self, corners_43: Points, texture: Image) -> None:

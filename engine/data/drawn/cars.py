@@ -98,7 +98,12 @@ class _Drawing:
             case "moulding":
                 self._on_side(rectangle(rear, mid - 0.05, front, mid + 0.05), PLASTIC)
             case "crease":
-                fold = [(rear - 0.1, mid + 0.16), (front + 0.1, mid - 0.06), (front + 0.1, mid - 0.16), (rear - 0.1, mid)]
+                fold = [
+                    (rear - 0.1, mid + 0.16),
+                    (front + 0.1, mid - 0.06),
+                    (front + 0.1, mid - 0.16),
+                    (rear - 0.1, mid),
+                ]
                 self._on_side(np.array(fold), mix(self.scene.paint, BLACK, 0.35))
             case "sill":
                 self._on_side(rectangle(rear, low + 0.05, front, low + 0.14), CHROME)
@@ -213,7 +218,10 @@ class _Drawing:
         )
         self.painter.panel(window, GLASS)
         reflection = side(
-            (head_low - 0.9, low + 0.16), (head_low - 0.25, low + 0.16), (head_top - 0.05, top - 0.03), (head_top - 0.6, top - 0.03)
+            (head_low - 0.9, low + 0.16),
+            (head_low - 0.25, low + 0.16),
+            (head_top - 0.05, top - 0.03),
+            (head_top - 0.6, top - 0.03),
         )
         self.painter.panel(reflection, sky)
         for share in (0.5,) if body.doors == 1 else (0.40, 0.78):
@@ -223,7 +231,12 @@ class _Drawing:
             self.painter.panel(post, OPENING, glow=True)
         if line.bright:
             self.painter.line(window, CHROME, 0.030, closed=True)
-        mirror = side((head_low - 0.16, low - 0.06), (head_low + 0.06, low - 0.05), (head_low + 0.03, low + 0.1), (head_low - 0.14, low + 0.1))
+        mirror = side(
+            (head_low - 0.16, low - 0.06),
+            (head_low + 0.06, low - 0.05),
+            (head_low + 0.03, low + 0.1),
+            (head_low - 0.14, low + 0.1),
+        )
         self.painter.panel(mirror + np.array([0, 0, 0.12]), mix(self.scene.paint, BLACK, 0.15))
 
     def _roof(self) -> None:
@@ -232,9 +245,13 @@ class _Drawing:
             for z in (-0.33 * self.body.width, 0.33 * self.body.width):
                 rail = np.array([[front + 0.05, top + 0.04, z], [rear - 0.05, top + 0.03, z]])
                 self.painter.line(rail, PLASTIC, 0.05)
-        elif self.vehicle.roof == "fin":
-            fin = [(rear + 0.42, top - 0.02), (rear + 0.12, top - 0.02), (rear + 0.15, top + 0.09), (rear + 0.22, top + 0.08)]
-            fill(self.image, self.painter.camera.project(np.array([(x, y, 0.0) for x, y in fin])), PLASTIC)
+        elif self.vehicle.roof == "wing":
+            side = 0.36 * self.body.width
+            wing = [(rear + 0.10, top - 0.03), (rear - 0.22, top + 0.07), (rear - 0.26, top + 0.02), (rear, top - 0.10)]
+            for z in (-side, side):
+                fill(self.image, self.painter.camera.project(np.array([(x, y, z) for x, y in wing])), PLASTIC)
+            blade = [(x, y, z) for (x, y), z in zip((wing[0], wing[1], wing[1], wing[0]), (-side, -side, side, side))]
+            fill(self.image, self.painter.camera.project(np.array(blade)), PLASTIC)
 
     def _wheel_plane(self, x: float) -> float:
         return float(self.work.half_width(np.array(x), np.array(self.body.wheel))) - 0.02

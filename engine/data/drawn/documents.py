@@ -1,11 +1,13 @@
 """Drawn documents of seventeen kinds: the stand-in for scanned and photographed papers, cards, plates and dashboards.
 
-A kind is a function that lays out a page from blocks (titles, fields, tables, portraits, seals); the words, the number of
-rows, the paper and the ink are random. Two pairs are look-alikes on purpose: the certificates of an admission and of an outpatient
-visit share one form, and so do a diagnosis and a statement of opinion; only a heading and one block tell them apart.
+A kind is a function that lays out a page from blocks (titles, fields, tables, portraits, seals); the words, the
+number of rows, the paper and the ink are random. Two pairs are look-alikes on purpose: the certificates of an admission
+and of an outpatient visit share one form, and so do a diagnosis and a statement of opinion; only a heading and one
+block tell them apart.
 
-Pictures of the train part lie nearly straight, as scans do. Those of the test part are turned any way, flipped, blurred and sometimes mixed
-with a second document, so a model has to learn more than what training shows; that gap is the point of this set.
+Pictures of the train part lie nearly straight, as scans do. Those of the test part are turned any way, flipped and
+sometimes mixed with a second document, so a model has to learn more than what training shows; that gap is the point of
+this set.
 """
 
 from __future__ import annotations
@@ -27,82 +29,22 @@ from engine.data.drawn.paint import (
     fill,
     gradient,
     mix,
+    rectangle,
     shade,
     stamp,
     stroke,
+    text_width,
     write,
 )
 
-WORDS = [
-    "the",
-    "patient",
-    "was",
-    "seen",
-    "on",
-    "and",
-    "for",
-    "with",
-    "account",
-    "number",
-    "total",
-    "service",
-    "date",
-    "name",
-    "address",
-    "general",
-    "condition",
-    "left",
-    "right",
-    "daily",
-    "treatment",
-    "rest",
-    "advised",
-    "three",
-    "weeks",
-    "pain",
-    "fever",
-    "normal",
-    "test",
-    "result",
-    "city",
-    "road",
-    "north",
-    "river",
-    "office",
-    "branch",
-    "payment",
-    "received",
-    "item",
-    "quantity",
-    "price",
-    "tax",
-    "balance",
-    "transfer",
-    "card",
-    "monthly",
-    "report",
-    "tablet",
-    "after",
-    "meals",
-    "morning",
-    "evening",
-    "doctor",
-]
-FAMILY_NAMES = ("KIM", "LEE", "PARK", "CHOI", "JUNG", "KANG", "CHO", "YOON", "JANG", "LIM", "HAN", "OH", "SEO")
-GIVEN_NAMES = (
-    "MINJUN",
-    "SEOYEON",
-    "JIHO",
-    "HAEUN",
-    "DOYUN",
-    "SOYUL",
-    "YUJIN",
-    "TAEYANG",
-    "NARI",
-    "BORA",
-    "HANEUL",
-    "ARA",
+TEXT = (
+    "the patient was seen on and for with account number total service date name address general condition left right "
+    "daily treatment rest advised three weeks pain fever normal test result city road north river office branch payment "
+    "received item quantity price tax balance transfer card monthly report tablet after meals morning evening"
 )
+WORDS = TEXT.split()
+FAMILY_NAMES = ("KIM", "LEE", "PARK", "CHOI", "JUNG", "KANG", "CHO", "YOON", "JANG", "LIM", "HAN", "OH", "SEO")
+GIVEN_NAMES = ("MINJUN", "SEOYEON", "JIHO", "HAEUN", "DOYUN", "SOYUL", "YUJIN", "TAEYANG", "NARI", "BORA")
 INK: Colour = (58, 48, 44)
 RED: Colour = (50, 40, 190)
 BLUE: Colour = (150, 84, 30)
@@ -123,13 +65,12 @@ class Page:
 
     def title(self, y: float, words: str, size: float = 3.4, colour: Colour = INK) -> float:
         """A bold heading in the middle of the page."""
-        scale = size * self.unit / 21
-        wide = cv2.getTextSize(words, cv2.FONT_HERSHEY_SIMPLEX, scale, 4)[0][0] / self.unit
+        wide = text_width(words, size * self.unit, 4) / self.unit
         return self.text((HUNDRED - wide) / 2, y, words, size, colour, 4)
 
     def box(self, x: float, y: float, width: float, height: float, colour: Colour, filled: bool = False) -> float:
         """A rectangle, as a frame or filled."""
-        corners = np.array([[x, y], [x + width, y], [x + width, y + height], [x, y + height]]) * self.unit
+        corners = rectangle(x, y, x + width, y + height) * self.unit
         if filled:
             fill(self.image, corners, colour)
         else:
@@ -185,17 +126,9 @@ class Page:
             y += step
         return y
 
-    def table(
-        self,
-        x: float,
-        y: float,
-        shares: tuple[float, ...],
-        heads: tuple[str, ...],
-        rows: int,
-        tint: Colour,
-        step: float = 3.8,
-    ) -> float:
-        """A ruled table, its columns' widths given in units; the first column holds words, the others figures."""
+    def table(self, x: float, y: float, columns: dict[str, float], rows: int, tint: Colour, step: float = 3.8) -> float:
+        """A ruled table of columns (heading to width in units); the first column holds words, the others figures."""
+        heads, shares = list(columns), list(columns.values())
         width = sum(shares)
         self.box(x, y, width, step, tint, filled=True)
         edges = x + np.concatenate([[0], np.cumsum(shares)])
@@ -215,28 +148,20 @@ class Page:
 
     def portrait(self, x: float, y: float, width: float) -> float:
         """A passport photograph: head, hair and shoulders."""
-        tall, u = 1.28 * width, self.unit
-        self.box(x, y, width, tall, (228, 214, 200), filled=True)
+        tall, wide = round(1.28 * width * self.unit), round(width * self.unit)
+        photo: Image = np.full((tall, wide, 3), (228, 214, 200), np.uint8)
         skin = mix((150, 180, 224), (90, 120, 170), float(self.rng.random()))
-        hair, coat = tuple(self.rng.uniform(15, 70, 3)), tuple(self.rng.uniform(30, 150, 3))
-        middle = x + width / 2
-
-        def oval(cx: float, cy: float, rx: float, ry: float, colour: Colour) -> None:
-            centre, size = (round(cx * u), round(cy * u)), (round(rx * u), round(ry * u))
-            cv2.ellipse(self.image, centre, size, 0, 0, 360, colour, -1, cv2.LINE_AA)
-
-        part = self.image[round(y * u) : round((y + tall) * u)]
-        kept = (
-            part[:, round((x + width) * u) :].copy(),
-            part[:, : round(x * u)].copy(),
-            self.image[round((y + tall) * u) :].copy(),
-        )
-        oval(middle, y + tall * 1.05, width * 0.48, tall * 0.36, coat)
-        oval(middle, y + tall * 0.40, width * 0.29, tall * 0.27, hair)
-        oval(middle, y + tall * 0.46, width * 0.23, tall * 0.25, skin)
-        part[:, round((x + width) * u) :], part[:, : round(x * u)] = kept[0], kept[1]
-        self.image[round((y + tall) * u) :] = kept[2]
-        return y + tall
+        hair, coat = self.rng.uniform(15, 70, 3).tolist(), self.rng.uniform(30, 150, 3).tolist()
+        for y_share, width_share, height_share, colour in (
+            (1.05, 0.48, 0.36, coat),
+            (0.40, 0.29, 0.27, hair),
+            (0.46, 0.23, 0.25, skin),
+        ):
+            middle, size = (wide // 2, round(y_share * tall)), (round(width_share * wide), round(height_share * tall))
+            cv2.ellipse(photo, middle, size, 0, 0, 360, colour, -1, cv2.LINE_AA)
+        top, left = round(y * self.unit), round(x * self.unit)
+        self.image[top : top + tall, left : left + wide] = photo
+        return y + 1.28 * width
 
     def seal(self, x: float, y: float, radius: float, colour: Colour = RED, square: bool = False) -> None:
         """An official stamp."""
@@ -286,13 +211,8 @@ def _bank_statement(rng: Rng) -> Page:
     page.text(6, 6.4, "UNION BANK", 3, (250, 250, 250), 3)
     page.title(17, "STATEMENT OF ACCOUNT", 2.8)
     y = page.fields(8, 25, ("Holder", "Account No", "Date from"))
-    return _footed(
-        page,
-        page.table(6, y + 2, (34, 18, 18, 18), ("Text", "Out", "In", "Balance"), int(rng.integers(12, 22)), _tint(rng)),
-    )
-
-
-def _footed(page: Page, y: float) -> Page:
+    columns: dict[str, float] = {"Text": 34, "Out": 18, "In": 18, "Balance": 18}
+    y = page.table(6, y + 2, columns, int(rng.integers(12, 22)), _tint(rng))
     page.text(8, min(y + 5, page.height - 4), page.sentence(60, 1.2), 1.2)
     return page
 
@@ -311,7 +231,7 @@ def _hospital_form(rng: Rng, heading: str, admitted: bool) -> Page:
         page.box(62, y + 12, 24, 8, _tint(rng), filled=True)
         page.text(64, y + 17, f"{page.number(2)} days", 2)
     else:
-        page.table(7, y + 9, (30, 28, 28), ("Visit", "Fee", "Paid"), 3, _tint(rng), 3.5)
+        page.table(7, y + 9, {"Visit": 30, "Fee": 28, "Paid": 28}, 3, _tint(rng), 3.5)
     y = page.paragraph(9, y + 31, 80, int(rng.integers(3, 6)))
     return _signed(page, y + 6)
 
@@ -412,16 +332,9 @@ def _hospital_bill(rng: Rng) -> Page:
     page = Page(120, _paper(rng), rng)
     page.title(9, "MEDICAL BILL AND RECEIPT", 2.6)
     page.fields(6, 16, ("Patient name", "Date"), 4)
-    y = page.table(
-        4,
-        26,
-        (26, 16, 16, 16, 18),
-        ("Item", "Insured", "Own", "Other", "Total"),
-        int(rng.integers(14, 19)),
-        _tint(rng),
-        3.6,
-    )
-    page.table(50, y + 2, (22, 24), ("Sum", "Amount"), 3, _tint(rng), 3.6)
+    columns: dict[str, float] = {"Item": 26, "Insured": 16, "Own": 16, "Other": 16, "Total": 18}
+    y = page.table(4, 26, columns, int(rng.integers(14, 19)), _tint(rng), 3.6)
+    page.table(50, y + 2, {"Sum": 22, "Amount": 24}, 3, _tint(rng), 3.6)
     page.seal(30, y + 9, 4.5)
     return page
 
@@ -433,15 +346,8 @@ def _invoice(rng: Rng) -> Page:
     page.box(70, 6, 22, 9, accent, filled=True)
     page.fields(60, 24, ("Invoice no", "Date"), 3.6, 1.4)
     page.paragraph(8, 24, 36, 3)
-    y = page.table(
-        8,
-        42,
-        (40, 12, 15, 17),
-        ("Item", "Count", "Price", "Sum"),
-        int(rng.integers(4, 11)),
-        mix(accent, (255, 255, 255), 0.6),
-        4.6,
-    )
+    columns: dict[str, float] = {"Item": 40, "Count": 12, "Price": 15, "Sum": 17}
+    y = page.table(8, 42, columns, int(rng.integers(4, 11)), mix(accent, (255, 255, 255), 0.6), 4.6)
     page.text(60, y + 7, f"TOTAL {page.money()}", 2.6, accent, 3)
     page.paragraph(8, 116, 70, 3, 1.3)
     return page
@@ -505,9 +411,8 @@ def _prescription(rng: Rng) -> Page:
     page.fields(8, 22, ("Patient name", "Birth no", "Doctor"), 4.5)
     page.box(5, 17, 90, 20, INK)
     page.bars(66, 20, 22, 7)
-    y = page.table(
-        5, 40, (52, 12, 12, 14), ("Medicine", "Dose", "Times", "Days"), int(rng.integers(4, 13)), _tint(rng), 4.4
-    )
+    columns: dict[str, float] = {"Medicine": 52, "Dose": 12, "Times": 12, "Days": 14}
+    y = page.table(5, 40, columns, int(rng.integers(4, 13)), _tint(rng), 4.4)
     page.paragraph(8, y + 7, 76, 4)
     page.seal(84, 126, 4.5)
     return page
@@ -543,7 +448,7 @@ def _vehicle_registration(rng: Rng) -> Page:
         page.text(12, y + 4.4, page.sentence(26, 1.5), 1.5)
         page.text(52, y + 4.4, f"{page.number(3)} {page.sentence(16, 1.5)}", 1.5)
         y += 6.5
-    y = page.table(6, y + 4, (40, 24, 24), ("Inspection", "From", "To"), int(rng.integers(5, 9)), _tint(rng), 4)
+    y = page.table(6, y + 4, {"Inspection": 40, "From": 24, "To": 24}, int(rng.integers(5, 9)), _tint(rng), 4)
     page.title(y + 8, "TRANSPORT OFFICE", 2.2)
     page.seal(76, y + 7, 5.5, square=True)
     return page

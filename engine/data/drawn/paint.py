@@ -1,8 +1,8 @@
-"""Paint for drawn data: antialiased shapes, gradients, and the way from a clean drawing to something like a photograph.
+"""Paint for drawn data: antialiased shapes, gradients, and what turns a clean drawing into something like a photograph.
 
-OpenCV rather than Pillow: its antialiased polygons with sixteenth-pixel corners cost microseconds, so a whole car of two
-hundred facets fits in a few milliseconds. All images here are uint8 BGR of shape (height, width, 3), drawn on in place.
-Nothing here draws random numbers of its own except the fixed film grain, so equal inputs give equal bytes.
+OpenCV rather than Pillow: its antialiased polygons with sixteenth-pixel corners cost microseconds, so a whole car of
+two hundred facets fits in a few milliseconds. All images here are uint8 BGR of shape (height, width, 3), drawn on in
+place. Nothing here draws random numbers of its own except the fixed film grain, so equal inputs give equal bytes.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ Colour = tuple[float, float, float]  # blue, green, red in 0..255
 Rng = np.random.Generator
 
 SUBPIXEL_BITS = 4
+TEXT_UNITS = 21  # the height of a capital at OpenCV's font scale 1, in pixels
 GRAIN_SIDE = 1500  # pixels, a multiple of 3; larger than any drawn image, so that a crop of the tile covers it
 
 
@@ -42,6 +43,12 @@ def stroke(image: Image, points_N2: Points, colour: Colour, width: float, closed
 def mix(a: Colour, b: Colour, share_b: float) -> Colour:
     """The colour between two others."""
     return tuple(float(x + (y - x) * share_b) for x, y in zip(a, b, strict=True))  # type: ignore[return-value]
+
+
+def rectangle(left: float, top: float, right: float, bottom: float) -> Points:
+    """The corners of an upright rectangle, (4, 2), clockwise from the upper left one (where y points up: against the
+    clock from the lower left one)."""
+    return np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
 
 
 def gradient(image: Image, rows: slice, top: Colour, bottom: Colour) -> None:
@@ -77,7 +84,7 @@ def stamp(image: Image, texture: Image, corners_42: Points, opacity: float = 1.0
     longest = max(np.linalg.norm(corners_42 - np.roll(corners_42, 1, axis=0), axis=1))
     if longest * 1.5 < texture_width:
         shrink = max(longest / texture_width, 8 / texture_width)
-        texture = cv2.resize(texture, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+        texture = cv2.resize(texture, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
         texture_height, texture_width = texture.shape[:2]
     source = np.array([[0, 0], [texture_width, 0], [texture_width, texture_height], [0, texture_height]], np.float32)
     matrix = cv2.getPerspectiveTransform(source - 0.5, (corners_42 - [x0, y0]).astype(np.float32))
@@ -114,12 +121,15 @@ def shade(image: Image, points_N2: Points, darkness: float, softness: float) -> 
     cv2.multiply(part, cv2.merge([light] * 3), dst=part, scale=1 / 255)
 
 
-def write(image: Image, text: str, place: tuple[float, float], height: float, colour: Colour, bold: int = 1) -> float:
-    """Write Latin text with its lower left corner at `place`; capital letters are `height` pixels. Returns its width."""
-    scale = height / 21  # Hershey Simplex capitals are 21 units tall
+def write(image: Image, text: str, place: tuple[float, float], height: float, colour: Colour, bold: int = 1) -> None:
+    """Write Latin text with its lower left corner at `place`; capital letters are about `height` pixels tall."""
     origin = (round(place[0]), round(place[1]))
-    cv2.putText(image, text, origin, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, bold, cv2.LINE_AA)
-    return float(cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, bold)[0][0])
+    cv2.putText(image, text, origin, cv2.FONT_HERSHEY_SIMPLEX, height / TEXT_UNITS, colour, bold, cv2.LINE_AA)
+
+
+def text_width(text: str, height: float, bold: int = 1) -> float:
+    """How many pixels wide `write` makes a text."""
+    return float(cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, height / TEXT_UNITS, bold)[0][0])
 
 
 @cache
@@ -163,13 +173,13 @@ class Exposure:
 
 
 def expose(image: Image, exposure: Exposure) -> Image:
-    """Turn the drawing into a photograph, in place: light falling off, colour cast, blur and grain. Returns the image."""
+    """Turn a drawing into a photograph, in place: light falling off, colour cast, blur and grain. Returns the image."""
     height, width = image.shape[:2]
     y, x = np.mgrid[-1:1:9j, -1:1:9j]
     light = exposure.gain * (
         1 + exposure.slope[0] * x + exposure.slope[1] * y - exposure.vignette * (x * x + y * y) / 2
     )
-    small = np.clip(128 * light[..., None] * np.array(exposure.tint), 0, 255).astype(np.uint8)
+    small = np.clip(128 * exposure.gain * light[..., None] * np.array(exposure.tint), 0, 255).astype(np.uint8)
     gains = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
     cv2.multiply(image, gains, dst=image, scale=1 / 128)
     if exposure.blur:

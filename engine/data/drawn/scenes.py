@@ -25,6 +25,7 @@ from engine.data.drawn.paint import (
     film_grain,
     gradient,
     mix,
+    rectangle,
     round_off,
     stroke,
     write,
@@ -48,7 +49,7 @@ PAINTS: tuple[Colour, ...] = (
 DOOR_WORDS = ("RENTAL 24", "FLOWERS", "BAKERY", "EXPRESS", "CITY TOUR", "SERVICE", "SCHOOL")
 SIGN_WORDS = ("CAFE", "HOTEL", "PARKING", "BOOKS", "AUTO", "OPEN 24H", "MARKET", "BANK", "SALE")
 SHORTEST_SIDE, LONGEST_SIDE = 500, 1100  # pixels
-ASPECTS = (4 / 3, 4 / 3, 4 / 3, 3 / 2, 3 / 2, 16 / 9, 5 / 4, 1.0, 3 / 4)
+ASPECTS = (4 / 3, 4 / 3, 4 / 3, 4 / 3, 3 / 2, 3 / 2, 3 / 2, 16 / 9, 16 / 9, 5 / 4, 1.0, 3 / 4)
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,8 @@ def draw_scene(rng: Rng) -> Scene:
     height, width = draw_size(rng)
     paint = PAINTS[rng.integers(len(PAINTS))]
     jitter = rng.normal(0, 8, 3) + rng.normal(0, 14)
-    nose_side = rng.random() < 0.6
-    turn = rng.uniform(0.12, 0.95)
+    nose_side = rng.random() < 0.7
+    turn = rng.uniform(0.20, 0.85)
     letters = "ABCDEFGHJKLMNPRSTUVWXYZ"
     plate = f"{rng.integers(10, 400)} {letters[rng.integers(len(letters))]} {rng.integers(1000, 9999)}"
     return Scene(
@@ -89,11 +90,11 @@ def draw_scene(rng: Rng) -> Scene:
         width=width,
         azimuth=float(turn if nose_side else -turn),
         elevation=float(rng.uniform(0.04, 0.24)),
-        distance=float(rng.uniform(7.0, 16.0)),
+        distance=float(rng.uniform(8.0, 16.0)),
         roll=float(rng.normal(0, 0.02)),
         mirrored=bool(rng.random() < 0.5),
-        filling=float(rng.uniform(0.68, 0.96)),
-        place=(float(rng.uniform(-0.8, 0.8)), float(rng.uniform(-0.1, 0.8))),
+        filling=float(rng.uniform(0.80, 0.98)),
+        place=(float(rng.uniform(-0.6, 0.6)), float(rng.uniform(-0.1, 0.7))),
         paint=tuple(float(v) for v in np.clip(np.array(paint) + jitter, 12, 250)),  # type: ignore[arg-type]
         sun=float(rng.uniform(-1.4, 1.4)),
         sunshine=float(rng.uniform(0.1, 1.0)),
@@ -199,6 +200,10 @@ def _muted(rng: Rng) -> Colour:
     return tuple(np.clip(rng.uniform(70, 215) + rng.normal(0, 16, 3), 30, 245))
 
 
+def _placed(left: float, top: float, width: float, height: float) -> Points:
+    return rectangle(left, top, left + width, top + height)
+
+
 def _blocks(image: Image, horizon: int, rng: Rng, scene: Scene, tallest: float, haze: Colour) -> None:
     """A row of buildings that stand on the horizon, with windows and a sign or two."""
     x = -rng.uniform(0, 80)
@@ -207,16 +212,16 @@ def _blocks(image: Image, horizon: int, rng: Rng, scene: Scene, tallest: float, 
         tall = rng.uniform(0.35, 1.0) * tallest * scene.height
         wall = mix(_muted(rng), haze, 0.2)
         top, left = horizon - tall, x
-        fill(image, _box(left, top, wide, tall + 4), wall)
+        fill(image, _placed(left, top, wide, tall + 4), wall)
         pane = mix(wall, (60, 50, 40) if rng.random() < 0.6 else (210, 220, 225), 0.55)
         rows, columns = max(2, int(tall / rng.uniform(30, 60))), max(2, int(wide / rng.uniform(28, 60)))
         for r in range(rows - 1):
             for c in range(columns):
                 place = left + (c + 0.22) * wide / columns, top + (r + 0.25) * tall / rows
-                fill(image, _box(*place, 0.56 * wide / columns, 0.55 * tall / rows), pane)
+                fill(image, _placed(*place, 0.56 * wide / columns, 0.55 * tall / rows), pane)
         if rng.random() < 0.5:
             sign = tuple(rng.uniform(30, 220, 3))
-            fill(image, _box(left + wide * 0.08, horizon - tall / rows - 6, wide * 0.84, 22), sign)
+            fill(image, _placed(left + wide * 0.08, horizon - tall / rows - 6, wide * 0.84, 22), sign)
             write(
                 image, str(rng.choice(SIGN_WORDS)), (left + wide * 0.12, horizon - tall / rows + 12), 13, (245,) * 3, 2
             )
@@ -227,15 +232,11 @@ def _trees(image: Image, horizon: int, rng: Rng, scene: Scene, count: int) -> No
     for _ in range(count):
         x, size = rng.uniform(0, scene.width), rng.uniform(0.08, 0.20) * scene.height
         leaf = (rng.uniform(30, 60), rng.uniform(70, 120), rng.uniform(50, 90))
-        fill(image, _box(x - size * 0.06, horizon - size, size * 0.12, size * 1.05), (50, 66, 82))
+        fill(image, _placed(x - size * 0.06, horizon - size, size * 0.12, size * 1.05), (50, 66, 82))
         for _ in range(7):
             puff = np.array([x, horizon - size * 1.25]) + rng.normal(0, 0.30, 2) * size
             tone = mix(leaf, (20, 40, 30) if rng.random() < 0.5 else (120, 190, 160), 0.3)
             cv2.circle(image, (int(puff[0]), int(puff[1])), int(size * rng.uniform(0.22, 0.42)), tone, -1, cv2.LINE_AA)
-
-
-def _box(left: float, top: float, width: float, height: float) -> Points:
-    return np.array([[left, top], [left + width, top], [left + width, top + height], [left, top + height]])
 
 
 def _street(image: Image, camera: Camera, rng: Rng, scene: Scene) -> None:
@@ -303,7 +304,7 @@ def _showroom(image: Image, camera: Camera, rng: Rng, scene: Scene) -> None:
     _ground(image, horizon, mix(floor, (255, 255, 255), 0.25), mix(floor, (40, 40, 40), 0.15), 3)
     for _ in range(rng.integers(0, 5)):
         left = rng.uniform(-0.1, 1) * scene.width
-        panel = _box(left, rng.uniform(-0.1, 0.3) * scene.height, rng.uniform(0.05, 0.25) * scene.width, 3000)
+        panel = _placed(left, rng.uniform(-0.1, 0.3) * scene.height, rng.uniform(0.05, 0.25) * scene.width, 3000)
         panel[:, 1] = np.minimum(panel[:, 1], horizon)
         fill(image, panel, mix(wall, tuple(rng.uniform(40, 255, 3)), 0.35))
     if rng.random() < 0.5:

@@ -1,7 +1,7 @@
 """The vehicles' designs: what one class's pictures have in common, and what its neighbours do a little differently.
 
-A class is a `Vehicle`: proportions and a few styles, worked out from the seed and the class number alone. Classes come in
-families of three, as a car maker would have them: a generation, its facelift (same body; lamps, grille and wheels
+A class is a `Vehicle`: proportions and a few styles, worked out from the seed and the class number alone. Classes come
+in families of three, as a car maker would have them: a generation, its facelift (same body; lamps, grille and wheels
 changed) and the next generation (new window line and proportions as well). Telling families apart is easy, telling
 the three in a family apart takes a look at the details, and both remain possible at 96 pixels.
 
@@ -16,9 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-BRANDS = tuple(
-    "한빛 새별 가람 미르 누리 다온 아라 해솔 온새 라온 단비 나래 도담 슬기 초롱 별하 마루 여울 바론 시온".split()
-)
+MAKERS = "한빛 새별 가람 미르 누리 다온 아라 해솔 온새 라온 단비 나래 도담 슬기 초롱 별하 마루 여울 바론 시온"
+BRANDS = MAKERS.split()
 FAMILY = 3  # classes to a family
 
 
@@ -111,7 +110,7 @@ TAIL_LAMPS = {
 
 
 class Grille(NamedTuple):
-    """Openings on the nose (u: 0 middle, 1 edge, mirrored; v: 0 bumper .. 1 bonnet edge), bars across them, a bright frame."""
+    """Openings on the nose (u: 0 middle, 1 edge, mirrored; v: 0 bumper .. 1 bonnet edge), bars, a bright frame."""
 
     holes: tuple[Outline, ...]
     bars: int  # horizontal if positive, vertical if negative
@@ -173,7 +172,7 @@ WINDOW_LINES = {
     "wedge": WindowLine(0.35, 0.30, False, True),
 }
 TRIMS = ("plain", "cladding", "moulding", "crease", "sill")
-ROOFS = ("plain", "rails", "fin", "black")
+ROOFS = ("plain", "rails", "wing", "black")
 
 
 @dataclass(frozen=True)
@@ -230,7 +229,7 @@ def design(seed: int, index: int) -> Vehicle:
         grilles[member],
         wheels[member],
         lines[generation],
-        trims[generation],
+        trims[member],
         roofs[member],
     )
 
@@ -252,5 +251,3 @@ def class_names(seed: int, count: int) -> list[str]:
 
 
 MOST_CLASSES = FAMILY * len(BODIES) * len(BRANDS)
-
-

@@ -1,0 +1,95 @@
+"""`engine bench` measures the engine's own path, every phase of it, and ends with one line of JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from engine.bench.phases import FULL_POLICY, Bench, bench_recipe
+from engine.bench.photos import photos
+from engine.cli.main import main
+from engine.recipe.load import parse_recipe
+from engine.recipe.sections import Recipe
+from engine.train.stage import TrainStep
+
+PHASES = ["decode", "augmentation", "loader", "training step", "training", "inference"]
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    photos(folder, 6)
+    return folder
+
+
+def recipe(**stage: object) -> Recipe:
+    return parse_recipe(
+        {
+            "model": {"backbone": "test_convnext", "pretrained": True, "weights": "gone.pt"},
+            "augment": FULL_POLICY,
+            "stage": [{"size": 32, "batch": 4, "epochs": 1, "lr": 1e-3} | stage],
+        }
+    )
+
+
+def test_the_command_prints_every_phase_and_ends_with_json(images: Path, tmp_path: Path) -> None:
+    answer = CliRunner().invoke(
+        main,
+        "bench --res 32x48 --batch 4 --backbone test_convnext --seconds 0.1 "
+        f"--data {images} --json {tmp_path}/bench.json",
+    )
+    assert answer.exit_code == 0, answer.output
+    report = json.loads(answer.stdout.splitlines()[-1])
+    assert report == json.loads((tmp_path / "bench.json").read_text("utf-8"))
+    assert (report["size"], report["batch"], report["backbone"]) == ([32, 48], 4, "test_convnext")
+    assert report["images"] == {"source": str(images), "count": 6}
+    assert list(report["phases"]) == PHASES
+    for name, phase in report["phases"].items():
+        assert name in answer.stdout
+        assert len(phase["windows"]) >= 5
+        assert min(phase["windows"]) > 0
+        assert (phase["waited"] is not None) == (name in ("training", "inference"))
+        assert phase["waited"] is None or 0 <= phase["waited"] < 1
+    assert {"command", "date", "cpu", "versions", "host_gib"} <= report.keys()
+
+
+@pytest.mark.parametrize("res", ["0", "7", "32x", "axb", "32x32x32", "5000"])
+def test_an_impossible_size_is_refused(res: str) -> None:
+    result = CliRunner().invoke(main, ["bench", "--res", res])
+    assert result.exit_code == 2
+    assert res in result.output
+
+
+def test_training_is_measured_with_the_training_step_and_its_augmented_images(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[torch.Tensor] = []
+    step = TrainStep.__call__
+
+    def watched(self: TrainStep, images_BCHW: torch.Tensor, labels: object) -> torch.Tensor:
+        seen.append(images_BCHW.clone())
+        return step(self, images_BCHW, labels)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(TrainStep, "__call__", watched)
+    paths = [str(path) for path in sorted(images.iterdir()) if path.suffix == ".jpg"]
+    bench = Bench(bench_recipe(recipe(), (32, 48), 2), paths, torch.device("cpu"), 0.05)
+    assert bench.training().median > 0
+    assert {tuple(images_BCHW.shape) for images_BCHW in seen} == {(2, 3, 32, 48)}
+    assert len({images_BCHW.sum().item() for images_BCHW in seen[:3]}) == 3  # another draw for every batch
+    made_up = len(seen)
+    assert bench.training_step().median > 0
+    assert len(seen) > made_up
+
+
+def test_the_stage_of_the_asked_size_is_measured() -> None:
+    stages = [{"size": size, "batch": batch, "epochs": 1, "lr": 1e-3} for size, batch in ((256, 32), (384, 16))]
+    whole = parse_recipe({"stage": stages})
+    assert [stage.batch for stage in bench_recipe(whole, (384, 384), None).stage] == [16]
+    assert [stage.batch for stage in bench_recipe(whole, None, None).stage] == [32]
+    other = bench_recipe(whole, (512, 640), 8).stage[0]
+    assert (other.size, other.batch) == ((512, 640), 8)
+    assert not bench_recipe(whole, None, None).model.pretrained
