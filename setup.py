@@ -21,14 +21,25 @@ setup(
             "engine.kernels._cpu_pass",
             sources=["kernels/cpu_pass.cpp"],
             depends=[str(path) for path in sorted(Path("kernels").glob("*.h"))],
-            extra_compile_args=["-O3", "-std=c++17", "-ffp-contract=fast", "-fno-math-errno", "-pthread"],
+            extra_compile_args=["-O3", "-std=c++17", "-ffp-contract=off", "-fno-math-errno", "-fwrapv", "-pthread"],
             extra_link_args=["-pthread"],
             language="c++",
             optional=True,  # a machine without a compiler installs too, and runs the plain torch reference
-        )
+        ),
+        Extension(
+            "engine.kernels._jpeg",
+            sources=["kernels/jpeg.cpp"],
+            extra_compile_args=["-O2", "-std=c++17", "-pthread"],
+            extra_link_args=["-pthread"],
+            libraries=["jpeg"],
+            language="c++",
+            optional=True,  # without libjpeg-turbo's headers DALI decodes
+        ),
     ],
     install_requires=[
+        "anyascii",
         "click",
+        "jinja2",
         "kornia",
         "matplotlib",
         "numpy",
@@ -41,6 +52,8 @@ setup(
         "rich",
         "safetensors",
         "scikit-learn",
+        "scipy",
+        "simplejpeg",
         "timm",
         "tomlkit",
         "torch",

@@ -13,7 +13,6 @@
 #include "cpu_pass.h"
 #include "cpu_pass_pool.h"
 
-#include <cmath>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -67,9 +66,9 @@ static const Level* levels(int index) {
     }
 }
 
-// --- one sample --------------------------------------------------------------------------------------------------------
+// --- one sample ------------------------------------------------------------------------------------------------------
 
-static float clamp(float x, float low, float high) { return x < low ? low : x > high ? high : x; }
+static float clamp(float x, float low, float high) { return !(x > low) ? low : x > high ? high : x; }  // NaN: low
 
 // Output point to source point; false where there is none.
 static bool locate(const float* m, float x, float y, float& u, float& v) {
@@ -178,7 +177,7 @@ static void fill_rectangles(const Arguments& a, int b, int y, float* rgb, int pi
     }
 }
 
-// --- the batch ---------------------------------------------------------------------------------------------------------
+// --- the batch -------------------------------------------------------------------------------------------------------
 
 // What the pass keeps between batches.
 struct Engine {
@@ -199,7 +198,7 @@ struct Pass {
     // Everything of sample b that rows share: its look and its columns.
     void prepare(int b, Scratch& scratch) const {
         look(sample_B[b], a, level, scratch);
-        if (sample_B[b].reader == READ_ALIGNED) level.prepare_columns(sample_B[b], a.width);
+        if (sample_B[b].reader == READ_ALIGNED) level.prepare_columns(sample_B[b], a.width, scratch);
     }
 
     // Row y of sample b before normalisation and mixing.
@@ -242,8 +241,7 @@ struct Pass {
                 write_row(b, y, own);
                 continue;
             }
-            std::memcpy(rgb, own, size * sizeof(float));
-            if (weight != 1) level.blend_rows(rgb, other, weight, pitch, a.width);
+            level.blend_rows(rgb, own, other, weight, pitch, a.width);
             if (in_box) {
                 for (int c = 0; c < 3; c++)
                     std::memcpy(rgb + c * pitch + x0, other + c * pitch + x0, (x1 - x0) * sizeof(float));
@@ -275,10 +273,11 @@ struct Pass {
 };
 
 static Pass make_pass(const Arguments& a, const Level& level, Engine& engine) {
-    Pass pass{a, level, engine, engine.samples.get<Sample>(a.batch), {}, {}, padded(a.width), a.dtype == FLOAT32 ? 4 : 2, false};
+    const int element = a.dtype == FLOAT32 ? 4 : 2;
+    Pass pass{a, level, engine, engine.samples.get<Sample>(a.batch), {}, {}, padded(a.width), element, false};
     for (int c = 0; c < 3; c++) pass.scale[c] = 1 / a.std[c], pass.shift[c] = -a.mean[c] / a.std[c];
     // A batch larger than the caches is written around them: that saves reading each line before it is written.
-    pass.streaming = int64_t(a.batch) * a.height * a.width * 3 * pass.element > (int64_t(4) << 20);
+    pass.streaming = int64_t(a.batch) * a.height * a.width * 3 * element > (int64_t(4) << 20);
 
     const size_t pad = size_t(padded(a.width));
     size_t numbers = 0;
@@ -294,7 +293,7 @@ static Pass make_pass(const Arguments& a, const Level& level, Engine& engine) {
         s.mean_K = mean_BK + int64_t(b) * a.steps;
         if (s.reader != READ_ALIGNED) continue;
         s.first_W = reinterpret_cast<int32_t*>(next);
-        s.weight_TW = next + pad;
+        s.weight_W = next + pad;
         next += (1 + s.nx) * pad;
     }
     return pass;

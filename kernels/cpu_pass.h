@@ -2,6 +2,7 @@
 // scratch memory that grows once and stays.
 #pragma once
 
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -23,6 +24,11 @@ constexpr int LOOK = 32;                      // plan.LOOK
 constexpr float MAX_COORDINATE = 1048576.0f;  // reference.MAX_COORDINATE
 constexpr float MAX_FOOTPRINT = 64.0f;        // reference.MAX_FOOTPRINT
 constexpr int PREFETCH_ROWS = 4;              // of the output
+
+// Rows are read in blocks of this many pixels, each in two rounds: first all weights and addresses, then all pixels.
+// In one round every vector of pixels would wait for its own weights, a chain longer than the processor looks ahead.
+constexpr int BLOCK = 128;  // at most 32 vectors: there is a word with a bit for each
+
 constexpr float LUMA[3] = {0.299f, 0.587f, 0.114f};
 
 // Mirrors cpu_pass.py's _Arguments field by field. Every pointer may be null where plan.py says None.
@@ -96,8 +102,9 @@ struct Sample {
     int64_t ahead;  // bytes from a pixel's taps to those of the pixel PREFETCH_ROWS below; 0 for perspective
     // READ_ALIGNED only: for each output column its first tap, counted from column_low, and its weights.
     int32_t* first_W;
-    float* weight_TW;  // (nx, padded width)
+    float* weight_W;  // (nx, padded width) if planar, else (padded width, nx)
     int column_low, column_count;
+    bool planar;
     // Colour program.
     const int32_t* op_K;
     const float* arg_K;
@@ -116,10 +123,10 @@ struct Scratch {
 // What one instruction set brings; the functions are documented in cpu_pass_level.h.
 struct Level {
     void (*read_row)(const Sample&, float y, float x_step, int count, Scratch&, float* rgb, int pitch);
-    void (*prepare_columns)(Sample&, int width);
+    void (*prepare_columns)(Sample&, int width, Scratch&);
     void (*color_step)(int op, float arg, float mean, float* rgb, int pitch, int count);
     float (*mean_luma)(const float* rgb, int pitch, int count);
-    void (*blend_rows)(float* a, const float* b, float weight, int pitch, int count);
+    void (*blend_rows)(float* to, const float* a, const float* b, float weight, int pitch, int count);
     void (*finish_row)(
         const float* rgb, int pitch, int count, const float* scale, const float* shift, int dtype, bool streaming, void*
     );

@@ -172,8 +172,8 @@ def _load() -> _Library | str:
     path = next((here / name for name in names if (here / name).exists()), None)
     if path is None:
         return (
-            "it was not built: install again with a C++17 compiler at hand (pip install --force-reinstall --no-deps .), "
-            "or run `python setup.py build_ext --inplace` in a checkout"
+            "it was not built: install again with a C++17 compiler at hand, or, in a checkout, "
+            "run `python setup.py build_ext --inplace`"
         )
     try:
         library = ctypes.CDLL(str(path))

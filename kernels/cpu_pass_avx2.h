@@ -28,6 +28,7 @@ static inline bool any(M m) { return mask_bits(m) != 0; }
 static inline F min(F a, F b) { return _mm256_min_ps(a, b); }
 static inline F max(F a, F b) { return _mm256_max_ps(a, b); }
 static inline F abs(F a) { return _mm256_and_ps(a, (F)set1i(0x7fffffff)); }
+static inline F reciprocal(F x) { return set1(1) / x; }
 static inline F to_float(I x) { return _mm256_cvtepi32_ps((__m256i)x); }
 static inline I to_int(F x) { return (I)_mm256_cvttps_epi32(x); }
 static inline I round_int(F x) { return (I)_mm256_cvtps_epi32(x); }
@@ -62,8 +63,9 @@ static inline void planes(const F x[4], F out[3]) {
     out[2] = _mm256_shuffle_ps(_mm256_unpackhi_ps(x[0], x[1]), _mm256_unpackhi_ps(x[2], x[3]), 0x44);
 }
 
+// Eight bytes of one row and of the next: two instructions, whatever the alignment.
 static inline __m128i two_rows(const uint8_t* p, int64_t stride) {
-    __m128d top = _mm_load_sd((const double*)p);
+    __m128d top = _mm_castsi128_pd(_mm_loadl_epi64((const __m128i*)p));
     return _mm_castpd_si128(_mm_loadh_pd(top, (const double*)(p + stride)));
 }
 
@@ -99,12 +101,12 @@ static inline F row_weights(const float* top, const float* bottom) {
     return _mm256_insertf128_ps(_mm256_broadcast_ss(top), _mm_broadcast_ss(bottom), 1);
 }
 
-// Pixels from `ny` rows of 4 * chunks columns each. `high` and `low` hold a vector of packed weights for each chunk of
-// columns, in the order 0 2 1 3; `wy` a vector for each row, 0 from ny to the next multiple of four.
+// Pixels from `ny` rows of 4 * chunks columns each. Chunks of columns have packed weights, in the order 0 2 1 3, and
+// rows have weights (0 from ny to the next multiple of four), each BLOCK numbers after the last.
 template <int Chunks>
 static inline void read_taps(
-    const uint8_t* base, const int32_t* offset, int64_t stride, const int32_t* high, const int32_t* low, const F* wy,
-    int chunks, int ny, F out[3]
+    const uint8_t* base, const int32_t* offset, int64_t stride, const int32_t* high, const int32_t* low,
+    const float* wy, int chunks, int ny, F out[3]
 ) {
     if (Chunks) chunks = Chunks;
     __m128 pixel[N];
@@ -116,11 +118,11 @@ static inline void read_taps(
             const int32_t *h = high + i, *l = low + i;
             __m256i rows = dot4(four_columns(p, p + second), _mm256_set1_epi32(*h), _mm256_set1_epi32(*l));
             for (int c = 1; c < chunks; c++) {
-                p += 12, h += N, l += N;
+                p += 12, h += BLOCK, l += BLOCK;
                 __m256i more = dot4(four_columns(p, p + second), _mm256_set1_epi32(*h), _mm256_set1_epi32(*l));
                 rows = _mm256_add_epi32(rows, more);
             }
-            F weight = row_weights(reinterpret_cast<const float*>(wy + y) + i, reinterpret_cast<const float*>(wy + y + 1) + i);
+            F weight = row_weights(wy + y * BLOCK + i, wy + (y + 1) * BLOCK + i);
             sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(rows), weight, sum);
         }
         pixel[i] = _mm_add_ps(_mm256_castps256_ps128(sum), _mm256_extractf128_ps(sum, 1));
@@ -130,8 +132,19 @@ static inline void read_taps(
     planes(x, out);
 }
 
-// The values at plane[first].
-static inline F pick(const float* plane, I first, int, int) { return _mm256_i32gather_ps(plane, (__m256i)first, 4); }
+// Rows of pixels are picked one by one: a gather would be slower.
+constexpr bool PERMUTES = false;
+static inline F pick(const float*, I) { return set1(0); }
+
+// R G B and a neighbour's R of one pixel.
+typedef __m128 F4;
+static inline F4 load4(const float* p) { return _mm_loadu_ps(p); }
+static inline F4 fma4(F4 a, float b, F4 c) { return _mm_fmadd_ps(a, _mm_set1_ps(b), c); }
+static inline void store_planes4(const F4 pixel[4], float* rgb, int pitch) {
+    F4 a = pixel[0], b = pixel[1], c = pixel[2], d = pixel[3];
+    _MM_TRANSPOSE4_PS(a, b, c, d);
+    _mm_storeu_ps(rgb, a), _mm_storeu_ps(rgb + pitch, b), _mm_storeu_ps(rgb + 2 * pitch, c);
+}
 
 // Eight pixels in memory order, RGBRGB..., to vectors of R, G and B, and back.
 static inline void split3(const F rgb[3], F out[3]) {
@@ -158,13 +171,13 @@ static inline void join3(F r, F g, F b, F out[3]) {
 static inline void stream(float* p, F x) { _mm256_stream_ps(p, x); }
 static inline void fence() { _mm_sfence(); }
 
-static inline void store_bf16(uint16_t* p, F x) {
+// Eight numbers of two bytes.
+typedef __m128i H;
+static inline void store(uint16_t* p, H x) { _mm_storeu_si128((__m128i*)p, x); }
+static inline void stream(uint16_t* p, H x) { _mm_stream_si128((__m128i*)p, x); }
+static inline H to_fp16(F x) { return _mm256_cvtps_ph(x, 0); }
+static inline H to_bf16(F x) {
     I b = (I)x;
-    b = (b + (((b >> 16) & 1) + 0x7fff)) >> 16 & 0xffff;
-    _mm_storeu_si128(
-        (__m128i*)p,
-        _mm_packus_epi32(_mm256_castsi256_si128((__m256i)b), _mm256_extracti128_si256((__m256i)b, 1))
-    );
+    __m256i upper = (__m256i)((b + (((b >> 16) & 1) + 0x7fff)) >> 16 & 0xffff);
+    return _mm_packus_epi32(_mm256_castsi256_si128(upper), _mm256_extracti128_si256(upper, 1));
 }
-
-static inline void store_fp16(uint16_t* p, F x) { _mm_storeu_si128((__m128i*)p, _mm256_cvtps_ph(x, 0)); }

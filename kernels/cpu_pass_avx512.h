@@ -19,8 +19,8 @@ static inline F select(M m, F a, F b) { return _mm512_mask_blend_ps(m, b, a); }
 static inline M lt(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
 static inline M le(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_LE_OQ); }
 static inline M eq(F a, F b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
-static inline M below(I a, int n) {  // 0 <= a < n
-    return n > 0 ? _mm512_cmplt_epu32_mask((__m512i)a, _mm512_set1_epi32(n)) : M(0);
+static inline M below(I a, int n) {  // 0 <= a < n, for n >= 0
+    return _mm512_cmplt_epu32_mask((__m512i)a, _mm512_set1_epi32(n));
 }
 static inline M at_most(I a, int n) { return _mm512_cmple_epi32_mask((__m512i)a, _mm512_set1_epi32(n)); }
 static inline M both(M a, M b) { return M(a & b); }
@@ -30,6 +30,10 @@ static inline bool any(M m) { return m != 0; }
 static inline F min(F a, F b) { return _mm512_min_ps(a, b); }
 static inline F max(F a, F b) { return _mm512_max_ps(a, b); }
 static inline F abs(F a) { return _mm512_abs_ps(a); }
+static inline F reciprocal(F x) {  // to the last bit or two
+    F y = _mm512_rcp14_ps(x);
+    return _mm512_fmadd_ps(_mm512_fnmadd_ps(x, y, set1(1)), y, y);
+}
 static inline F to_float(I x) { return _mm512_cvtepi32_ps((__m512i)x); }
 static inline I to_int(F x) { return (I)_mm512_cvttps_epi32(x); }
 static inline I round_int(F x) { return (I)_mm512_cvtps_epi32(x); }
@@ -57,10 +61,8 @@ static inline __m512i dot4(__m512i pixels, __m512i high, __m512i low) {
 }
 
 static inline __m512i lanes_of(int i) {  // 4 i four times, 4 i + 1 four times, ...
-    i *= 4;
-    return _mm512_setr_epi32(
-        i, i, i, i, i + 1, i + 1, i + 1, i + 1, i + 2, i + 2, i + 2, i + 2, i + 3, i + 3, i + 3, i + 3
-    );
+    const __m512i first = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+    return _mm512_add_epi32(first, _mm512_set1_epi32(4 * i));
 }
 
 // Sixteen pixels as R G B -, four to a vector, to vectors of R, G and B.
@@ -75,8 +77,9 @@ static inline void planes(const F x[4], F out[3]) {
     );
 }
 
+// Eight bytes of one row and of the next: two instructions, whatever the alignment.
 static inline __m128i two_rows(const uint8_t* p, int64_t stride) {
-    __m128d top = _mm_load_sd((const double*)p);
+    __m128d top = _mm_castsi128_pd(_mm_loadl_epi64((const __m128i*)p));
     return _mm_castpd_si128(_mm_loadh_pd(top, (const double*)(p + stride)));
 }
 
@@ -115,30 +118,30 @@ static inline __m512i four_by_four(const uint8_t* a, const uint8_t* b, const uin
     return _mm512_shuffle_epi8(rows, order);
 }
 
-// Pixels from `ny` rows of 4 * chunks columns each. `high` and `low` hold a vector of packed weights for each chunk of
-// columns, in the order 0 2 1 3; `wy` a vector for each row, 0 from ny to the next multiple of four.
+// Pixels from `ny` rows of 4 * chunks columns each. Chunks of columns have packed weights, in the order 0 2 1 3, and
+// rows have weights (0 from ny to the next multiple of four), each BLOCK numbers after the last.
 template <int Chunks>
 static inline void read_taps(
-    const uint8_t* base, const int32_t* offset, int64_t stride, const int32_t* high, const int32_t* low, const F* wy,
-    int chunks, int ny, F out[3]
+    const uint8_t* base, const int32_t* offset, int64_t stride, const int32_t* high, const int32_t* low,
+    const float* wy, int chunks, int ny, F out[3]
 ) {
     if (Chunks) chunks = Chunks;
-    F x[4];
-    for (int i = 0; i < 4; i++) {
+    const int groups = Chunks ? 1 : (ny + 3) / 4;  // of four rows
+    auto four_pixels = [&](int i) __attribute__((always_inline)) {
         const __m512i lanes = lanes_of(i);
-        x[i] = _mm512_setzero_ps();
-        for (int y = 0; y < ny; y += 4) {
-            const int64_t second = y + 1 < ny ? stride : 0, third = y + 2 < ny ? 2 * stride : 0;
-            const int64_t fourth = y + 3 < ny ? 3 * stride : 0;
+        F sum = _mm512_setzero_ps();
+        for (int g = 0; g < groups; g++) {
+            const int64_t second = 4 * g + 1 < ny ? stride : 0, third = 4 * g + 2 < ny ? 2 * stride : 0;
+            const int64_t fourth = 4 * g + 3 < ny ? 3 * stride : 0;
             __m512i t[4];
             for (int j = 0; j < 4; j++) {
-                const uint8_t* p = base + offset[4 * i + j] + y * stride;
+                const uint8_t* p = base + offset[4 * i + j] + 4 * g * stride;
                 const int32_t *h = high + 4 * i + j, *l = low + 4 * i + j;
                 __m512i pixels = four_by_four(p, p + second, p + third, p + fourth);
                 __m512i upper = _mm512_dpbusd_epi32(_mm512_setzero_si512(), pixels, _mm512_set1_epi32(*h));
                 __m512i lower = _mm512_dpbusd_epi32(_mm512_setzero_si512(), pixels, _mm512_set1_epi32(*l));
                 for (int c = 1; c < chunks; c++) {
-                    p += 12, h += N, l += N;
+                    p += 12, h += BLOCK, l += BLOCK;
                     pixels = four_by_four(p, p + second, p + third, p + fourth);
                     upper = _mm512_dpbusd_epi32(upper, pixels, _mm512_set1_epi32(*h));
                     lower = _mm512_dpbusd_epi32(lower, pixels, _mm512_set1_epi32(*l));
@@ -153,20 +156,28 @@ static inline void read_taps(
                 _mm512_shuffle_i32x4(b, d, 0x88), _mm512_shuffle_i32x4(b, d, 0xdd),
             };
             for (int j = 0; j < 4; j++) {
-                x[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(rows[j]), _mm512_permutexvar_ps(lanes, wy[y + j]), x[i]);
+                const F weight = _mm512_permutexvar_ps(lanes, load(wy + (4 * g + j) * BLOCK));
+                sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(rows[j]), weight, sum);
             }
         }
-    }
+        return sum;
+    };
+    const F x[4] = {four_pixels(0), four_pixels(1), four_pixels(2), four_pixels(3)};
     planes(x, out);
 }
 
-// The values at plane[first], all within `span` floats after plane[base].
-static inline F pick(const float* plane, I first, int base, int span) {
-    if (span <= 2 * N) {
-        __m512i index = _mm512_sub_epi32((__m512i)first, _mm512_set1_epi32(base));
-        return _mm512_permutex2var_ps(load(plane + base), index, load(plane + base + N));
-    }
-    return _mm512_i32gather_ps((__m512i)first, plane, 4);
+// The values at p[index], index in 0..31.
+constexpr bool PERMUTES = true;
+static inline F pick(const float* p, I index) { return _mm512_permutex2var_ps(load(p), (__m512i)index, load(p + N)); }
+
+// R G B and a neighbour's R of one pixel.
+typedef __m128 F4;
+static inline F4 load4(const float* p) { return _mm_loadu_ps(p); }
+static inline F4 fma4(F4 a, float b, F4 c) { return _mm_fmadd_ps(a, _mm_set1_ps(b), c); }
+static inline void store_planes4(const F4 pixel[4], float* rgb, int pitch) {
+    F4 a = pixel[0], b = pixel[1], c = pixel[2], d = pixel[3];
+    _MM_TRANSPOSE4_PS(a, b, c, d);
+    _mm_storeu_ps(rgb, a), _mm_storeu_ps(rgb + pitch, b), _mm_storeu_ps(rgb + 2 * pitch, c);
 }
 
 // Sixteen pixels in memory order, RGBRGB..., to vectors of R, G and B, and back.
@@ -197,10 +208,12 @@ static inline void join3(F r, F g, F b, F out[3]) {
 static inline void stream(float* p, F x) { _mm512_stream_ps(p, x); }
 static inline void fence() { _mm_sfence(); }
 
-static inline void store_bf16(uint16_t* p, F x) {
+// Sixteen numbers of two bytes.
+typedef __m256i H;
+static inline void store(uint16_t* p, H x) { _mm256_storeu_si256((__m256i*)p, x); }
+static inline void stream(uint16_t* p, H x) { _mm256_stream_si256((__m256i*)p, x); }
+static inline H to_fp16(F x) { return _mm512_cvtps_ph(x, 0); }
+static inline H to_bf16(F x) {
     I b = (I)x;
-    b = (b + (((b >> 16) & 1) + 0x7fff)) >> 16;
-    _mm256_storeu_si256((__m256i*)p, _mm512_cvtepi32_epi16((__m512i)b));
+    return _mm512_cvtepi32_epi16((__m512i)((b + (((b >> 16) & 1) + 0x7fff)) >> 16));
 }
-
-static inline void store_fp16(uint16_t* p, F x) { _mm256_storeu_si256((__m256i*)p, _mm512_cvtps_ph(x, 0)); }

@@ -29,6 +29,7 @@ static inline unsigned mask_bits(M m) { return (m[0] & 1) | (m[1] & 2) | (m[2] &
 static inline F min(F a, F b) { return select(a < b, a, b); }
 static inline F max(F a, F b) { return select(a > b, a, b); }
 static inline F abs(F a) { return (F)((I)a & 0x7fffffff); }
+static inline F reciprocal(F x) { return set1(1) / x; }
 static inline F to_float(I x) { return __builtin_convertvector(x, F); }
 static inline F in_int_range(F x) { return min(max(x, set1(-1073741824.0f)), set1(1073741824.0f)); }  // NaN: lowest
 static inline I to_int(F x) { return __builtin_convertvector(in_int_range(x), I); }
@@ -58,12 +59,12 @@ static inline void read_2x2(const uint8_t* base, const int32_t* offset, int64_t 
     }
 }
 
-// Pixels from `ny` rows of 4 * chunks columns each. `high` and `low` hold a vector of packed weights for each chunk of
-// columns, in the order 0 2 1 3; `wy` a vector for each row, 0 from ny to the next multiple of four.
+// Pixels from `ny` rows of 4 * chunks columns each. Chunks of columns have packed weights, in the order 0 2 1 3, and
+// rows have weights (0 from ny to the next multiple of four), each BLOCK numbers after the last.
 template <int Chunks>
 static inline void read_taps(
-    const uint8_t* base, const int32_t* offset, int64_t stride, const int32_t* high, const int32_t* low, const F* wy,
-    int chunks, int ny, F out[3]
+    const uint8_t* base, const int32_t* offset, int64_t stride, const int32_t* high, const int32_t* low,
+    const float* wy, int chunks, int ny, F out[3]
 ) {
     if (Chunks) chunks = Chunks;
     for (int i = 0; i < N; i++) {
@@ -71,20 +72,28 @@ static inline void read_taps(
         for (int y = 0; y < ny; y++) {
             const uint8_t* p = base + offset[i] + y * stride;
             int row[3] = {0, 0, 0};
-            for (int j = i; j < i + chunks * N; j += N, p += 12) {
+            for (int j = i; j < i + chunks * BLOCK; j += BLOCK, p += 12) {
                 int a = weight_at(high[j], low[j], 0), c = weight_at(high[j], low[j], 1);
                 int b = weight_at(high[j], low[j], 2), d = weight_at(high[j], low[j], 3);
                 for (int k = 0; k < 3; k++) row[k] += a * p[k] + b * p[k + 3] + c * p[k + 6] + d * p[k + 9];
             }
-            for (int k = 0; k < 3; k++) sum[k] += wy[y][i] * float(row[k]);
+            for (int k = 0; k < 3; k++) sum[k] += wy[y * BLOCK + i] * float(row[k]);
         }
         for (int k = 0; k < 3; k++) out[k][i] = sum[k];
     }
 }
 
-// The values at plane[first], at most `span` floats after plane[base].
-static inline F pick(const float* plane, I first, int, int) {
-    return F{plane[first[0]], plane[first[1]], plane[first[2]], plane[first[3]]};
+// Rows of pixels are picked one by one: see F4.
+constexpr bool PERMUTES = false;
+static inline F pick(const float*, I) { return set1(0); }
+
+// R G B and a neighbour's R of one pixel.
+typedef F F4;
+static inline F4 load4(const float* p) { return load(p); }
+static inline F4 fma4(F4 a, float b, F4 c) { return a * b + c; }
+static inline void store_planes4(const F4 pixel[4], float* rgb, int pitch) {
+    for (int i = 0; i < 4; i++)
+        for (int k = 0; k < 3; k++) rgb[k * pitch + i] = pixel[i][k];
 }
 
 static inline void split3(const F rgb[3], F out[3]) {
@@ -104,12 +113,10 @@ static inline void join3(F r, F g, F b, F out[3]) {
 static inline void stream(float* p, F x) { store(p, x); }
 static inline void fence() {}
 
-static inline void store_bf16(uint16_t* p, F x) {
-    I b = (I)x;
-    b = (b + (((b >> 16) & 1) + 0x7fff)) >> 16;
-    for (int i = 0; i < N; i++) p[i] = uint16_t(b[i]);
-}
-
+// Four numbers of two bytes.
+typedef uint16_t H __attribute__((vector_size(8)));
+static inline void store(uint16_t* p, H x) { std::memcpy(p, &x, sizeof x); }
+static inline void stream(uint16_t* p, H x) { store(p, x); }
 static inline uint16_t half(float value) {
     uint32_t b;
     std::memcpy(&b, &value, 4);
@@ -125,6 +132,9 @@ static inline uint16_t half(float value) {
     return uint16_t(sign | ((a + 0xc8000fff + ((a >> 13) & 1)) >> 13));
 }
 
-static inline void store_fp16(uint16_t* p, F x) {
-    for (int i = 0; i < N; i++) p[i] = half(x[i]);
+static inline H to_fp16(F x) { return H{half(x[0]), half(x[1]), half(x[2]), half(x[3])}; }
+
+static inline H to_bf16(F x) {
+    I b = (I)x;
+    return __builtin_convertvector((b + (((b >> 16) & 1) + 0x7fff)) >> 16, H);
 }

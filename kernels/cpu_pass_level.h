@@ -56,6 +56,8 @@ static inline int tap_position(int p, int n, int border) {
     return mirror(p, n);
 }
 
+static inline F unit(F x) { return min(max(x, set1(0)), set1(1)); }
+
 static inline F triangle(F t) { return max(set1(1) - t, set1(0)); }
 
 static inline F keys_cubic(F t) {  // a = -0.5; t >= 0
@@ -64,7 +66,7 @@ static inline F keys_cubic(F t) {  // a = -0.5; t >= 0
     return select(lt(t, set1(1)), near, select(lt(t, set1(2)), far, set1(0)));
 }
 
-// --- reading: any matrix -----------------------------------------------------------------------------------------------
+// --- reading: any matrix ---------------------------------------------------------------------------------------------
 
 // The taps of N pixels, ny rows of nx columns each, brought inside by the border's rule; zeros for the border colour.
 static __attribute__((noinline)) void fill_patches(
@@ -107,25 +109,31 @@ static inline void add_color(const Sample& s, F inside, F out[3]) {
 }
 
 // A tilted row crosses many rows of the source, which no processor foresees: ask for the taps of a later row now.
-static inline void prefetch(const Sample& s, const int32_t* offset, int rows) {
+static inline void prefetch(const uint8_t* pixels_ahead, const int32_t* offset, int64_t stride, int rows) {
     for (int i = 0; i < N; i += 4)
-        for (int j = 0; j < rows; j++) __builtin_prefetch(s.pixels + offset[i] + s.ahead + j * s.stride);
+        for (int j = 0; j < rows; j++) __builtin_prefetch(pixels_ahead + offset[i] + j * stride);
 }
 
 // Which pixels can be read straight from the image: all taps inside, and no load past the last byte.
-static inline M readable(const Sample& s, I p, I q, I at, int last_offset) {
-    return both(both(below(p, s.width - s.nx + 1), below(q, s.height - s.ny + 1)), at_most(at, last_offset));
-}
+struct Readable {
+    int columns, rows, last;
+
+    // `bytes` are loaded from the last of the rows.
+    Readable(const Sample& s, int ny, int bytes) {
+        columns = s.width < s.nx ? 0 : s.width - s.nx + 1;
+        rows = s.height < s.ny ? 0 : s.height - s.ny + 1;
+        const int64_t end = s.bytes - (ny - 1) * s.stride - bytes;
+        last = int(end < 0 ? -1 : end);
+    }
+
+    inline M operator()(I p, I q, I offset) const {
+        return both(both(below(p, columns), below(q, rows)), at_most(offset, last));
+    }
+};
 
 // Which pixels have a tap inside.
 static inline M touches(const Sample& s, I p, I q) {
     return both(below(p + (s.nx - 1), s.width + s.nx - 1), below(q + (s.ny - 1), s.height + s.ny - 1));
-}
-
-// The last place in the image that `columns` of the last of ny rows can be loaded from in whole words.
-static inline int last_offset(const Sample& s, int ny, int bytes) {
-    const int64_t last = s.bytes - (ny - 1) * s.stride - bytes;
-    return int(last < -1 ? -1 : last);
 }
 
 // Footprint 1: a pixel is 2 x 2 taps (NEAREST: the first of them), one byte dot product a channel.
@@ -136,69 +144,101 @@ static void read_row_2x2(const Sample& s, float y, float x_step, int count, floa
     const Locator<Checked> locate(s, y, x_step);
     const bool nearest = s.filter == NEAREST;
     const F half = set1(nearest ? 0.0f : 0.5f), blend = set1(nearest ? 0.0f : ONE);
-    const int last = last_offset(s, 2, 8);
-    alignas(64) int32_t offset[N];
-    for (int i = 0; i < count; i += N) {
-        F u, v, out[3];
-        M has_source = locate(i, u, v);
+    const Readable readable(s, 2, 8);
+    const int stride = int(s.stride);
+    alignas(64) int32_t offset[BLOCK], high[BLOCK], low[BLOCK];
+
+    struct Group {
+        M has_source;
+        F ax, ay;
+        I p, q;
+        bool inside;
+    };
+    auto weigh = [&](int i, int at) {  // the vector of pixels at i; its weights go to `at` of the block
+        Group g;
+        F u, v;
+        g.has_source = locate(i, u, v);
         u = u - half, v = v - half;
-        F column = floor(u), row = floor(v);
-        F ax = u - column, ay = v - row;
-        I p = to_int(column), q = to_int(row);
-        I at = q * int(s.stride) + p * 3;
-        F ax_one = ax * blend;
-        I wx = round_int(ax_one), wy = round_int(ay * blend), wxy = round_int(ax_one * ay);
-        if (nearest) wxy = set1i(0);  // blend is 0, and infinity times 0 is not
-        I high, low;
-        pack_weights(int(ONE) - wx - wy + wxy, wx - wxy, wy - wxy, wxy, high, low);
-        if (__builtin_expect(all(both(has_source, readable(s, p, q, at, last))), 1)) {
-            storei(offset, at);
-            prefetch(s, offset, 1);
-            read_2x2(s.pixels, offset, s.stride, high, low, out);
-            for (int k = 0; k < 3; k++) store(rgb + k * pitch + i, out[k] * set1(1 / (255 * ONE)));
-            continue;
+        const F column = floor(u), row = floor(v);
+        g.ax = u - column, g.ay = v - row;
+        g.p = to_int(column), g.q = to_int(row);
+        const I address = g.q * stride + g.p * 3;
+        const F ax_one = g.ax * blend;
+        const I wx = round_int(ax_one), wy = round_int(g.ay * blend), wxy = round_int(ax_one * g.ay);
+        I upper, lower;
+        pack_weights(int(ONE) - wx - wy + wxy, wx - wxy, wy - wxy, wxy, upper, lower);
+        storei(offset + at, address), storei(high + at, upper), storei(low + at, lower);
+        g.inside = all(both(g.has_source, readable(g.p, g.q, address)));
+        return g;
+    };
+    auto read_border = [&](int i, int at, F out[3]) {
+        const Group g = weigh(i, at);
+        const M touched = touches(s, g.p, g.q);
+        if (s.border == CONSTANT && !any(both(touched, g.has_source))) return fill_color(s, out);
+        alignas(64) uint8_t patch[N * 2 * PATCH_STRIDE];
+        alignas(64) int32_t columns[N], rows[N], patches[N];
+        storei(columns, g.p), storei(rows, g.q);
+        fill_patches(s, columns, rows, mask_bits(g.has_source), patch, s.ny == 2 ? PATCH_STRIDE : 2 * PATCH_STRIDE);
+        for (int l = 0; l < N; l++) patches[l] = l * 2 * PATCH_STRIDE;
+        read_2x2(patch, patches, PATCH_STRIDE, loadi(high + at), loadi(low + at), out);
+        const F zero = set1(0), one = set1(1);
+        F covered = select(g.has_source, one, zero);
+        if (s.border == CONSTANT && nearest) {
+            covered = select(touched, covered, zero);
+        } else if (s.border == CONSTANT) {
+            F cx = select(below(g.p, s.width), one - g.ax, zero) + select(below(g.p + 1, s.width), g.ax, zero);
+            F cy = select(below(g.q, s.height), one - g.ay, zero) + select(below(g.q + 1, s.height), g.ay, zero);
+            covered = covered * cx * cy;
         }
-        M touched = touches(s, p, q);
-        if (s.border == CONSTANT && !any(both(touched, has_source))) {
-            fill_color(s, out);
-        } else {
-            alignas(64) uint8_t patch[N * 2 * PATCH_STRIDE];
-            alignas(64) int32_t columns[N], rows[N];
-            storei(columns, p), storei(rows, q);
-            fill_patches(s, columns, rows, mask_bits(has_source), patch, s.ny == 2 ? PATCH_STRIDE : 2 * PATCH_STRIDE);
-            for (int l = 0; l < N; l++) offset[l] = l * 2 * PATCH_STRIDE;
-            read_2x2(patch, offset, PATCH_STRIDE, high, low, out);
-            F covered = select(has_source, set1(1), set1(0));
-            if (s.border == CONSTANT && !nearest) {
-                const F zero = set1(0), one = set1(1);
-                F cx = select(below(p, s.width), one - ax, zero) + select(below(p + 1, s.width), ax, zero);
-                F cy = select(below(q, s.height), one - ay, zero) + select(below(q + 1, s.height), ay, zero);
-                covered = covered * cx * cy;
-            } else if (s.border == CONSTANT) {
-                covered = select(touched, covered, set1(0));
+        for (int k = 0; k < 3; k++) out[k] = out[k] * set1(1 / (255 * ONE));
+        add_color(s, covered, out);
+    };
+
+    for (int start = 0; start < count; start += BLOCK) {
+        const int end = count - start < BLOCK ? count - start : BLOCK;
+        uint32_t inside = 0;
+        for (int at = 0; at < end; at += N) inside |= uint32_t(weigh(start + at, at).inside) << (at / N);
+        for (int at = 0; at < end; at += N) {
+            F out[3];
+            if (__builtin_expect(inside >> (at / N) & 1, 1)) {
+                prefetch(s.pixels + s.ahead, offset + at, 0, 1);
+                read_2x2(s.pixels, offset + at, s.stride, loadi(high + at), loadi(low + at), out);
+                for (int k = 0; k < 3; k++) out[k] = out[k] * set1(1 / (255 * ONE));
+            } else {
+                read_border(start + at, at, out);
             }
-            for (int k = 0; k < 3; k++) out[k] = out[k] * set1(1 / (255 * ONE));
-            add_color(s, covered, out);
+            for (int k = 0; k < 3; k++) store(rgb + k * pitch + start + at, out[k]);
         }
-        for (int k = 0; k < 3; k++) store(rgb + k * pitch + i, out[k]);
     }
 }
 
-// The kernel's values at `taps` positions, the first of them `first_minus_u` + 0.5 from the point, and their sum.
+// `scale` times the kernel's values at `taps` positions, the first of them `first_minus_u` + 0.5 from the point, and
+// their sum.
 template <bool Cubic>
-static inline F tap_weights(F first_minus_u, float footprint, int taps, F* weight) {
-    const F per = set1(1 / footprint);
+static inline F tap_weights(F first_minus_u, float per_footprint, float scale, int taps, F* weight) {
     const F start = first_minus_u + set1(0.5f);
     F sum = set1(0);
     for (int k = 0; k < taps; k++) {
-        F t = abs(start + set1(float(k))) * per;
-        weight[k] = Cubic ? keys_cubic(t) : triangle(t);
+        F t = abs(start + set1(float(k))) * set1(per_footprint);
+        weight[k] = (Cubic ? keys_cubic(t) : triangle(t)) * set1(scale);
         sum = sum + weight[k];
     }
     return sum;
 }
 
-// One pixel the plain way, its taps mapped one by one: for footprints too large for patches. Weights N apart.
+// The same for BILINEAR at footprints up to 2, times `scale`: the signs of most distances are known.
+static inline F four_triangle_weights(F first_minus_u, float per_footprint, float scale, F weight[4]) {
+    const float per = scale * per_footprint;
+    const F d = (first_minus_u + set1(0.5f)) * set1(per);  // in (-scale, 0]
+    weight[0] = set1(scale) + d;
+    weight[1] = set1(scale) - abs(d + set1(per));
+    weight[2] = max(set1(scale - 2 * per) - d, set1(0));
+    weight[3] = max(set1(scale - 3 * per) - d, set1(0));
+    return (weight[0] + weight[1]) + (weight[2] + weight[3]);
+}
+
+// One pixel the plain way, its taps mapped one by one: for footprints too large for patches. Weights
+// of columns are N apart, of rows BLOCK.
 static __attribute__((noinline)) void read_border_pixel(
     const Sample& s, int p, int q, const float* wx, const float* wy, float scale, float out[3]
 ) {
@@ -215,170 +255,197 @@ static __attribute__((noinline)) void read_border_pixel(
             if (column < 0) continue;
             for (int c = 0; c < 3; c++) line[c] += wx[k * N] * float(from[3 * column + c]);
         }
-        for (int c = 0; c < 3; c++) sum[c] += wy[j * N] * line[c];
-        inside += wy[j * N] * inside_x;
+        for (int c = 0; c < 3; c++) sum[c] += wy[j * BLOCK] * line[c];
+        inside += wy[j * BLOCK] * inside_x;
     }
     for (int c = 0; c < 3; c++) out[c] = sum[c] * (scale / 255) + (1 - inside * scale) * s.color[c];
 }
 
-// Any footprint: taps in blocks of four columns and four rows. `Chunks` blocks of columns when known, else 0.
+// Any footprint: taps in chunks of four columns and four rows. `Chunks` of columns when known, else 0.
 template <bool Checked, bool Cubic, int Chunks>
 static void read_row_taps(const Sample& s, float y, float x_step, int count, Scratch& scratch, float* rgb, int pitch) {
     // AVX2 adds the products of taps 0 and 2, and of 1 and 3, in 16 bits: their weights stay under 2**13 together.
     // At footprints up to 2 two such triangle weights sum to at most 1, at footprint 1 two cubic ones to at most 1.2.
     const bool wide = Cubic ? s.fx > 1 : s.fx > 2;
-    const F one = set1(wide ? 63 * 64 : Cubic ? 100 * 64 : 127 * 64);
+    const float one = wide ? 63 * 64 : Cubic ? 100 * 64 : 127 * 64;
     constexpr int PATCH_BYTES = 1024;  // the largest patch of one pixel
-    const int chunks = Chunks ? Chunks : (s.nx + 3) / 4, rows = (s.ny + 3) / 4 * 4;
+    const int chunks = Chunks ? Chunks : (s.nx + 3) / 4, rows = Chunks ? 4 : (s.ny + 3) / 4 * 4;
     const Locator<Checked> locate(s, y, x_step);
     const F reach_x = set1(0.5f + s.fx * (Cubic ? 2 : 1)), reach_y = set1(0.5f + s.fy * (Cubic ? 2 : 1));
-    const int last = last_offset(s, s.ny, 12 * chunks + 4);
+    const float per_fx = 1 / s.fx, per_fy = 1 / s.fy;
+    const Readable readable(s, s.ny, 12 * chunks + 4);
+    const int stride = int(s.stride);
     const int patch_stride = (12 * chunks + 4 + 15) / 16 * 16, patch_bytes = patch_stride * s.ny;
 
-    // Weights and patches: on the stack where the compiler can keep them in registers, else in scratch memory.
+    // Of a block: addresses, weights of columns packed chunk by chunk, weights of rows, and what to multiply by.
+    const size_t of_block = size_t(BLOCK) * (2 + 2 * chunks + rows), of_vector = size_t(N) * (4 * chunks + rows);
+    int32_t* offset = scratch.taps.get<int32_t>(of_block + of_vector);
+    int32_t *high = offset + BLOCK, *low = high + BLOCK * chunks;
+    float* wy = reinterpret_cast<float*>(low + BLOCK * chunks);
+    float* scale = wy + BLOCK * rows;
+    // Of one vector of pixels, where the compiler need not keep them in registers.
     F few_x[4], few_y[4];
-    I few_words[2];
-    F *wx = few_x, *wy = few_y;
-    I* high = few_words;
-    if (!Chunks || rows > 4) {
-        wx = scratch.taps.get<F>(size_t(4 * chunks + rows + 2 * chunks));
-        wy = wx + 4 * chunks;
-        high = reinterpret_cast<I*>(wy + rows);
-    }
-    I* low = high + chunks;
-    int32_t *highs = reinterpret_cast<int32_t*>(high), *lows = reinterpret_cast<int32_t*>(low);
-    alignas(64) int32_t offset[N];
+    F* wx = Chunks ? few_x : reinterpret_cast<F*>(scale + BLOCK);
+    F* wy_here = Chunks ? few_y : wx + 4 * chunks;
 
-    for (int i = 0; i < count; i += N) {
-        F u, v, out[3];
-        M has_source = locate(i, u, v);
-        F column = floor(u - reach_x) + set1(1), row = floor(v - reach_y) + set1(1);
-        tap_weights<Cubic>(column - u, s.fx, 4 * chunks, wx);
-        F sum_y = tap_weights<Cubic>(row - v, s.fy, rows, wy);
+    struct Group {
+        M has_source;
+        I p, q;
+        F sum_y;
+        bool inside;
+    };
+    auto weigh = [&](int i, int at) {  // the vector of pixels at i; its weights go to `at` of the block
+        Group g;
+        F u, v;
+        g.has_source = locate(i, u, v);
+        const F column = floor(u - reach_x) + set1(1), row = floor(v - reach_y) + set1(1);
+        g.p = to_int(column), g.q = to_int(row);
+        const I address = g.q * stride + g.p * 3;
+        storei(offset + at, address);
+        g.inside = all(both(g.has_source, readable(g.p, g.q, address)));
+        if constexpr (Chunks == 1 && !Cubic) {
+            four_triangle_weights(column - u, per_fx, one, wx);
+            g.sum_y = four_triangle_weights(row - v, per_fy, 1, wy_here);
+        } else {
+            tap_weights<Cubic>(column - u, per_fx, one, 4 * chunks, wx);
+            g.sum_y = tap_weights<Cubic>(row - v, per_fy, 1, rows, wy_here);
+        }
+        for (int k = 0; k < rows; k++) store(wy + k * BLOCK + at, wy_here[k]);
         I total = set1i(0);
         for (int c = 0; c < chunks; c++) {
-            I w[4];
-            for (int k = 0; k < 4; k++) w[k] = round_int(wx[4 * c + k] * one);
+            I w[4], upper, lower;
+            for (int k = 0; k < 4; k++) w[k] = round_int(wx[4 * c + k]);
             total += (w[0] + w[1]) + (w[2] + w[3]);
-            pack_weights(w[0], w[2], w[1], w[3], high[c], low[c]);
+            pack_weights(w[0], w[2], w[1], w[3], upper, lower);
+            storei(high + c * BLOCK + at, upper), storei(low + c * BLOCK + at, lower);
         }
-        F scale = set1(1) / (to_float(total) * sum_y * set1(255));
-        I p = to_int(column), q = to_int(row);
-        I at = q * int(s.stride) + p * 3;
-        if (__builtin_expect(all(both(has_source, readable(s, p, q, at, last))), 1)) {
-            storei(offset, at);
-            prefetch(s, offset, s.prefetch_rows);
-            read_taps<Chunks>(s.pixels, offset, s.stride, highs, lows, wy, chunks, s.ny, out);
-            for (int k = 0; k < 3; k++) out[k] = out[k] * scale;
-        } else if (s.border == CONSTANT && !any(both(has_source, touches(s, p, q)))) {
-            fill_color(s, out);
-        } else {
-            alignas(64) int32_t columns[N], tops[N];
-            storei(columns, p), storei(tops, q);
-            F sum_x = set1(0), cx = set1(0), cy = set1(0);
-            for (int k = 0; k < 4 * chunks; k++) {
-                sum_x = sum_x + wx[k];
-                cx = cx + select(below(p + k, s.width), wx[k], set1(0));
+        store(scale + at, reciprocal(to_float(total) * g.sum_y * set1(255)));
+        return g;
+    };
+    auto read_border = [&](int i, int at, F out[3]) {
+        const Group g = weigh(i, at);
+        if (s.border == CONSTANT && !any(both(g.has_source, touches(s, g.p, g.q)))) return fill_color(s, out);
+        alignas(64) int32_t columns[N], tops[N];
+        storei(columns, g.p), storei(tops, g.q);
+        F sum_x = set1(0), cx = set1(0), cy = set1(0);
+        for (int k = 0; k < 4 * chunks; k++) {
+            sum_x = sum_x + wx[k];
+            cx = cx + select(below(g.p + k, s.width), wx[k], set1(0));
+        }
+        for (int k = 0; k < rows; k++) cy = cy + select(below(g.q + k, s.height), wy_here[k], set1(0));
+        if (patch_bytes <= PATCH_BYTES) {
+            alignas(64) uint8_t patch[N * PATCH_BYTES];
+            alignas(64) int32_t patches[N];
+            fill_patches(s, columns, tops, mask_bits(g.has_source), patch, patch_stride);
+            for (int l = 0; l < N; l++) patches[l] = l * patch_bytes;
+            read_taps<Chunks>(patch, patches, patch_stride, high + at, low + at, wy + at, chunks, s.ny, out);
+            F covered = select(g.has_source, set1(1), set1(0));
+            if (s.border == CONSTANT) covered = covered * (cx / sum_x) * (cy / g.sum_y);
+            for (int k = 0; k < 3; k++) out[k] = out[k] * load(scale + at);
+            return add_color(s, covered, out);
+        }
+        float scales[N], pixels[3][N];
+        store(scales, set1(1) / (sum_x * g.sum_y));
+        for (int l = 0; l < N; l++) {
+            float pixel[3] = {s.color[0], s.color[1], s.color[2]};
+            if (mask_bits(g.has_source) >> l & 1) {
+                const float* columns_x = reinterpret_cast<const float*>(wx) + l;
+                read_border_pixel(s, columns[l], tops[l], columns_x, wy + at + l, scales[l], pixel);
             }
-            for (int k = 0; k < rows; k++) cy = cy + select(below(q + k, s.height), wy[k], set1(0));
-            if (patch_bytes <= PATCH_BYTES) {
-                alignas(64) uint8_t patch[N * PATCH_BYTES];
-                fill_patches(s, columns, tops, mask_bits(has_source), patch, patch_stride);
-                for (int l = 0; l < N; l++) offset[l] = l * patch_bytes;
-                read_taps<Chunks>(patch, offset, patch_stride, highs, lows, wy, chunks, s.ny, out);
-                F covered = select(has_source, set1(1), set1(0));
-                if (s.border == CONSTANT) covered = covered * (cx / sum_x) * (cy / sum_y);
-                for (int k = 0; k < 3; k++) out[k] = out[k] * scale;
-                add_color(s, covered, out);
+            for (int k = 0; k < 3; k++) pixels[k][l] = pixel[k];
+        }
+        for (int k = 0; k < 3; k++) out[k] = load(pixels[k]);
+    };
+
+    for (int start = 0; start < count; start += BLOCK) {
+        const int end = count - start < BLOCK ? count - start : BLOCK;
+        uint32_t inside = 0;
+        for (int at = 0; at < end; at += N) inside |= uint32_t(weigh(start + at, at).inside) << (at / N);
+        for (int at = 0; at < end; at += N) {
+            F out[3];
+            if (__builtin_expect(inside >> (at / N) & 1, 1)) {
+                prefetch(s.pixels + s.ahead, offset + at, s.stride, Chunks ? 2 : s.prefetch_rows);
+                read_taps<Chunks>(s.pixels, offset + at, s.stride, high + at, low + at, wy + at, chunks, s.ny, out);
+                for (int k = 0; k < 3; k++) out[k] = out[k] * load(scale + at);
             } else {
-                float scales[N];
-                store(scales, set1(1) / (sum_x * sum_y));
-                for (int l = 0; l < N; l++) {
-                    float pixel[3] = {s.color[0], s.color[1], s.color[2]};
-                    if (mask_bits(has_source) >> l & 1) {
-                        read_border_pixel(
-                            s, columns[l], tops[l], reinterpret_cast<const float*>(wx) + l,
-                            reinterpret_cast<const float*>(wy) + l, scales[l], pixel
-                        );
-                    }
-                    for (int k = 0; k < 3; k++) rgb[k * pitch + i + l] = pixel[k];
-                }
-                for (int k = 0; k < 3; k++) out[k] = load(rgb + k * pitch + i);
+                read_border(start + at, at, out);
             }
-        }
-        for (int k = 0; k < 3; k++) {
-            if (Cubic) out[k] = min(max(out[k], set1(0)), set1(1));
-            store(rgb + k * pitch + i, out[k]);
+            for (int k = 0; k < 3; k++) store(rgb + k * pitch + start + at, Cubic ? unit(out[k]) : out[k]);
         }
     }
 }
 
-// --- reading: rows stay rows and columns stay columns ------------------------------------------------------------------
+// --- reading: rows stay rows and columns stay columns ----------------------------------------------------------------
 
-// The columns' taps and weights, once a sample. `first_W` and `weight_TW` have padded(width) entries a row.
-static void prepare_columns(Sample& s, int width) {
+template <bool Cubic>
+static void column_weights(Sample& s, int width, Scratch& scratch) {
     const int pad = padded(width);
-    const float sides = s.filter == BICUBIC ? 2 : 1;
-    int low = 1 << 30, high = -(1 << 30);
-    for (int x = 0; x < pad; x++) {
-        float u = (s.matrix[0] * (float(x < width ? x : width - 1) + 0.5f) + s.matrix[2]);
-        F at = floor(set1(u - 0.5f - sides * s.fx));
-        int first = int(at[0]) + 1;
-        float weight[4 * int(MAX_FOOTPRINT) + 16];
-        float sum = tap_weights(s.filter, float(first) - u, s.fx, s.nx, weight);
-        for (int k = 0; k < s.nx; k++) s.weight_TW[k * pad + x] = weight[k] / sum;
-        if (s.border != REFLECT) first = first < -s.nx ? -s.nx : first > s.width ? s.width : first;
-        s.first_W[x] = first;
-        low = first < low ? first : low;
-        high = first > high ? first : high;
+    F* weight = scratch.taps.get<F>(s.nx);
+    const F reach = set1(0.5f + s.fx * (Cubic ? 2 : 1));
+    for (int i = 0; i < pad; i += N) {
+        F x = min(set1(float(i) + 0.5f) + iota(), set1(float(width) - 0.5f));
+        F u = set1(s.matrix[0]) * x + set1(s.matrix[2]);
+        F first = floor(u - reach) + set1(1);
+        F scale = set1(1) / tap_weights<Cubic>(first - u, 1 / s.fx, 1, s.nx, weight);
+        for (int k = 0; k < s.nx; k++) {
+            weight[k] = weight[k] * scale;
+            if (s.planar) {
+                store(s.weight_W + k * pad + i, weight[k]);
+            } else {
+                for (int l = 0; l < N; l++) s.weight_W[(i + l) * s.nx + k] = reinterpret_cast<float*>(weight + k)[l];
+            }
+        }
+        if (s.border != REFLECT) {  // a point whose taps all lie outside may as well lie close by
+            first = min(max(first, set1(float(-s.nx))), set1(float(s.width)));
+        }
+        storei(s.first_W + i, to_int(first));
+    }
+}
+
+// The columns' taps and weights, once a sample.
+static void prepare_columns(Sample& s, int width, Scratch& scratch) {
+    s.planar = PERMUTES && std::fabs(s.matrix[0]) * (N - 1) + s.nx + 1 <= 2 * N;
+    s.filter == BICUBIC ? column_weights<true>(s, width, scratch) : column_weights<false>(s, width, scratch);
+    int low = s.first_W[0], high = low;
+    for (int x = 1; x < width; x++) {
+        low = s.first_W[x] < low ? s.first_W[x] : low;
+        high = s.first_W[x] > high ? s.first_W[x] : high;
     }
     s.column_low = low;
     s.column_count = high + s.nx - low;
-    for (int x = 0; x < pad; x++) s.first_W[x] -= low;
+    for (int x = 0; x < padded(width); x++) s.first_W[x] -= low;
 }
 
-static void read_row_aligned(const Sample& s, float y, int count, Scratch& scratch, float* rgb, int pitch) {
-    const float sides = s.filter == BICUBIC ? 2 : 1;
-    const float v = s.matrix[4] * y + s.matrix[5];
-    F bottom = floor(set1(v - 0.5f - sides * s.fy));
-    const int q = int(bottom[0]) + 1;
-
-    // The rows to blend and their weights; what CONSTANT leaves out goes to its colour.
-    const int pad_y = (s.ny + 15) & ~15;
-    float* wy = scratch.taps.get<float>(2 * pad_y + pad_y * sizeof(uint8_t*) / sizeof(float));
-    float* row_weight = wy + pad_y;
-    const uint8_t** row = reinterpret_cast<const uint8_t**>(row_weight + pad_y);
-    const float scale = 1 / tap_weights(s.filter, float(q) - v, s.fy, s.ny, wy);
+// The source's rows at height `v` blended to one row of floats: columns [from, to), pixel after pixel or, if s.planar,
+// plane after plane `plane_pitch` apart. Where CONSTANT leaves rows out, its colour takes their weight.
+static void blend_columns(const Sample& s, float v, int from, int to, Scratch& scratch, float* out, int plane_pitch) {
+    const bool cubic = s.filter == BICUBIC;
+    const float first = (floor(set1(v - (0.5f + s.fy * (cubic ? 2 : 1)))) + set1(1))[0];
+    F* weight = scratch.taps.get<F>(s.ny + (s.ny * (sizeof(float) + sizeof(uint8_t*)) + sizeof(F) - 1) / sizeof(F));
+    const uint8_t** row = reinterpret_cast<const uint8_t**>(weight + s.ny);
+    float* row_weight = reinterpret_cast<float*>(row + s.ny);
+    const F sum = cubic ? tap_weights<true>(set1(first - v), 1 / s.fy, 1, s.ny, weight)
+                        : tap_weights<false>(set1(first - v), 1 / s.fy, 1, s.ny, weight);
     int rows = 0;
     float inside = 0;
     for (int j = 0; j < s.ny; j++) {
-        int at = tap_position(q + j, s.height, s.border);
-        if (at < 0 || wy[j] == 0) continue;
+        const float w = weight[j][0] / sum[0];
+        const int at = tap_position(int(first) + j, s.height, s.border);
+        if (at < 0 || w == 0) continue;
         row[rows] = s.pixels + at * s.stride;
-        row_weight[rows++] = wy[j] * scale / 255;
-        inside += wy[j] * scale;
+        row_weight[rows++] = w / 255;
+        inside += w;
     }
-
-    // Columns [from, to) of the source, blended vertically, split to planes at their place from column_low on.
-    int from = s.column_low, to = s.column_low + s.column_count;
-    if (s.border == CONSTANT) {
-        from = from < 0 ? 0 : from, to = to > s.width ? s.width : to;
-    } else if (s.border == EDGE) {
-        from = from < 0 ? 0 : from >= s.width ? s.width - 1 : from;
-        to = to > s.width ? s.width : to < 1 ? 1 : to;
-    } else if (from < 0 || to > s.width) {
-        from = 0, to = s.width;
+    const float rest = s.border == CONSTANT ? 1 - inside : 0;
+    F start[3];
+    if (s.planar) {
+        for (int k = 0; k < 3; k++) start[k] = set1(rest * s.color[k]);
+    } else {
+        join3(set1(rest * s.color[0]), set1(rest * s.color[1]), set1(rest * s.color[2]), start);
     }
-    // Reflections may need columns outside the range read by the taps: the planes span both.
-    const int origin = from < s.column_low ? from : s.column_low;
-    const int end = to > s.column_low + s.column_count ? to : s.column_low + s.column_count;
-    const int plane_pitch = (end - origin + 3 * 16 + 63) & ~15;
-    float* plane = scratch.columns.get<float>(3 * size_t(plane_pitch));
-    F rest[3];
-    for (int k = 0; k < 3; k++) rest[k] = set1((s.border == CONSTANT ? 1 - inside : 0) * s.color[k]);
     const uint8_t* image_end = s.pixels + s.bytes;
     for (int c = from; c < to; c += N) {
-        F sum[3] = {set1(0), set1(0), set1(0)}, split[3];
+        F pixel[3] = {set1(0), set1(0), set1(0)};
         for (int j = 0; j < rows; j++) {
             const uint8_t* p = row[j] + 3 * c;
             uint8_t tail[3 * N];
@@ -386,39 +453,77 @@ static void read_row_aligned(const Sample& s, float y, int count, Scratch& scrat
                 std::memcpy(tail, p, image_end - p);
                 p = tail;
             }
-            F weight = set1(row_weight[j]);
-            for (int k = 0; k < 3; k++) sum[k] = fma(load_bytes(p + k * N), weight, sum[k]);
+            const F w = set1(row_weight[j]);
+            for (int k = 0; k < 3; k++) pixel[k] = fma(load_bytes(p + k * N), w, pixel[k]);
         }
-        split3(sum, split);
-        for (int k = 0; k < 3; k++) store(plane + k * plane_pitch + c - origin, split[k] + rest[k]);
+        if (s.planar) {
+            F channel[3];
+            split3(pixel, channel);
+            for (int k = 0; k < 3; k++) store(out + k * plane_pitch + c - from, channel[k] + start[k]);
+        } else {
+            for (int k = 0; k < 3; k++) store(out + 3 * (c - from) + k * N, pixel[k] + start[k]);
+        }
     }
-    for (int k = 0; k < 3; k++) {  // the columns outside
-        float* columns = plane + k * plane_pitch;
-        for (int c = s.column_low; c < s.column_low + s.column_count; c++) {
-            if (unsigned(c) < unsigned(s.width)) {
-                c = to - 1;  // the loop steps past what was read
-                continue;
-            }
-            int at = tap_position(c, s.width, s.border);
-            columns[c - origin] = at < 0 ? s.color[k] : columns[at - origin];
+}
+
+// Two one-dimensional filters in float: down the columns, then along the row.
+static void read_row_aligned(const Sample& s, float y, int count, Scratch& scratch, float* rgb, int pitch) {
+    // Columns [low, high) are wanted, [from, to) of the source are read.
+    const int low = s.column_low, high = low + s.column_count;
+    int from = low < 0 ? 0 : low, to = high > s.width ? s.width : high;
+    if (s.border == EDGE) {
+        from = from > s.width - 1 ? s.width - 1 : from, to = to < 1 ? 1 : to;
+    } else if (s.border == REFLECT && (low < 0 || high > s.width)) {
+        from = 0, to = s.width;
+    }
+    const int origin = from < low ? from : low, end = to > high ? to : high;
+    const int plane_pitch = (end - origin + 4 * 16) & ~15;
+    float* plane = scratch.columns.get<float>(3 * size_t(plane_pitch));
+    const int pixel_step = s.planar ? 1 : 3, channel_step = s.planar ? plane_pitch : 1;
+    float* at_zero = plane - origin * pixel_step;  // where column 0 would be
+    blend_columns(s, s.matrix[4] * y + s.matrix[5], from, to, scratch, at_zero + from * pixel_step, plane_pitch);
+    for (int c = low; c < high; c++) {
+        if (c >= 0 && c < s.width) {
+            c = to - 1;  // to the first column past the source
+            continue;
+        }
+        const int other = tap_position(c, s.width, s.border);
+        for (int k = 0; k < 3; k++) {
+            at_zero[c * pixel_step + k * channel_step] =
+                other < 0 ? s.color[k] : at_zero[other * pixel_step + k * channel_step];
         }
     }
 
-    const float* start = plane + (s.column_low - origin);
-    const int pad = padded(count);
-    for (int i = 0; i < count; i += N) {
-        const int32_t a = s.first_W[i], b = s.first_W[i + N - 1];
-        const int base = a < b ? a : b, span = (a < b ? b - a : a - b) + s.nx;
-        I first = loadi(s.first_W + i);
-        F sum[3] = {set1(0), set1(0), set1(0)};
-        for (int t = 0; t < s.nx; t++) {
-            F weight = load(s.weight_TW + t * pad + i);
-            for (int k = 0; k < 3; k++) sum[k] = fma(pick(start + k * plane_pitch, first + t, base, span), weight, sum[k]);
+    const float* start = at_zero + low * pixel_step;
+    if (s.planar) {  // sixteen columns' taps span at most two vectors: permutations bring them
+        const int pad = padded(count);
+        for (int i = 0; i < count; i += N) {
+            const int32_t a = s.first_W[i], b = s.first_W[i + N - 1], base = a < b ? a : b;
+            const I first = loadi(s.first_W + i);
+            F sum[3] = {set1(0), set1(0), set1(0)};
+            for (int t = 0; t < s.nx; t++) {
+                const F weight = load(s.weight_W + t * pad + i);
+                for (int k = 0; k < 3; k++) {
+                    sum[k] = fma(pick(start + k * plane_pitch + base, first + (t - base)), weight, sum[k]);
+                }
+            }
+            for (int k = 0; k < 3; k++) store(rgb + k * pitch + i, sum[k]);
         }
-        for (int k = 0; k < 3; k++) {
-            if (s.filter == BICUBIC) sum[k] = min(max(sum[k], set1(0)), set1(1));
-            store(rgb + k * pitch + i, sum[k]);
+    } else {  // pixel by pixel, R G B and a neighbour's R at a time
+        for (int i = 0; i < count; i += 4) {
+            F4 pixel[4];
+            for (int l = 0; l < 4; l++) {
+                const float *from = start + 3 * s.first_W[i + l], *weight = s.weight_W + (i + l) * s.nx;
+                F4 sum = {0, 0, 0, 0};
+                for (int t = 0; t < s.nx; t++) sum = fma4(load4(from + 3 * t), weight[t], sum);
+                pixel[l] = sum;
+            }
+            store_planes4(pixel, rgb + i, pitch);
         }
+    }
+    if (s.filter == BICUBIC) {
+        for (int k = 0; k < 3; k++)
+            for (int i = 0; i < count; i += N) store(rgb + k * pitch + i, unit(load(rgb + k * pitch + i)));
     }
 }
 
@@ -438,9 +543,7 @@ static void read_row(const Sample& s, float y, float x_step, int count, Scratch&
     read(s, y, x_step, count, scratch, rgb, pitch);
 }
 
-// --- colour ------------------------------------------------------------------------------------------------------------
-
-static inline F unit(F x) { return min(max(x, set1(0)), set1(1)); }
+// --- colour ----------------------------------------------------------------------------------------------------------
 
 static inline F luma(F r, F g, F b) {
     return fma(b, set1(LUMA[2]), fma(g, set1(LUMA[1]), r * set1(LUMA[0])));
@@ -504,7 +607,9 @@ static void color_step(int op, float arg, float mean, float* rgb, int pitch, int
     const F a = set1(arg);
     switch (op) {
         case BRIGHTNESS:
-            return each(rgb, pitch, count, [&](F& r, F& g, F& b) { r = unit(r * a), g = unit(g * a), b = unit(b * a); });
+            return each(rgb, pitch, count, [&](F& r, F& g, F& b) {
+                r = unit(r * a), g = unit(g * a), b = unit(b * a);
+            });
         case CONTRAST: {
             const F shift = set1(mean * (1 - arg));
             return each(rgb, pitch, count, [&](F& r, F& g, F& b) {
@@ -519,8 +624,7 @@ static void color_step(int op, float arg, float mean, float* rgb, int pitch, int
             });
         }
         case HUE: {
-            float turns = arg - float(int(arg));
-            const F six_turns = set1(6 * (turns < 0 ? turns + 1 : turns));
+            const F six_turns = set1(6 * (arg - std::floor(arg)));
             return each(rgb, pitch, count, [&](F& r, F& g, F& b) { turn_hue(r, g, b, six_turns); });
         }
         case GRAY:
@@ -563,31 +667,33 @@ static void color_step(int op, float arg, float mean, float* rgb, int pitch, int
 
 static float mean_luma(const float* rgb, int pitch, int count) {
     F sum = set1(0);
-    for (int i = 0; i < count; i += N) sum = sum + luma(load(rgb + i), load(rgb + pitch + i), load(rgb + 2 * pitch + i));
+    for (int i = 0; i < count; i += N) {
+        sum = sum + luma(load(rgb + i), load(rgb + pitch + i), load(rgb + 2 * pitch + i));
+    }
     float lanes[N], total = 0;
     store(lanes, sum);
     for (int i = 0; i < N; i++) total += lanes[i];
     return total / float(count);
 }
 
-// --- out ---------------------------------------------------------------------------------------------------------------
+// --- out -------------------------------------------------------------------------------------------------------------
 
-// a = weight a + (1 - weight) b on three planes.
-static void blend_rows(float* a, const float* b, float weight, int pitch, int count) {
+// weight a + (1 - weight) b on three planes.
+static void blend_rows(float* to, const float* a, const float* b, float weight, int pitch, int count) {
     const F own = set1(weight), other = set1(1 - weight);
     for (int k = 0; k < 3; k++)
-        for (int i = 0; i < count; i += N)
-            store(a + k * pitch + i, fma(load(a + k * pitch + i), own, load(b + k * pitch + i) * other));
+        for (int i = k * pitch; i < k * pitch + count; i += N) {
+            store(to + i, fma(load(a + i), own, load(b + i) * other));
+        }
 }
 
 template <int Type, bool Stream, class T>
 static inline void put(T* to, F x) {
     if constexpr (Type == FLOAT32) {
         Stream ? stream(to, x) : store(to, x);
-    } else if constexpr (Type == BFLOAT16) {
-        store_bf16(to, x);
     } else {
-        store_fp16(to, x);
+        const H half = Type == BFLOAT16 ? to_bf16(x) : to_fp16(x);
+        Stream ? stream(to, half) : store(to, half);
     }
 }
 
@@ -595,32 +701,43 @@ template <int Type, bool Stream, class T>
 static void write_row(const float* rgb, int pitch, int count, const float* scale, const float* shift, T* to) {
     const F s0 = set1(scale[0]), s1 = set1(scale[1]), s2 = set1(scale[2]);
     const F m0 = set1(shift[0]), m1 = set1(shift[1]), m2 = set1(shift[2]);
+    auto normalize = [&](int i, F out[3]) {
+        const F r = load(rgb + i), g = load(rgb + pitch + i), b = load(rgb + 2 * pitch + i);
+        join3(fma(r, s0, m0), fma(g, s1, m1), fma(b, s2, m2), out);
+    };
     F out[3];
     int i = 0;
     for (; i + N <= count; i += N, to += 3 * N) {
-        join3(fma(load(rgb + i), s0, m0), fma(load(rgb + pitch + i), s1, m1), fma(load(rgb + 2 * pitch + i), s2, m2), out);
+        normalize(i, out);
         for (int k = 0; k < 3; k++) put<Type, Stream>(to + k * N, out[k]);
     }
     if (i < count) {
         alignas(64) T rest[3 * N];
-        join3(fma(load(rgb + i), s0, m0), fma(load(rgb + pitch + i), s1, m1), fma(load(rgb + 2 * pitch + i), s2, m2), out);
+        normalize(i, out);
         for (int k = 0; k < 3; k++) put<Type, false>(rest + k * N, out[k]);
         std::memcpy(to, rest, 3 * (count - i) * sizeof(T));
     }
+}
+
+template <int Type, class T>
+static void write_row_to(
+    const float* rgb, int pitch, int count, const float* scale, const float* shift, bool streaming, T* to
+) {
+    streaming = streaming && reinterpret_cast<uintptr_t>(to) % (N * sizeof(T)) == 0;
+    (streaming ? write_row<Type, true, T> : write_row<Type, false, T>)(rgb, pitch, count, scale, shift, to);
 }
 
 // Normalise (value * scale + shift), interleave, cast and write one row to `to`; `streaming` goes around the caches.
 static void finish_row(
     const float* rgb, int pitch, int count, const float* scale, const float* shift, int dtype, bool streaming, void* to
 ) {
-    if (dtype == BFLOAT16) {
-        write_row<BFLOAT16, false>(rgb, pitch, count, scale, shift, static_cast<uint16_t*>(to));
-    } else if (dtype == FLOAT16) {
-        write_row<FLOAT16, false>(rgb, pitch, count, scale, shift, static_cast<uint16_t*>(to));
-    } else if (streaming && reinterpret_cast<uintptr_t>(to) % sizeof(F) == 0) {
-        write_row<FLOAT32, true>(rgb, pitch, count, scale, shift, static_cast<float*>(to));
-    } else {
-        write_row<FLOAT32, false>(rgb, pitch, count, scale, shift, static_cast<float*>(to));
+    switch (dtype) {
+        case FLOAT32:
+            return write_row_to<FLOAT32>(rgb, pitch, count, scale, shift, streaming, static_cast<float*>(to));
+        case BFLOAT16:
+            return write_row_to<BFLOAT16>(rgb, pitch, count, scale, shift, streaming, static_cast<uint16_t*>(to));
+        case FLOAT16:
+            return write_row_to<FLOAT16>(rgb, pitch, count, scale, shift, streaming, static_cast<uint16_t*>(to));
     }
 }
 

@@ -7,6 +7,7 @@
 #include <condition_variable>
 #include <memory>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -19,7 +20,11 @@ class Pool {
 public:
     explicit Pool(int threads) : scratch_(threads) {
         for (auto& scratch : scratch_) scratch = std::make_unique<Scratch>();
-        for (int i = 1; i < threads; i++) workers_.emplace_back([this, i] { serve(i); });
+        try {
+            for (int i = 1; i < threads; i++) workers_.emplace_back([this, i] { serve(i); });
+        } catch (const std::system_error&) {
+            // The system has no more threads to give: those that started do the work.
+        }
     }
 
     ~Pool() {
@@ -36,7 +41,9 @@ public:
     // Call task(i, scratch) once for each i < count; returns when all are done. Throws what a task threw.
     template <class Task>
     void run(int count, const Task& task) {
-        auto call = [](const void* object, int i, Scratch& scratch) { (*static_cast<const Task*>(object))(i, scratch); };
+        auto call = [](const void* object, int i, Scratch& scratch) {
+            (*static_cast<const Task*>(object))(i, scratch);
+        };
         {
             std::lock_guard<std::mutex> lock(mutex_);
             call_ = call, object_ = &task, count_ = count, next_ = 0, failed_ = false;

@@ -7,6 +7,7 @@ The arguments are checked here, once for all executors, because two of them read
 
 from __future__ import annotations
 
+import warnings
 from typing import Literal, get_args
 
 import torch
@@ -57,7 +58,13 @@ def fastest(device: torch.device) -> Executor:
     if device.type == "cuda":
         return "triton"
     if device.type == "cpu":
-        return "cpu" if cpu_pass.available() else "reference"
+        if cpu_pass.available():
+            return "cpu"
+        warnings.warn(  # Python shows it once
+            f"the compiled CPU pass is not available ({cpu_pass.why_not()}): plain torch runs it, many times slower",
+            RuntimeWarning,
+            stacklevel=2,
+        )
     return "reference"
 
 

@@ -59,7 +59,7 @@ void read_rows(jpeg_decompress_struct& info, int end, uint8_t* out, size_t pitch
 
 // Read the part into `stored`, as it is stored. False when this file needs another decoder; may longjmp.
 // `spare` has room for one row.
-bool read_part(jpeg_decompress_struct& info, const Job& job, uint8_t* stored, uint8_t* spare) {
+__attribute__((noinline)) bool read_part(jpeg_decompress_struct& info, const Job& job, uint8_t* stored, uint8_t* spare) {
     jpeg_mem_src(&info, job.data, static_cast<unsigned long>(job.bytes));
     jpeg_read_header(&info, TRUE);
     if (int(info.image_height) != job.height || int(info.image_width) != job.width) return false;

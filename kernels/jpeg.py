@@ -1,7 +1,7 @@
 """Parts of JPEGs, decoded no larger than needed: libjpeg-turbo behind ctypes.
 
 Training reads a crop, and a crop of a large photo at a small size; a decoder that is told so does half the work or a
-tenth of it (`benchmarks/bench_loader.py --decode`). No Python binding of libjpeg-turbo offers both the part and the
+tenth of it (`benchmarks/bench_jpeg.py`). No Python binding of libjpeg-turbo offers both the part and the
 reduction, hence a small one of its own; it also decodes a whole batch in threads without the interpreter's lock.
 
 The library is the optional setuptools extension `engine.kernels._jpeg`. A machine without a compiler or without
@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import ctypes
 import importlib.machinery
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 
@@ -59,10 +59,124 @@ class Header(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """One decoded part: uint8 (height, width, 3), upright. Its pixel (row i, column j) covers the source's
-    [x + j r, x + (j + 1) r) x [y + i r, y + (i + 1) r), r the reduction; at the far edges it may reach beyond."""
+    """One decoded part, upright: uint8 (height, width, 3). Its pixel in row i, column j covers the source's
+    [x + j r, x + (j + 1) r) times [y + i r, y + (i + 1) r), r the reduction. It holds the part asked for and a little
+    more, and with r > 1 may reach less than r pixels beyond the image."""
 
     pixels_HW3: np.ndarray
     x: int
     y: int
     reduction: int
+
+
+def available() -> bool:
+    """Whether the library can be used here."""
+    return not why_not()
+
+
+def why_not() -> str:
+    """Why it cannot be used here; empty when it can."""
+    library = _load()
+    return library if isinstance(library, str) else ""
+
+
+def decode(
+    encoded: Sequence[bytes],
+    headers: Sequence[Header],
+    parts: Sequence[Part],
+    threads: int,
+    memory: Callable[[int], np.ndarray] = lambda count: np.empty(count, dtype=np.uint8),
+) -> list[Decoded | None]:
+    """Decode one part of each image, in `threads` threads.
+
+    All pixels lie in the array that `memory` is asked for once: uint8, contiguous, of the count of bytes it is given.
+    None stands for a file that libjpeg-turbo cannot decode to RGB without a warning: damaged, CMYK, not a JPEG, or not
+    of the size its header was said to have.
+
+    Raises ValueError for a part that is empty or reaches out of its image, or an unknown reduction or orientation, and
+    RuntimeError when the library is not available.
+    """
+    library = _load()
+    if isinstance(library, str):
+        raise RuntimeError(f"the compiled JPEG decoder is not available: {library}")
+    layouts = [_layout(header, part) for header, part in zip(headers, parts, strict=True)]
+    ends_B = np.cumsum([-(-layout.bytes // 64) * 64 for layout in layouts], dtype=np.int64)  # each in lines of its own
+    slab = memory(int(ends_B[-1])) if layouts else np.empty(0, dtype=np.uint8)
+    jobs_B = np.zeros(len(encoded), dtype=_JOB)
+    out: list[np.ndarray] = []
+    for i, (content, header, layout) in enumerate(zip(encoded, headers, layouts, strict=True)):
+        start = int(ends_B[i - 1]) if i else 0
+        out.append(slab[start : start + layout.bytes].reshape(layout.height, layout.width, 3))
+        address = ctypes.cast(ctypes.c_char_p(content), ctypes.c_void_p).value
+        jobs_B[i] = (address, out[i].ctypes.data, len(content), *header, layout.reduction, *layout.stored, 0)
+    library(jobs_B.ctypes.data, len(jobs_B), threads)
+    return [
+        Decoded(pixels, layout.x, layout.y, layout.reduction) if done else None
+        for pixels, layout, done in zip(out, layouts, jobs_B["done"].tolist(), strict=True)
+    ]
+
+
+class _Layout(NamedTuple):
+    """A part of the upright image and where it lies in the stored one."""
+
+    stored: tuple[int, int, int, int]  # x0, y0, x1, y1 in reduced pixels
+    height: int  # upright, reduced
+    width: int
+    x: int  # of its upper left corner, in source pixels, upright
+    y: int
+    reduction: int
+
+    @property
+    def bytes(self) -> int:
+        return self.height * self.width * 3
+
+
+def _layout(header: Header, part: Part) -> _Layout:
+    r = part.reduction
+    if r not in REDUCTIONS or not 1 <= header.orientation <= 8:
+        raise ValueError(f"expected a reduction of 1, 2, 4 or 8 and an orientation of 1 to 8, got {part} of {header}")
+    height, width = header.upright
+    if not (0 <= part.x0 < part.x1 <= width and 0 <= part.y0 < part.y1 <= height):
+        raise ValueError(f"{part} is empty or reaches out of the image, {width} x {height} pixels")
+    along_x, along_y = (part.x0, part.x1), (part.y0, part.y1)
+    transposed = header.orientation >= 5
+    if transposed:
+        along_x, along_y = along_y, along_x
+    # EXIF 2.3, 4.6.4: from which side of the stored image the upright one starts.
+    from_right, from_bottom = header.orientation in (2, 3, 7, 8), header.orientation in (3, 4, 6, 7)
+    x0, x1, x = _axis(along_x, header.width, from_right, r, _EDGE)
+    y0, y1, y = _axis(along_y, header.height, from_bottom, r, r)
+    if transposed:
+        return _Layout((x0, y0, x1, y1), x1 - x0, y1 - y0, y, x, r)
+    return _Layout((x0, y0, x1, y1), y1 - y0, x1 - x0, x, y, r)
+
+
+def _axis(span: tuple[int, int], size: int, mirrored: bool, reduction: int, edge: int) -> tuple[int, int, int]:
+    """From a span of an upright axis: start and end on the stored axis, reduced, and where that starts upright."""
+    low, high = (size - span[1], size - span[0]) if mirrored else span
+    low = max(0, low - _APRON * reduction) // edge * edge // reduction
+    high = -(-min(size, high + _APRON * reduction) // reduction)
+    return low, high, size - high * reduction if mirrored else low * reduction
+
+
+@cache
+def _load() -> Callable[[int, int, int], None] | str:
+    """The library's function, or why there is none."""
+    here = Path(__file__).parent
+    names = [f"_jpeg{suffix}" for suffix in importlib.machinery.EXTENSION_SUFFIXES]
+    path = next((here / name for name in names if (here / name).exists()), None)
+    if path is None:
+        return (
+            "it was not built: with a C++17 compiler and libjpeg-turbo's headers at hand (libjpeg-dev, "
+            "libjpeg-turbo-devel) install again, or run `python setup.py build_ext --inplace` in a checkout"
+        )
+    try:
+        library = ctypes.CDLL(str(path))
+        version = library.engine_jpeg_version()
+    except (OSError, AttributeError) as error:
+        return f"{path.name} cannot be loaded ({error}): build it again on this machine"
+    if version != _VERSION:
+        return f"{path.name} was built from other sources (version {version}, not {_VERSION}): build it again"
+    function = library.engine_jpeg_decode
+    function.argtypes, function.restype = [ctypes.c_void_p, ctypes.c_int, ctypes.c_int], None
+    return cast(Callable[[int, int, int], None], function)

@@ -148,12 +148,15 @@ class Plan:
         return self.matrix_B33.device
 
     def own_share_B(self) -> Tensor:
-        """The share of its own label each sample keeps, float32 in [0, 1]: from the box's true area and the weight."""
+        """The share of its own label each sample keeps, float32 in [0, 1]: its weight, outside the box's true area."""
         share = torch.ones(self.batch, device=self.device)
+        if self.partner_B is None:
+            return share
         if self.weight_B is not None:
             share = share * self.weight_B
         if self.box_B4 is not None:
-            x0, y0, x1, y1 = self.box_B4.to(torch.float32).unbind(1)
+            x0, x1 = self.box_B4[:, 0::2].clamp(0, self.width).unbind(1)
+            y0, y1 = self.box_B4[:, 1::2].clamp(0, self.height).unbind(1)
             area = (x1 - x0).clamp(min=0) * (y1 - y0).clamp(min=0)
             share = share * (1 - area / (self.height * self.width))
         return share

@@ -56,40 +56,46 @@ def triton_pass(images: Ragged, plan: Plan, out: Tensor) -> None:
     """
     if images.device.type != "cuda" and not triton.knobs.runtime.interpret:
         raise RuntimeError(f"executor 'triton' needs a CUDA device, the images are on {images.device}; use 'auto'")
-    batch = len(images)
     table_B3 = torch.cat([images.pointers_B.unsqueeze(1), images.sizes_B2.to(torch.int64)], dim=1)
-    table_B3 = table_B3.to(images.device, non_blocking=True)
-    source = (table_B3, plan.matrix_B33, plan.border_B, plan.border_color_B3)
-    steps = 0 if plan.color_op_BK is None else plan.color_op_BK.shape[1]
-    colors: tuple[Tensor | None, Tensor | None, Tensor | None, int] = (None, None, None, 0)
-    if steps:
-        means_BK = torch.empty((batch, steps), dtype=torch.float32, device=images.device)
-        colors = (plan.color_op_BK, plan.color_arg_BK, means_BK, steps)
-        look = Filter.NEAREST if plan.filter == Filter.NEAREST else Filter.BILINEAR
-        _look_kernel[(batch,)](*source, *colors, plan.height, plan.width, FILTER=int(look), num_warps=8, **_LAUNCH)
-    rects = 0 if plan.rect_BR4 is None else plan.rect_BR4.shape[1]
-    tiles = triton.cdiv(plan.width, _TILE_X) * triton.cdiv(plan.height, _TILE_Y)
-    _pass_kernel[(tiles, batch)](
-        out,
-        *source,
-        *colors,
-        *((plan.rect_BR4, plan.rect_fill_BR, plan.rect_color_BR3, plan.noise_seed_B) if rects else [None] * 4),
-        rects,
-        plan.partner_B,
-        plan.weight_B,
-        plan.box_B4,
-        batch,
-        plan.height,
-        plan.width,
-        *plan.mean,
-        *(1 / s for s in plan.std),
-        FILTER=int(plan.filter),
-        ANTIALIAS=plan.antialias,
-        TILE_X=_TILE_X,
-        TILE_Y=_TILE_Y,
-        num_warps=4,
-        **_LAUNCH,
-    )
+    source = (table_B3.to(images.device, non_blocking=True), plan.matrix_B33, plan.border_B, plan.border_color_B3)
+    with torch.cuda.device_of(out):
+        colors = _look(source, plan)
+        tiles = triton.cdiv(plan.width, _TILE_X) * triton.cdiv(plan.height, _TILE_Y)
+        _pass_kernel[(tiles, plan.batch)](
+            out,
+            *source,
+            *colors,
+            plan.rect_BR4,
+            plan.rect_fill_BR,
+            plan.rect_color_BR3,
+            plan.noise_seed_B,
+            0 if plan.rect_BR4 is None else plan.rect_BR4.shape[1],
+            plan.partner_B,
+            plan.weight_B,
+            plan.box_B4,
+            plan.batch,
+            plan.height,
+            plan.width,
+            *plan.mean,
+            *(1 / std for std in plan.std),
+            FILTER=int(plan.filter),
+            ANTIALIAS=plan.antialias,
+            TILE_X=_TILE_X,
+            TILE_Y=_TILE_Y,
+            num_warps=4,
+            **_LAUNCH,
+        )
+
+
+def _look(source: tuple[Tensor | None, ...], plan: Plan) -> tuple[Tensor | None, Tensor | None, Tensor | None, int]:
+    """The colour program as the kernels take it: codes, arguments, the means that CONTRAST steps need, steps."""
+    if plan.color_op_BK is None or plan.color_op_BK.shape[1] == 0:
+        return None, None, None, 0
+    means_BK = torch.empty_like(plan.color_op_BK, dtype=torch.float32)
+    colors = (plan.color_op_BK, plan.color_arg_BK, means_BK, means_BK.shape[1])
+    look = Filter.NEAREST if plan.filter == Filter.NEAREST else Filter.BILINEAR
+    _look_kernel[(plan.batch,)](*source, *colors, plan.height, plan.width, FILTER=int(look), num_warps=8, **_LAUNCH)
+    return colors
 
 
 @triton.jit(do_not_specialize=["steps", "rects", "batch", "height", "width"])

@@ -148,7 +148,9 @@ READING_ERROR = {"reference": 2e-5, "triton": 2e-5, "cpu": 2e-4}
 
 
 def rounding_neighbours(plan: Plan, reading_error: float) -> list[Plan]:
-    """Plans an executor may confuse with this one: coordinates off by a few float32 ulp, colours by the error."""
+    """Plans an executor may confuse with this one: coordinates off by a few float32 ulp, colours by the error
+    before one step of their program.
+    """
     near = []
     size_3 = torch.tensor([plan.width, plan.height, 1.0])
     nudge_B3 = (plan.matrix_B33.abs() * size_3).sum(2) * 2e-6
@@ -156,17 +158,15 @@ def rounding_neighbours(plan: Plan, reading_error: float) -> list[Plan]:
         matrix_B33 = plan.matrix_B33.clone()
         matrix_B33[:, row, 2] += sign * nudge_B3[:, row]
         near.append(dataclasses.replace(plan, matrix_B33=matrix_B33))
-    if plan.color_op_BK is not None and plan.color_arg_BK is not None:
-        for scale in (1 - 2 * reading_error, 1 + 2 * reading_error):  # of x or 1 - x: one is at least a half
-            for before in (
-                [(Color.BRIGHTNESS, scale)],
-                [(Color.INVERT, 0), (Color.BRIGHTNESS, scale), (Color.INVERT, 0)],
-            ):
-                extra = colors(*before, batch=plan.batch)
-                op_BK, arg_BK = (
-                    torch.cat([torch.cat([extra[key], step[:, None]], 1) for step in program.unbind(1)], 1)
-                    for key, program in (("color_op_BK", plan.color_op_BK), ("color_arg_BK", plan.color_arg_BK))
-                )
+    if plan.color_op_BK is None or plan.color_arg_BK is None:
+        return near
+    for scale in (1 - 2 * reading_error, 1 + 2 * reading_error):  # of x or 1 - x: one is at least a half
+        for before in ([(Color.BRIGHTNESS, scale)], [(Color.INVERT, 0), (Color.BRIGHTNESS, scale), (Color.INVERT, 0)]):
+            extra = colors(*before, batch=plan.batch)
+            for k in range(plan.color_op_BK.shape[1]):
+                op_BK, arg_BK = plan.color_op_BK, plan.color_arg_BK
+                op_BK = torch.cat([op_BK[:, :k], extra["color_op_BK"], op_BK[:, k:]], 1)
+                arg_BK = torch.cat([arg_BK[:, :k], extra["color_arg_BK"], arg_BK[:, k:]], 1)
                 near.append(dataclasses.replace(plan, color_op_BK=op_BK, color_arg_BK=arg_BK))
     return near
 
@@ -311,17 +311,25 @@ def test_points_without_a_source_take_the_border_color(run: Run, filter: Filter,
 
 @pytest.mark.parametrize("filter", [Filter.BILINEAR, Filter.BICUBIC])
 def test_shrinking_averages_when_antialiased_and_skips_when_not(run: Run, filter: Filter) -> None:
-    stripes = torch.zeros(32, 32, 3, dtype=torch.uint8)
+    stripes = torch.zeros(24, 24, 3, dtype=torch.uint8)
     stripes[:, ::2] = 255
     shrink = torch.diag(torch.tensor([4.0, 4, 1]))[None]
     edge_1 = torch.tensor([Border.EDGE], dtype=torch.int32)
-    plan = Plan(8, 8, shrink, **PLAIN, filter=filter, border_B=edge_1)
+    plan = Plan(6, 6, shrink, **PLAIN, filter=filter, border_B=edge_1)
     smooth = run(Ragged([stripes]), plan)
     assert (smooth[..., 1:-1] - 0.5).abs().max() < 0.03
     shifted = shrink.clone()
     shifted[:, 0, 2] = 0.5  # on the white stripes' centres
     rough = run(Ragged([stripes]), dataclasses.replace(plan, matrix_B33=shifted, antialias=False))
     assert rough.min() > 0.99
+
+
+def test_the_footprint_of_a_turned_and_stretched_map_is_measured_in_both_axes(run: Run, executor: Executor) -> None:
+    cos, sin = math.cos(0.6), math.sin(0.6)
+    matrix_33 = torch.tensor([[3 * cos, -1.5 * sin, 12], [3 * sin, 2 * cos, 4], [0.001, 0.002, 1]])
+    images = Ragged([noisy(40, 40)])
+    plan = Plan(8, 9, matrix_33[None], **PLAIN)
+    assert_agrees(run(images, plan), images, plan, READING_ERROR[executor])
 
 
 # --- colours ----------------------------------------------------------------------------------------------------------
@@ -400,7 +408,7 @@ def test_rectangles_paint_in_turn_and_only_inside(run: Run) -> None:
 
 
 def test_noise_is_uniform_repeats_with_its_seed_and_only_with_it(run: Run) -> None:
-    side = 48
+    side = 32
     seeds_B = torch.tensor([7, 7, 8, 7 + 2**32])  # the lower 32 bits count
     whole_B14 = boxes((0, 0, side, side)).expand(4, 1, 4)
     noise_B1 = torch.full((4, 1), Fill.NOISE, dtype=torch.int32)
@@ -471,7 +479,7 @@ def test_cutmix_shows_the_partner_inside_its_box_and_nowhere_else(run: Run) -> N
 
 
 @settings(MANY, max_examples=5)
-@given(weight=st.floats(0, 1, width=32), box=st.tuples(*[st.integers(0, 9)] * 4))
+@given(weight=st.floats(0, 1, width=32), box=st.tuples(*[st.integers(-3, 12)] * 4))
 def test_the_label_keeps_the_share_of_the_image_that_the_pixels_keep(
     run: Run, weight: float, box: tuple[int, int, int, int]
 ) -> None:
