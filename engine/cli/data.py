@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from engine.cli.common import progress, set_option, table
+from engine.cli.common import console, progress, set_option, table
 
 if TYPE_CHECKING:
+    from engine.data.checks import Finding
     from engine.recipe.sections import DataSection
 
 MOST_CLASSES_SHOWN = 40
@@ -19,7 +20,7 @@ MOST_CLASSES_SHOWN = 40
 
 @click.group()
 def data() -> None:
-    """Make or index images."""
+    """Make, index, check or augment images."""
 
 
 @data.command(
@@ -98,6 +99,176 @@ def index(source: str, sets: tuple[str, ...], as_json: bool) -> None:
             click.echo(json.dumps({"source": name, **found}, ensure_ascii=False))
         else:
             _show(name, found)
+
+
+@data.command(
+    epilog="""\b
+Examples:
+  engine data check photos/train
+  engine data check photos/train --test photos/test --page check.html
+  engine data check recipes/quickstart.toml --set data.train=photos --json check.json
+""",
+)
+@click.argument("source", metavar="SOURCE|RECIPE")
+@set_option
+@click.option("--test", metavar="SOURCE", help="Test images, to look for in SOURCE.  [default: the recipe's data.test]")
+@click.option(
+    "--json", "json_file", type=click.Path(path_type=Path), help="Write all findings to this file, or - to print them."
+)
+@click.option("--page", type=click.Path(path_type=Path), help="Write a page with pictures to this .html file.")
+def check(source: str, sets: tuple[str, ...], test: str | None, json_file: Path | None, page: Path | None) -> None:
+    """Look for damaged files, duplicates, wrong labels and odd images.
+
+    Every image is decoded once, roughly; what is found is kept beside the images, and the next time only new ones are
+    looked at. Files are never changed. The page and the JSON say what training does about each finding, and which key
+    of the recipe decides it.
+    """
+    from engine.data.checks import check as check_images
+    from engine.data.ingest import ingest
+    from engine.data.page import write_page
+    from engine.files import write_text
+
+    (train, *recipe_test), section = _sources(source, sets)
+    test = test or next(iter(recipe_test), None)
+    with progress(unit="images", title="Indexing") as meter:
+        manifest = ingest(train, section, meter)
+        tested = None if test is None else (ingest(test, section, meter), test)
+    with progress(unit="images", title="Looking") as meter:
+        checked = check_images(manifest, train, section, tested, meter)
+    if page is not None:
+        write_page(checked, page)
+    if json_file is not None:
+        text = json.dumps(checked.to_dict(), ensure_ascii=False, indent=1)
+        if json_file == Path("-"):
+            click.echo(text)
+            return
+        write_text(json_file, text + "\n")
+    _show(train, checked.facts)
+    rows = [
+        (finding.severity, finding.title, len(finding.cases), finding.images or "", _such_as(finding))
+        for finding in checked.findings
+    ]
+    if rows:
+        table("", "finding", "cases", "images", "such as", rows=rows, title="What was found")
+        if page is None:
+            click.echo("With pictures, and what to do: --page FILE.html")
+    else:
+        click.echo("Nothing was found: every file decodes, none is there twice, and the classes are even.")
+    for path in (json_file, page):
+        if path is not None:
+            click.echo(str(path))
+
+
+@data.command(
+    epilog="""\b
+Examples:
+  engine data names photos/train classes.csv
+  engine train recipes/quickstart.toml --set data.label_table=classes.csv
+""",
+)
+@click.argument("source", metavar="SOURCE|RECIPE")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@set_option
+def names(source: str, file: Path, sets: tuple[str, ...]) -> None:
+    """Write class names in Latin letters, for data.label_table.
+
+    FILE gets a line for every label, as found and in letters, digits and _, to be mended by hand where wanted. A model
+    trained with it knows the Latin names; submissions still have the names as found.
+    """
+    import csv
+    import io
+
+    from engine.data.ingest import ingest
+    from engine.data.names import latin_names
+    from engine.files import write_text
+
+    if file.exists():
+        raise click.UsageError(f"{file} is there already; it may have been mended by hand. Move it, or choose another")
+    (train, *_), section = _sources(source, sets)
+    with progress(unit="images", title="Indexing") as meter:
+        labels = sorted(set(ingest(train, section, meter).labels) - {""})
+    if not labels:
+        raise click.UsageError(f"{train}: its images have no labels")
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["label", "name"])
+    writer.writerows(latin_names(labels))
+    write_text(file, text.getvalue())
+    click.echo(f"{file}: {len(labels)} names")
+
+
+@data.command(
+    epilog="""\b
+Examples:
+  engine data augment photos/train augmented --kinds flip,turn,noise --copies 2
+  engine data augment papers.toml augmented --kinds tilt+noise,perspective+shadow,mixup --longest 640
+  engine train papers.toml --set data.train=augmented/train.csv --set data.copies=only
+""",
+)
+@click.argument("source", metavar="SOURCE|RECIPE", required=False)
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False), required=False)
+@set_option
+@click.option("--kinds", metavar="A,B,...", help="What to do; + joins several to one. `all` is each of them alone.")
+@click.option("--copies", type=click.IntRange(1), default=1, show_default=True, help="Copies of each kind and image.")
+@click.option("--longest", type=click.IntRange(0), default=0, help="Longer side of a copy, at most. 0: the original's.")
+@click.option("--border", type=click.Choice(["reflect", "edge", "constant"]), default="reflect", show_default=True)
+@click.option("--seed", type=int, help="The same seed makes the same files.  [default: the recipe's, or 0]")
+@click.option("--list", "list_", is_flag=True, help="List the kinds and do nothing.")
+def augment(
+    source: str | None, folder: Path | None, sets: tuple[str, ...], kinds: str | None, list_: bool, **job: Any
+) -> None:
+    """Write augmented copies of training images into FOLDER, new or empty, with a table to train from.
+
+    FOLDER/train.csv lists the originals and what each copy was made of, so that a copy is never trained on while its
+    original is validated. Run again after an interruption, it goes on.
+    """
+    from engine.augment.offline import KINDS, Job
+    from engine.augment.offline import augment as write_copies
+    from engine.data.ingest import ingest
+    from engine.data.prepare import clean
+
+    if list_:
+        table("kind", "what it does", rows=[(name, kind.what) for name, kind in KINDS.items()])
+        return
+    if source is None or folder is None or kinds is None:
+        raise click.UsageError("give SOURCE, FOLDER and --kinds, or --list")
+    section, seed = _training(source, sets)
+    names = tuple(KINDS) if kinds == "all" else tuple(kinds.split(","))
+    wanted = Job(names, **job | {"seed": seed if job["seed"] is None else job["seed"]})
+    with progress(unit="images", title="Indexing") as meter:
+        manifest = ingest(section.train, section, meter)
+    with progress(unit="images", title="Looking") as meter:
+        cleaned = clean(manifest, section, meter)
+    for notice in cleaned.notices:
+        console().print(notice, markup=False, soft_wrap=True, style="yellow")
+    kept = set(cleaned.manifest.ids)
+    originals = [row for row, id_ in enumerate(manifest.ids) if id_ in kept and not manifest.copies_N[row]]
+    with progress(unit="copies", title="Augmenting") as meter:
+        made = write_copies(manifest.take(originals), section, folder, wanted, meter)
+    for path, reason in made.left_out.items():
+        console().print(f"left out: {path}: {reason}", markup=False, soft_wrap=True, style="yellow")
+    click.echo(f"{made.table}: {made.originals:,} originals and {made.copies:,} copies of them")
+    elsewhere = " --set data.images=" if section.images else ""
+    click.echo(f"Train with --set data.train={made.table}{elsewhere}, on copies alone with --set data.copies=only")
+
+
+def _such_as(finding: Finding) -> str:
+    case = finding.cases[0]
+    ids = ", ".join(sample.id for sample in case.samples[:2])
+    return ": ".join(part for part in (ids, case.note) if part)
+
+
+def _training(source: str, sets: tuple[str, ...]) -> tuple[DataSection, int]:
+    """The data section to train by, and the seed."""
+    from engine.recipe.load import load_recipe
+
+    if Path(source).suffix == ".toml":
+        recipe = load_recipe(source, sets)
+        if not recipe.data.train:
+            raise click.UsageError(f"{source}: names no training images; add --set data.train=FOLDER")
+        return recipe.data, recipe.seed
+    _, section = _sources(source, sets)
+    return section.model_copy(update={"train": source}), 0
 
 
 def _sources(source: str, sets: tuple[str, ...]) -> tuple[list[str], DataSection]:

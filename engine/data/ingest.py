@@ -8,8 +8,6 @@ folder names or the table every time, so an edited table counts at once.
 
 from __future__ import annotations
 
-import hashlib
-import logging
 import os
 from collections.abc import Callable
 from contextlib import closing
@@ -19,9 +17,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from engine.data.cache import cache_places, load_table, save_table
 from engine.data.listing import TABLE_SUFFIXES, list_folder, list_table
 from engine.data.manifest import OK, SCHEMA, Manifest
 from engine.data.probe import FACTS, probe_files
@@ -29,7 +27,6 @@ from engine.errors import DataError
 from engine.recipe.sections import DataSection
 
 Progress = Callable[[int, int], None]
-log = logging.getLogger(__name__)
 
 _FORMAT = "1"  # of the cached facts: raise it when probe() learns something, and every file is looked at again
 _QUANTILES = {"min": 0.0, "5%": 0.05, "median": 0.5, "95%": 0.95, "max": 1.0}
@@ -111,8 +108,8 @@ def _quantiles(values_N: NDArray[np.int64]) -> dict[str, int]:
 def _index(listed: Manifest, source: str, cache: str, progress: Progress | None) -> Manifest:
     """`listed` with the facts of every file filled in, from the cache or the files; the cache is brought up to date."""
     root = source if os.path.isdir(source) else os.path.dirname(source)  # noqa: PTH112, PTH120
-    places = _cache_places(source, cache)
-    old = _load_cache(places, root)
+    places = cache_places(source, cache, "manifest")
+    old = _load(places)
     known_N = _unchanged(listed.table, old, root)
     new_rows = np.flatnonzero(known_N < 0)
     facts = [old.select(FACTS.names)]
@@ -135,8 +132,17 @@ def _index(listed: Manifest, source: str, cache: str, progress: Progress | None)
         columns = {name: listed.table[name].take(pa.array(rows)) for name in SCHEMA.names if name not in FACTS.names}
         manifest = Manifest.build(columns | {name: taken[name] for name in FACTS.names})
         if not manifest.table.equals(old.select(SCHEMA.names)):
-            _save_cache(manifest, places, root)
+            save_table(manifest.table, places, _FORMAT, {"root": root})
     return manifest
+
+
+def _load(places: list[Path]) -> pa.Table:
+    """The manifest of the last time with a column `key`, the path from its root; empty when there is none."""
+    found = load_table(places, SCHEMA, _FORMAT)
+    if found is None:
+        return SCHEMA.empty_table().append_column("key", pa.array([], pa.string()))
+    table, metadata = found
+    return table.append_column("key", _below(metadata["root"], table["path"]))
 
 
 def _unchanged(listed: pa.Table, old: pa.Table, root: str) -> NDArray[np.int64]:
@@ -159,46 +165,3 @@ def _unchanged(listed: pa.Table, old: pa.Table, root: str) -> NDArray[np.int64]:
 def _below(root: str, paths: pa.ChunkedArray) -> pa.ChunkedArray:
     prefix = root.rstrip("/") + "/"
     return pc.if_else(pc.starts_with(paths, prefix), pc.utf8_slice_codeunits(paths, start=len(prefix)), paths)
-
-
-def _cache_places(source: str, cache: str) -> list[Path]:
-    """Where the cached manifest may be, best first: the folder asked for, or beside the data, then the user's own."""
-    key = hashlib.blake2b(source.encode(errors="surrogateescape"), digest_size=6).hexdigest()
-    elsewhere = f"{Path(source).name}-{key}.parquet"
-    if cache:
-        return [Path(cache).absolute() / elsewhere]
-    if Path(source).is_dir():
-        beside = Path(source) / ".engine" / "manifest.parquet"
-    else:
-        beside = Path(source).parent / ".engine" / f"{Path(source).name}.manifest.parquet"
-    user = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "engine" / elsewhere
-    # root could write to a folder that is marked read-only, and should not
-    marked_read_only = not beside.parent.parent.stat().st_mode & 0o222
-    return [user] if marked_read_only else [beside, user]
-
-
-def _load_cache(places: list[Path], root: str) -> pa.Table:
-    """The newest cached manifest that can be read, with a column `key`; empty when there is none."""
-    existing = sorted((place for place in places if place.is_file()), key=lambda place: -place.stat().st_mtime_ns)
-    for place in existing:
-        try:
-            table = pq.read_table(place)
-        except (OSError, pa.ArrowException) as error:
-            log.warning("%s: cannot read the cached manifest (%s); the files are indexed again", place, error)
-            continue
-        metadata = table.schema.metadata or {}
-        if metadata.get(b"format") == _FORMAT.encode() and table.schema.equals(SCHEMA):
-            table = table.replace_schema_metadata()
-            return table.append_column("key", _below(metadata[b"root"].decode(), table["path"]))
-    return SCHEMA.empty_table().append_column("key", pa.array([], pa.string()))
-
-
-def _save_cache(manifest: Manifest, places: list[Path], root: str) -> None:
-    for place in places:
-        try:
-            manifest.save(place, {"format": _FORMAT, "root": root})
-        except OSError as error:
-            log.info("%s: cannot keep the manifest here (%s)", place, error.strerror)
-        else:
-            return
-    log.warning("the manifest could be kept in none of %s; set data.cache", ", ".join(map(str, places)))

@@ -35,6 +35,8 @@ TABLE_SUFFIXES = (".csv", ".parquet")
 _PATH_NAMES = ("path", "img_path", "image", "file", "filename")
 _LABEL_NAMES = ("label", "class", "target", "category")
 _ID_NAMES = ("ID", "id")
+_COPY_COLUMNS = ("made_from", "mixed_with")  # written by engine data augment
+_FOLD_WORDS = {"train": "-1", "training": "-1", "valid": "0", "val": "0", "validation": "0"}
 _SHOWN = 5  # offending rows named in an error
 
 Columns = dict[str, Any]  # columns of the manifest by name, N values each
@@ -107,7 +109,8 @@ def list_table(table_path: str, section: DataSection, training: bool) -> Columns
     group_column = find("group_column", section.group_column, (), training)
     fold_column = find("fold_column", section.fold_column, (), training)
 
-    used = {path_column, id_column, label_column, group_column, fold_column} - {""}
+    copy_columns = [name for name in _COPY_COLUMNS if set(_COPY_COLUMNS) <= set(names)]
+    used = {path_column, id_column, label_column, group_column, fold_column, *copy_columns} - {""}
     table = _read(table_path, names, sorted(used))
     if not table.num_rows:
         raise DataError(f"{table_path}: no rows below the header")
@@ -139,7 +142,29 @@ def list_table(table_path: str, section: DataSection, training: bool) -> Columns
         columns["group"] = pc.utf8_trim_whitespace(table[group_column])
     if fold_column:
         columns["fold"] = _folds(table[fold_column], fold_column, where)
-    return columns
+    return columns | {name: _nfc(table[name]) for name in copy_columns}
+
+
+def list_labels(table_path: str, section: DataSection) -> dict[str, str]:
+    """Labels by id, of a .csv or .parquet table that names no files: the truth about images that are listed elsewhere.
+
+    Raises DataError for missing columns and for ids used twice.
+    """
+    names = _column_names(table_path)
+    used = []
+    for key, wanted, usual in (
+        ("id_column", section.id_column, (*_ID_NAMES, *_PATH_NAMES)),
+        ("label_column", section.label_column, _LABEL_NAMES),
+    ):
+        column = next((name for name in (wanted, *usual) if name in names), None)
+        if column is None:
+            raise _no_column(table_path, wanted or " or ".join(usual), key, names)
+        used.append(column)
+    table = _read(table_path, names, used)
+    ids, labels = (_nfc(pc.utf8_trim_whitespace(table[column])) for column in used)
+    if repeated := repeated_values(ids):
+        raise DataError(f"{table_path}: ids used more than once: {', '.join(map(repr, repeated[:_SHOWN]))}")
+    return dict(zip(ids.to_pylist(), labels.to_pylist(), strict=True))
 
 
 def _walk(root: str) -> Iterator[str]:
@@ -252,15 +277,19 @@ def _spellings(path: str) -> Iterator[str]:
 
 
 def _folds(column: pa.ChunkedArray, name: str, where: _Rows) -> pa.Array:
-    """Whole numbers from 0; empty or -1 for a sample that is never validated on. 2.0 is 2, as pandas writes it."""
+    """Whole numbers from 0; empty or -1 for a sample that is never validated on; or words that say train or valid.
+    2.0 is 2, as pandas writes it."""
     text = pc.utf8_trim_whitespace(column.combine_chunks())
     text = pc.if_else(pc.equal(text, ""), "-1", text)
+    for word, number in _FOLD_WORDS.items():
+        text = pc.if_else(pc.equal(pc.utf8_lower(text), word), number, text)
     wrong = pc.invert(pc.match_substring_regex(text, r"^(-1|\d{1,4})(\.0*)?$"))
     wrong_rows = np.flatnonzero(wrong.to_numpy(zero_copy_only=False)).tolist()
     if wrong_rows:
         raise DataError(
             f"{where.table_path}: column {name!r} (data.fold_column) must hold fold numbers from 0, or -1 for samples "
-            f"that are always trained on; not {text[wrong_rows[0]].as_py()!r} in {where.name(wrong_rows[:1])}"
+            "that are always trained on, or the words train and valid; "
+            f"not {text[wrong_rows[0]].as_py()!r} in {where.name(wrong_rows[:1])}"
         )
     folds = text.cast(pa.float64()).cast(pa.int32())
     if pc.max(folds).as_py() < 0:

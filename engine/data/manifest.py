@@ -11,17 +11,14 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
 from engine.errors import DataError
-from engine.files import atomic_write
 
 OK = "ok"
 
@@ -32,6 +29,8 @@ SCHEMA = pa.schema(
         ("label", pa.string()),  # "" when unknown
         ("group", pa.string()),  # "" when in no group
         ("fold", pa.int32()),  # the user's own fold; -1 when not given
+        ("made_from", pa.string()),  # id of the sample this is an augmented copy of; "" for an original
+        ("mixed_with", pa.string()),  # id of the second sample in such a copy, "" for none
         ("sha1", pa.string()),  # of the file's bytes, hexadecimal
         ("height", pa.int32()),  # as stored, before EXIF turns it
         ("width", pa.int32()),
@@ -45,6 +44,8 @@ _DEFAULTS: dict[str, str | int] = {
     "label": "",
     "group": "",
     "fold": -1,
+    "made_from": "",
+    "mixed_with": "",
     "sha1": "",
     "height": 0,
     "width": 0,
@@ -106,6 +107,11 @@ class Manifest:
         return self._strings("group")
 
     @cached_property
+    def copies_N(self) -> NDArray[np.bool_]:
+        """Which samples are augmented copies of others: trained on, never scored."""
+        return np.asarray(pc.not_equal(self.table["made_from"], ""))
+
+    @cached_property
     def folds_N(self) -> NDArray[np.int64]:
         """The user's own folds; -1 where not given."""
         return self.table["fold"].to_numpy().astype(np.int64)
@@ -137,14 +143,14 @@ class Manifest:
         """The samples at these rows, in the order of `rows`; each row at most once."""
         return Manifest(self.table.take(pa.array(np.asarray(rows, dtype=np.int64))).combine_chunks())
 
+    def replace(self, column: str, values: Any) -> Manifest:
+        """The same samples with other values in one column."""
+        at = SCHEMA.get_field_index(column)
+        return Manifest(self.table.set_column(at, SCHEMA.field(at), _as_column(values, SCHEMA.field(at).type)))
+
     def usable(self) -> Manifest:
         """Only the samples whose status is ok."""
         return Manifest(self.table.filter(pc.equal(self.table["status"], OK)).combine_chunks())
-
-    def save(self, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
-        """Write as Parquet, whole or not at all. Makes the folder. Raises OSError."""
-        with atomic_write(Path(path)) as temporary:
-            pq.write_table(self.table.replace_schema_metadata(dict(metadata or {})), temporary, compression="zstd")
 
     def _strings(self, column: str) -> list[str]:
         strings: list[str] = self.table[column].to_pylist()

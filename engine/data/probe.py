@@ -30,6 +30,7 @@ _CHUNK = 256  # files per task: small enough for a smooth progress bar, large en
 _SIZE_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0..15 without DHT, JPG, DAC
 _BARE_MARKERS = frozenset(range(0xD0, 0xD9)) | {0x01}  # RST0..7, SOI, TEM: no length follows
 _ORIENTATION_TAG = 0x0112
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
@@ -108,7 +109,7 @@ def _other_header(data: bytes) -> tuple[int, int, int]:
 
 def probe_files(paths: Sequence[str]) -> Generator[pa.RecordBatch, None, None]:
     """Facts of all files, in order, a few hundred at a time as they are ready. Close it to stop early."""
-    return _in_threads(_probe_chunk, paths)
+    return in_threads(_probe_chunk, paths)
 
 
 def stat_files(paths: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -116,7 +117,7 @@ def stat_files(paths: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int6
 
     In threads, because on a network drive each question takes a round trip.
     """
-    chunks = list(_in_threads(_stat_chunk, paths))
+    chunks = list(in_threads(_stat_chunk, paths))
     both_2N = np.concatenate([np.zeros((2, 0), dtype=np.int64), *chunks], axis=1)
     return both_2N[0], both_2N[1]
 
@@ -138,7 +139,8 @@ def _stat_chunk(paths: Sequence[str]) -> NDArray[np.int64]:
     return chunk_2N
 
 
-def _in_threads(work: Callable[[Sequence[str]], Result], items: Sequence[str]) -> Generator[Result, None, None]:
+def in_threads(work: Callable[[Sequence[Item]], Result], items: Sequence[Item]) -> Generator[Result, None, None]:
+    """`work` on a few hundred items at a time, answers in order as they are ready. Close it to stop early."""
     # More threads than cores hide a drive's latency; many more only queue for the interpreter's lock.
     pool = ThreadPoolExecutor(max_workers=min(32, max(4, len(os.sched_getaffinity(0)))))
     try:

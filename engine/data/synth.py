@@ -30,8 +30,8 @@ import numpy as np
 
 from engine.data.drawn.cars import photograph
 from engine.data.drawn.documents import KINDS, LOOK_ALIKES, photograph_document
-from engine.data.drawn.scenes import draw_scene
-from engine.data.drawn.vehicles import MOST_CLASSES, class_names, design
+from engine.data.drawn.scenes import Scene, draw_scene
+from engine.data.drawn.vehicles import MOST_CLASSES, Vehicle, class_names, design
 from engine.errors import DataError
 from engine.files import write_text
 
@@ -110,9 +110,16 @@ class VehicleSet:
             VehiclePicture(f"test/{_test_id(i)}.jpg", label, 1, i) for i, label in enumerate(self.test_classes)
         ]
 
+    def vehicle(self, picture: VehiclePicture) -> Vehicle:
+        """What is on a picture: from its class alone."""
+        return design(self.seed, picture.label)
+
+    def scene(self, picture: VehiclePicture) -> Scene:
+        """How it is photographed: from the picture's number alone."""
+        return draw_scene(np.random.default_rng([self.seed, 10 + picture.part, picture.number]))
+
     def draw(self, picture: VehiclePicture) -> bytes:
-        scene = draw_scene(np.random.default_rng([self.seed, 10 + picture.part, picture.number]))
-        return photograph(design(self.seed, picture.label), scene)
+        return photograph(self.vehicle(picture), self.scene(picture))
 
     def tables(self) -> dict[str, str]:
         ids = [_test_id(i) for i in range(len(self.test_classes))]

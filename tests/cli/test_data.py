@@ -61,6 +61,56 @@ def test_documents_can_be_indexed_as_the_command_says(tmp_path: Path) -> None:
     assert (found["usable"], len(found["classes"])) == (34, 17)
 
 
+def test_check_tells_in_a_table_in_json_and_on_a_page(vehicles: Path, tmp_path: Path) -> None:
+    wanted = ("--json", tmp_path / "check.json", "--page", tmp_path / "check.html")
+    result = engine("data", "check", vehicles / "train", "--test", vehicles / "test", *wanted)
+    assert result.exit_code == 0, result.output
+    assert "What was found" in result.stdout and "error" in result.stdout and "2 classes" in result.stdout
+    told = json.loads((tmp_path / "check.json").read_text("utf-8"))
+    assert told["samples"] == 7 and told["test_images"]["samples"] == 2
+    assert told["findings"][0]["kind"] == "unreadable"
+    assert "damaged.jpg" in (tmp_path / "check.html").read_text("utf-8")
+    printed = engine("data", "check", vehicles / "train", "--json", "-")
+    assert json.loads(printed.stdout)["samples"] == 7
+
+
+def test_check_of_a_recipe_takes_its_test_images_and_its_names(vehicles: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "cars.toml"
+    recipe.write_text("[[stage]]\nsize = 64\nbatch = 2\nepochs = 1\nlr = 1e-3\n", encoding="utf-8")
+    one, two = sorted(path.name for path in (vehicles / "train").iterdir() if not path.name.startswith("."))
+    sets = ("--set", f"data.train={vehicles / 'train'}", "--set", f"data.test={vehicles / 'test'}")
+    aliases = ("--set", f'data.aliases=[["{one}", "{two}"]]')
+    told = json.loads(engine("data", "check", recipe, *sets, *aliases, "--json", "-").stdout)
+    assert list(told["classes"]) == [one] and told["test"] == str(vehicles / "test")
+
+
+def test_names_writes_a_table_that_trains(vehicles: Path, tmp_path: Path) -> None:
+    file = tmp_path / "names.csv"
+    result = engine("data", "names", vehicles / "train", file)
+    assert result.exit_code == 0 and "2 names" in result.stdout, result.output
+    lines = [line.split(",") for line in file.read_text("utf-8").splitlines()]
+    assert lines[0] == ["label", "name"] and all(latin.isascii() for _, latin in lines)
+    recipe = tmp_path / "cars.toml"
+    recipe.write_text("[[stage]]\nsize = 64\nbatch = 2\nepochs = 1\nlr = 1e-3\n", encoding="utf-8")
+    sets = ("--set", f"data.train={vehicles / 'train'}", "--set", f"data.label_table={file}")
+    told = json.loads(engine("data", "check", recipe, *sets, "--json", "-").stdout)
+    assert sorted(told["classes"]) == sorted(latin for _, latin in lines[1:])
+    again = engine("data", "names", vehicles / "train", file)
+    assert again.exit_code == 2 and "mended by hand" in again.stderr
+
+
+def test_augment_writes_copies_and_says_how_to_train_on_them(vehicles: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = engine("data", "augment", vehicles / "train", out, "--kinds", "flip,cutmix", "--longest", "48")
+    assert result.exit_code == 0, result.output
+    assert "6 originals and 12 copies" in result.stdout and f"data.train={out / 'train.csv'}" in result.stdout
+    assert len(list(out.rglob("*.jpg"))) == 12
+    told = json.loads(engine("data", "check", out / "train.csv", "--json", "-").stdout)
+    assert told["samples"] == 18 and not {f["kind"] for f in told["findings"]} & {"near", "near_conflicts"}
+    kinds = engine("data", "augment", "--list").stdout
+    assert "perspective" in kinds and "mirrored left to right" in kinds
+
+
 def test_the_help_tells_the_defaults_of_the_sets() -> None:
     text = " ".join(engine("data", "synth", "--help").stdout.split())
     for made, names in (
@@ -84,6 +134,11 @@ def test_the_help_tells_the_defaults_of_the_sets() -> None:
         (["index", "{}/nothing.toml"], 2, "there is no such recipe"),
         (["index", "{}", "--set", "seed=1"], 2, "--set changes a recipe"),
         (["index", "{}/empty.toml"], 2, "data.train=FOLDER"),
+        (["check", "{}/nothing"], 1, "no such folder"),
+        (["check", "{}/empty.toml"], 2, "data.train=FOLDER"),
+        (["augment", "{}", "{}/out"], 2, "give SOURCE, FOLDER and --kinds"),
+        (["augment", "{}", "{}/out", "--kinds", "flip,flop"], 2, "there is no kind 'flop'"),
+        (["augment", "{}/empty.toml", "{}/out", "--kinds", "flip"], 2, "data.train=FOLDER"),
     ],
     ids=str,
 )

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.data.folds import assign_folds
+from engine.data.folds import assign_folds, held_out, trained_on
 from engine.data.manifest import Manifest
 from engine.errors import DataError, RecipeError
-from engine.recipe.sections import FoldsSection
+from engine.recipe.sections import DataSection, FoldsSection
 
 
 def samples(labels: list[str], groups: list[str] | None = None, folds: list[int] | None = None) -> Manifest:
@@ -63,6 +63,37 @@ def test_a_group_is_never_split_whatever_the_row_order(folds: int, seed: int, ra
     assert assign_folds(manifest.take(rows), FoldsSection(count=folds), seed).tolist() == fold_N[rows].tolist()
 
 
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(10, 30), min_size=2, max_size=4), st.integers(2, 5), st.integers(0, 99), st.randoms())
+def test_a_few_pairs_kept_together_do_not_unbalance_the_folds(
+    counts: list[int], folds: int, seed: int, random: object
+) -> None:
+    labels = [f"class {c}" for c, count in enumerate(counts) for _ in range(count)]
+    groups = [f"pair {n // 2}" if n % 10 < 2 else "" for n in range(len(labels))]  # a fifth of the samples
+    fold_N = assign_folds(samples(labels, groups), FoldsSection(count=folds), seed)
+    for name in set(labels):
+        share_F = np.bincount(fold_N[np.array(labels) == name], minlength=folds)
+        assert share_F.max() - share_F.min() <= 2
+    sizes_F = np.bincount(fold_N, minlength=folds)
+    assert sizes_F.max() - sizes_F.min() <= len(counts) + 1
+    for group in set(groups) - {""}:
+        assert len(set(fold_N[np.array(groups) == group].tolist())) == 1
+
+
+def test_one_fold_holds_nothing_out() -> None:
+    manifest = samples(["a", "b", "b"])
+    fold_N = assign_folds(manifest, FoldsSection(count=1), 0)
+    assert held_out(manifest, fold_N, 0).tolist() == []
+    assert trained_on(manifest, fold_N, 0, DataSection()).tolist() == [0, 1, 2]
+
+
+def test_a_hold_out_of_the_users_needs_one_fold_alone() -> None:
+    manifest = samples(["a", "b", "a", "b", "a", "b"], folds=[0, 0, -1, -1, -1, -1])
+    fold_N = assign_folds(manifest, FoldsSection(run=(0,)), 0)
+    assert held_out(manifest, fold_N, 0).tolist() == [0, 1]
+    assert trained_on(manifest, fold_N, 0, DataSection()).tolist() == [2, 3, 4, 5]
+
+
 def test_more_folds_than_samples_of_a_class_are_refused_with_the_largest_count_allowed() -> None:
     with pytest.raises(RecipeError, match=r"data\.folds\.count: 5 .* class 'rare' has only 3 samples\. Set it to 3"):
         assign_folds(samples(["common"] * 20 + ["rare"] * 3), FoldsSection(count=5), 0)
@@ -94,7 +125,7 @@ def test_the_users_own_folds_are_taken_as_they_are() -> None:
     [
         ([0, 1, 2, 0, 1, 2], r"has the folds 0, 1, 2\. Set data\.folds\.count to 3"),
         ([1, 2, 1, 2, 1, 2], "Number them from 0"),
-        ([0, -1, 0, -1, 0, -1], "For a hold-out, give the samples to train on fold 1"),
+        ([0, -1, 0, -1, 0, -1], r"For a hold-out, set data\.folds\.run = \[0\]"),
     ],
 )
 def test_own_folds_that_are_not_those_of_the_recipe_are_refused(folds: list[int], remedy: str) -> None:

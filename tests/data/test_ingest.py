@@ -463,3 +463,20 @@ def test_describe_counts_what_is_there(tmp_path: Path, photo: MakePhoto) -> None
     assert found["status"] == {"empty file": 1, "ok": 4}
     assert found["unusable"] == [[str(bad), "empty file"]]
     assert found["total_bytes"] == sum(path.stat().st_size for path in (tmp_path / "set").rglob("*.jpg"))
+
+
+def test_a_column_of_words_says_who_is_validated(tmp_path: Path, photo: MakePhoto) -> None:
+    lines = ["path,label,split"]
+    for n, word in enumerate(["train", "Valid", "validation", "training", ""]):
+        photo(f"{n}.jpg")
+        lines.append(f"{n}.jpg,a,{word}")
+    manifest = training(table(tmp_path, "\n".join(lines)), fold_column="split")
+    assert manifest.folds_N.tolist() == [-1, 0, 0, -1, -1]
+
+
+def test_the_columns_of_augmented_copies_are_found_together(tmp_path: Path, photo: MakePhoto) -> None:
+    photo("1.jpg"), photo("2.jpg")
+    copies = training(table(tmp_path, "path,label,made_from,mixed_with\n1.jpg,a,,\n2.jpg,a,1.jpg,\n"))
+    assert copies.copies_N.tolist() == [False, True]
+    alone = training(table(tmp_path, "path,label,made_from\n1.jpg,a,web\n2.jpg,a,camera\n"))  # somebody else's column
+    assert not alone.copies_N.any()

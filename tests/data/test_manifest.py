@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -82,10 +79,3 @@ def test_the_fingerprint_sees_content_but_not_order() -> None:
         others = columns | {"ids": ["a", "b"]} | {"ids" if name == "id" else name: changed}
         assert manifest_of(**others).fingerprint != manifest.fingerprint  # type: ignore[arg-type]
     assert manifest.take([0]).fingerprint != manifest.fingerprint
-
-
-def test_saved_as_parquet_it_is_the_same(tmp_path: Path) -> None:
-    manifest = manifest_of(["a", "b"], label=["Größe", "아반떼"])
-    manifest.save(tmp_path / "deep" / "manifest.parquet", {"made": "now"})
-    assert pq.read_table(tmp_path / "deep" / "manifest.parquet").equals(manifest.table)
-    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["manifest.parquet"]

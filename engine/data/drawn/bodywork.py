@@ -2,13 +2,15 @@
 
 The body is a loft of two rounded profiles (the hull and the cabin), not a flat sprite, so that one design can be seen
 from any side. There is no depth buffer: a facet is drawn when it faces the camera, shaded by its normal, far ones
-first, and details are laid on afterwards as polygons in the coordinates of the surface they belong to. For shapes this plain
-that looks as a depth buffer would, and it needs nothing but filled polygons.
+first, and details are laid on afterwards as polygons in the coordinates of the surface they belong to. For shapes this
+plain that looks as a depth buffer would, and it needs nothing but filled polygons.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from functools import cache
 
 import cv2
 import numpy as np
@@ -19,6 +21,28 @@ from engine.data.drawn.scenes import Camera
 from engine.data.drawn.vehicles import Body
 
 Grid = NDArray[np.float64]  # (R, C, 3) metres: a surface as rows and columns of points
+
+
+@dataclass(frozen=True)
+class Surface:
+    """A curved surface as Q flat quadrilaterals."""
+
+    quads_Q43: NDArray[np.float64]  # corners
+    centres_Q3: NDArray[np.float64]
+    normals_Q3: NDArray[np.float64]  # of length one, away from the middle of the car
+
+    @staticmethod
+    def of(grid_RC3: Grid) -> Surface:
+        """The facets between neighbouring points of a grid, without those that have no area."""
+        corners = [grid_RC3[:-1, :-1], grid_RC3[1:, :-1], grid_RC3[1:, 1:], grid_RC3[:-1, 1:]]
+        quads = np.stack(corners, axis=2).reshape(-1, 4, 3)
+        normals = np.cross(quads[:, 2] - quads[:, 0], quads[:, 3] - quads[:, 1])
+        size = np.linalg.norm(normals, axis=1)
+        quads, normals = quads[size > 1e-6], normals[size > 1e-6] / size[size > 1e-6, None]
+        centres = quads.mean(axis=1)
+        outward = centres - [0, 0.6, 0]
+        outward[:, 0] -= np.clip(centres[:, 0], -1, 1)
+        return Surface(quads, centres, normals * np.where((normals * outward).sum(axis=1) < 0, -1, 1)[:, None])
 
 
 class Bodywork:
@@ -58,6 +82,10 @@ class Bodywork:
         self.hull = round_off(np.array(lower))  # (N, 2) profile from the front bumper over the bonnet to the rear one
         self.cabin_corners = np.array(upper)
         self.cabin = round_off(self.cabin_corners)  # (N, 2) profile from windscreen to rear screen
+        self.hull_top, self.cabin_top = Surface.of(self.strip(self.hull)), Surface.of(self.strip(self.cabin))
+        self.hull_side = Surface.of(self.flank(self.hull, body.clearance, 6))
+        self.cabin_side = Surface.of(self.flank(self.cabin, belt - 0.03, 4))
+        self.extent = self._extent()  # (N, 3) world points that bound the car, tyres on the ground included
 
     def along(self, share: float) -> float:
         """Position of a share of the length, nose 0 to tail 1, on the x axis."""
@@ -120,12 +148,16 @@ class Bodywork:
         top = (self.body.nose if front else self.body.tail) - 0.05
         return top * (1 - (0.26 if front else 0.30) / 0.8), top
 
-    def extent(self) -> Points:
-        """World points that bound the car, tyres on the ground included."""
-        surfaces = np.concatenate([self.strip(self.hull).reshape(-1, 3), self.strip(self.cabin).reshape(-1, 3)])
+    def _extent(self) -> Points:
         side = self.body.width / 2
         feet = [[x, 0.0, z] for x in (self.front_axle, self.rear_axle) for z in (-side, side)]
-        return np.concatenate([surfaces, feet])
+        return np.concatenate([self.hull_top.quads_Q43.reshape(-1, 3), self.cabin_top.quads_Q43.reshape(-1, 3), feet])
+
+
+@cache
+def bodywork(body: Body) -> Bodywork:
+    """The surfaces of a body; kept, because all pictures of a class have the same."""
+    return Bodywork(body)
 
 
 class Painter:
@@ -160,25 +192,15 @@ class Painter:
         blue, green, red = self.lit(colour, np.array([[0.0, 0.0, 1.0]]))[0].tolist()
         return blue, green, red
 
-    def mesh(self, grid_RC3: Grid, colour: Colour) -> None:
+    def surface(self, surface: Surface, colour: Colour) -> None:
         """A surface as shaded facets, farthest first."""
-        corners = [grid_RC3[:-1, :-1], grid_RC3[1:, :-1], grid_RC3[1:, 1:], grid_RC3[:-1, 1:]]
-        quads = np.stack(corners, axis=2).reshape(-1, 4, 3)
-        normals = _cross(quads[:, 2] - quads[:, 0], quads[:, 3] - quads[:, 1])
-        size = np.linalg.norm(normals, axis=1)
-        quads, normals = quads[size > 1e-6], normals[size > 1e-6] / size[size > 1e-6, None]
-        centres = quads.mean(axis=1)
-        outward = centres - [0, 0.6, 0]
-        outward[:, 0] -= np.clip(centres[:, 0], -1, 1)
-        normals *= np.where((normals * outward).sum(axis=1) < 0, -1, 1)[:, None]
-        sight = self.camera.position - centres
-        seen = (normals * sight).sum(axis=1) > 0
-        quads, sight = quads[seen], sight[seen]
-        colours = self.lit(colour, normals[seen]).tolist()
-        flat = self.camera.project(quads.reshape(-1, 3)).reshape(-1, 4, 2)
+        sight = self.camera.position - surface.centres_Q3
+        seen = (surface.normals_Q3 * sight).sum(axis=1) > 0
+        colours = self.lit(colour, surface.normals_Q3[seen]).tolist()
+        flat = self.camera.project(surface.quads_Q43[seen].reshape(-1, 3)).reshape(-1, 4, 2)
         middle = flat.mean(axis=1, keepdims=True)
         grown = fixed_point(middle + (flat - middle) * 1.03 + np.sign(flat - middle) * 0.4)  # no seams between facets
-        for i in np.argsort(-(sight**2).sum(axis=1), kind="stable").tolist():
+        for i in np.argsort(-(sight[seen] ** 2).sum(axis=1), kind="stable").tolist():
             cv2.fillConvexPoly(self.image, grown[i], colours[i], cv2.LINE_AA, SUBPIXEL_BITS)
 
     def panel(self, points_N3: Points, colour: Colour, glow: bool = False) -> None:
@@ -203,8 +225,3 @@ class Painter:
             if self.camera.mirrored:
                 left_low, right_low, right_high, left_high = right_low, left_low, left_high, right_high
             stamp(self.image, texture, np.stack([left_high, right_high, right_low, left_low]))
-
-
-def _cross(a_N3: Points, b_N3: Points) -> Points:
-    """Row by row cross product; numpy's own spends most of its time on axis bookkeeping."""
-    return a_N3[:, [1, 2, 0]] * b_N3[:, [2, 0, 1]] - a_N3[:, [2, 0, 1]] * b_N3[:, [1, 2, 0]]

@@ -7,7 +7,7 @@ from functools import cache
 import cv2
 import numpy as np
 
-from engine.data.drawn.bodywork import Bodywork, Painter
+from engine.data.drawn.bodywork import Painter, bodywork
 from engine.data.drawn.paint import (
     SUBPIXEL_BITS,
     Colour,
@@ -48,15 +48,15 @@ class _Drawing:
 
     def __init__(self, vehicle: Vehicle, scene: Scene) -> None:
         self.vehicle, self.scene, self.body = vehicle, scene, vehicle.body
-        self.work = Bodywork(vehicle.body)
-        camera = Camera(scene, self.work.extent())
+        self.work = bodywork(vehicle.body)
+        camera = Camera(scene, self.work.extent)
         self.image = draw_backdrop(scene, camera)
         self.painter = Painter(self.image, camera, scene.sun, scene.sunshine)
         self._shadow()
         for x in (self.work.front_axle, self.work.rear_axle):
             self._far_wheel(x)
-        self.painter.mesh(self.work.flank(self.work.hull, self.body.clearance, 6), scene.paint)
-        self.painter.mesh(self.work.strip(self.work.hull), scene.paint)
+        self.painter.surface(self.work.hull_side, scene.paint)
+        self.painter.surface(self.work.hull_top, scene.paint)
         self._trim()
         self._doors()
         self._lamps(front=True)
@@ -188,8 +188,8 @@ class _Drawing:
 
     def _cabin(self) -> None:
         work, body, line = self.work, self.body, WINDOW_LINES[self.vehicle.window_line]
-        self.painter.mesh(work.flank(work.cabin, body.belt - 0.03, 4), self.scene.paint)
-        self.painter.mesh(work.strip(work.cabin), PLASTIC if self.vehicle.roof == "black" else self.scene.paint)
+        self.painter.surface(work.cabin_side, self.scene.paint)
+        self.painter.surface(work.cabin_top, PLASTIC if self.vehicle.roof == "black" else self.scene.paint)
         sky = mix(GLASS, (215, 200, 185), 0.25 + 0.3 * self.scene.sunshine)
         s = np.linspace(-0.90, 0.90, 5)
         screen = np.concatenate([np.stack([s, np.full(5, 0.10)], 1), np.stack([0.97 * s[::-1], np.full(5, 0.95)], 1)])
@@ -209,9 +209,11 @@ class _Drawing:
         if line.black_pillar:
             whole = side((work.deck + 0.06, low), (head_low, low), (head_top, top), (work.roof_end + 0.04, top))
             self.painter.panel(whole, GLASS, glow=True)
+        tail_mid = tail_low + line.rise * (tail_top - tail_low)  # the corner that rises, along the screen's slope
+        tail_foot = max(tail_low + 0.30 + 0.35 * line.rise, tail_mid + 0.15)
         window = side(
-            (tail_low + (0.12 if line.rise else 0.0), low + line.rise * (top - low)),
-            (tail_low + 0.30 + 0.35 * line.rise, low),
+            (tail_mid, low + line.rise * (top - low)),
+            (tail_foot, low),
             (head_low, low),
             (head_top, top),
             (tail_top, top),
@@ -225,7 +227,7 @@ class _Drawing:
         )
         self.painter.panel(reflection, sky)
         for share in (0.5,) if body.doors == 1 else (0.40, 0.78):
-            x = max(head_low + (tail_low - head_low) * share, tail_low + 0.42 + 0.35 * line.rise)
+            x = max(head_low + (tail_low - head_low) * share, tail_foot + 0.10)
             x_top = head_top + (tail_top - head_top) * share
             post = side((x - 0.05, low), (x + 0.05, low), (x_top + 0.04, top), (x_top - 0.04, top))
             self.painter.panel(post, OPENING, glow=True)
@@ -246,12 +248,9 @@ class _Drawing:
                 rail = np.array([[front + 0.05, top + 0.04, z], [rear - 0.05, top + 0.03, z]])
                 self.painter.line(rail, PLASTIC, 0.05)
         elif self.vehicle.roof == "wing":
-            side = 0.36 * self.body.width
-            wing = [(rear + 0.10, top - 0.03), (rear - 0.22, top + 0.07), (rear - 0.26, top + 0.02), (rear, top - 0.10)]
-            for z in (-side, side):
-                fill(self.image, self.painter.camera.project(np.array([(x, y, z) for x, y in wing])), PLASTIC)
-            blade = [(x, y, z) for (x, y), z in zip((wing[0], wing[1], wing[1], wing[0]), (-side, -side, side, side))]
-            fill(self.image, self.painter.camera.project(np.array(blade)), PLASTIC)
+            low, high, side = (rear + 0.10, top - 0.03), (rear - 0.26, top + 0.09), 0.36 * self.body.width
+            blade = np.array([(*low, -side), (*high, -side), (*high, side), (*low, side)])
+            fill(self.image, self.painter.camera.project(blade), PLASTIC)
 
     def _wheel_plane(self, x: float) -> float:
         return float(self.work.half_width(np.array(x), np.array(self.body.wheel))) - 0.02

@@ -39,7 +39,7 @@ from engine.data.drawn.paint import (
 
 TEXT = (
     "the patient was seen on and for with account number total service date name address general condition left right "
-    "daily treatment rest advised three weeks pain fever normal test result city road north river office branch payment "
+    "daily treatment rest advised three weeks pain fever normal test result city road north river office branch pay "
     "received item quantity price tax balance transfer card monthly report tablet after meals morning evening"
 )
 WORDS = TEXT.split()
@@ -362,7 +362,7 @@ def _licence_plate(rng: Rng) -> Page:
         page.text(30, 16, f"{page.number(2)} {rng.choice(list('ABCDEFGH'))}", 9, ink, 8)
         page.text(12, 40, page.number(4), 20, ink, 16)
     else:
-        page.text(7, 17.5, f"{page.number(3)} {rng.choice(list('ABCDEFGH'))} {page.number(4)}", 11.5, ink, 10)
+        page.text(7, 17.5, f"{page.number(3)} {rng.choice(list('ABCDEFGH'))} {page.number(4)}", 10.8, ink, 10)
     return page
 
 

@@ -161,9 +161,9 @@ class Exposure:
         """A random exposure; depends on the generator alone."""
         warmth = rng.normal(0, 0.05)
         return Exposure(
-            gain=float(np.clip(rng.normal(1.12, 0.18), 0.65, 1.5)),
+            gain=float(np.clip(rng.normal(1.05, 0.13), 0.65, 1.4)),
             tint=(1 - warmth, 1.0, 1 + warmth),
-            slope=(float(rng.normal(0, 0.14)), float(rng.normal(0, 0.10))),
+            slope=(float(rng.normal(0, 0.11)), float(rng.normal(0, 0.08))),
             vignette=float(rng.uniform(0, 0.25)),
             noise=float(rng.gamma(2.0, 2.2)),
             grain_place=(int(rng.integers(GRAIN_SIDE)), int(rng.integers(GRAIN_SIDE))),

@@ -49,7 +49,7 @@ PAINTS: tuple[Colour, ...] = (
 DOOR_WORDS = ("RENTAL 24", "FLOWERS", "BAKERY", "EXPRESS", "CITY TOUR", "SERVICE", "SCHOOL")
 SIGN_WORDS = ("CAFE", "HOTEL", "PARKING", "BOOKS", "AUTO", "OPEN 24H", "MARKET", "BANK", "SALE")
 SHORTEST_SIDE, LONGEST_SIDE = 500, 1100  # pixels
-ASPECTS = (4 / 3, 4 / 3, 4 / 3, 4 / 3, 3 / 2, 3 / 2, 3 / 2, 16 / 9, 16 / 9, 5 / 4, 1.0, 3 / 4)
+ASPECTS = (*[4 / 3] * 12, *[3 / 2] * 3, *[5 / 4] * 3, 16 / 9, 3 / 4)  # width over height, common ones more often
 
 
 @dataclass(frozen=True)
@@ -81,20 +81,20 @@ def draw_scene(rng: Rng) -> Scene:
     height, width = draw_size(rng)
     paint = PAINTS[rng.integers(len(PAINTS))]
     jitter = rng.normal(0, 8, 3) + rng.normal(0, 14)
-    nose_side = rng.random() < 0.7
-    turn = rng.uniform(0.20, 0.85)
+    nose_side = rng.random() < 0.75
+    turn = rng.uniform(0.38, 0.66)
     letters = "ABCDEFGHJKLMNPRSTUVWXYZ"
     plate = f"{rng.integers(10, 400)} {letters[rng.integers(len(letters))]} {rng.integers(1000, 9999)}"
     return Scene(
         height=height,
         width=width,
         azimuth=float(turn if nose_side else -turn),
-        elevation=float(rng.uniform(0.04, 0.24)),
-        distance=float(rng.uniform(8.0, 16.0)),
+        elevation=float(rng.uniform(0.05, 0.21)),
+        distance=float(rng.uniform(9.0, 16.0)),
         roll=float(rng.normal(0, 0.02)),
         mirrored=bool(rng.random() < 0.5),
-        filling=float(rng.uniform(0.80, 0.98)),
-        place=(float(rng.uniform(-0.6, 0.6)), float(rng.uniform(-0.1, 0.7))),
+        filling=float(rng.uniform(0.90, 0.98)),
+        place=(float(rng.uniform(-0.25, 0.25)), float(rng.uniform(0.15, 0.45))),
         paint=tuple(float(v) for v in np.clip(np.array(paint) + jitter, 12, 250)),  # type: ignore[arg-type]
         sun=float(rng.uniform(-1.4, 1.4)),
         sunshine=float(rng.uniform(0.1, 1.0)),
@@ -110,7 +110,7 @@ def draw_scene(rng: Rng) -> Scene:
 def draw_size(rng: Rng) -> tuple[int, int]:
     """Height and width in pixels, both within SHORTEST_SIDE and LONGEST_SIDE."""
     aspect = ASPECTS[rng.integers(len(ASPECTS))] * float(rng.uniform(0.97, 1.03))
-    shorter = int(rng.integers(SHORTEST_SIDE, 760))
+    shorter = int(rng.integers(SHORTEST_SIDE, 720))
     longer = min(round(shorter * max(aspect, 1 / aspect)), LONGEST_SIDE)
     return (shorter, longer) if aspect >= 1 else (longer, shorter)
 
@@ -197,7 +197,7 @@ def _in_front(camera: Camera, points_N3: Points) -> bool:
 
 def _muted(rng: Rng) -> Colour:
     """A colour walls are painted in: any brightness, little saturation."""
-    return tuple(np.clip(rng.uniform(70, 215) + rng.normal(0, 16, 3), 30, 245))
+    return tuple(np.clip(rng.uniform(70, 205) + rng.normal(0, 11, 3), 30, 240))
 
 
 def _placed(left: float, top: float, width: float, height: float) -> Points:

@@ -12,6 +12,7 @@ they lie on, so that a new style is a line and not a function.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -132,7 +133,7 @@ GRILLES = {
 
 
 class Wheel(NamedTuple):
-    """A rim: spokes (their width as a share of the room they have), a twist in radians, pairs, or a plate with holes."""
+    """A rim: spokes (width as a share of the room they have), a twist in radians, pairs, or a plate with holes."""
 
     spokes: int
     width: float
@@ -189,6 +190,7 @@ class Vehicle:
     roof: str
 
 
+@cache
 def design(seed: int, index: int) -> Vehicle:
     """The vehicle of class `index`; every class of a family has its own wheels, lamps and grille."""
     family, member = divmod(index, FAMILY)
