@@ -42,6 +42,7 @@ WEIGHTS = "weights.safetensors"
 META = "checkpoint.json"
 NEXT_META = "checkpoint.next.json"
 RESUME = "resume.pt"
+EPOCH_PREFIX = "epoch_"  # folders of kept epochs inside a fold's
 
 _LIBRARIES = ("torch", "timm", "torchvision", "kornia", "nvidia-dali-cuda130", "numpy", "pyarrow", "safetensors")
 
@@ -164,21 +165,28 @@ def load_resume(folder: Path) -> dict[str, Any] | None:
 
 
 def find_folds(models: Path) -> list[Path]:
-    """The fold folders in `models` that hold a checkpoint, by name with numbers as numbers (2 before 10).
+    """The folders of the checkpoints that answer together, by name with numbers as numbers (2 before 10).
 
-    A fold's own folder is its only fold. Raises CheckpointError when there is none.
+    These are the fold folders in `models`; a fold that kept several epochs has them answer in its place. A fold's own
+    folder is its only fold. Raises CheckpointError when there is none.
     """
     if not models.is_dir():
         raise CheckpointError(f"{models}: no such folder; train first, or give the folder that `engine train` wrote")
     if _has_checkpoint(models):
-        return [models]
-    folds = sorted((path for path in models.iterdir() if _has_checkpoint(path)), key=_natural)
+        return epoch_folders(models) or [models]
+    fold_folders = sorted((path for path in models.iterdir() if _has_checkpoint(path)), key=_natural)
+    folds = [voter for fold in fold_folders for voter in epoch_folders(fold) or [fold]]
     if not folds:
         raise CheckpointError(
             f"{models}: no fold in it holds a {META}; finish at least one epoch of `engine train`, or give the folder "
             "that it wrote"
         )
     return folds
+
+
+def epoch_folders(fold: Path) -> list[Path]:
+    """The epochs that a fold kept, in order; [] when it kept its best one alone."""
+    return sorted((path for path in fold.glob(f"{EPOCH_PREFIX}*") if _has_checkpoint(path)), key=_natural)
 
 
 def _has_checkpoint(folder: Path) -> bool:

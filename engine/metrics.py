@@ -40,6 +40,15 @@ def top_accuracy(probabilities_NC: NDArray, labels_N: NDArray, k: int) -> float:
     return float(np.mean(at_least_N <= k))
 
 
+def group_accuracy(probabilities_NC: NDArray, labels_N: NDArray, groups: Sequence[str]) -> float:
+    """Share of samples whose most probable group is that of the true class; a group's probability is the sum over its
+    classes. `groups` names the group of each class."""
+    names = sorted(set(groups))
+    group_C = np.array([names.index(group) for group in groups])
+    member_CG = group_C[:, None] == np.arange(len(names))
+    return float(np.mean((probabilities_NC @ member_CG).argmax(1) == group_C[labels_N]))
+
+
 def macro_f1(probabilities_NC: NDArray, labels_N: NDArray) -> float:
     """Mean F1 over the classes that occur among labels or answers, each counting the same."""
     return float(f1_score(labels_N, probabilities_NC.argmax(1), average="macro", zero_division=0))

@@ -267,6 +267,16 @@ def test_folds_are_found_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     assert find_folds(tmp_path / "2") == [tmp_path / "2"]
 
 
+def test_the_kept_epochs_of_a_fold_stand_in_for_it(tmp_path: Path) -> None:
+    for name in ("0", "0/epoch_009", "0/epoch_010", "1"):
+        save(tmp_path / name, checkpoint())
+    (tmp_path / "1" / "epoch_003").mkdir()  # somebody else's: it holds no checkpoint
+    fold = tmp_path / "0"
+    assert find_folds(tmp_path) == [fold / "epoch_009", fold / "epoch_010", tmp_path / "1"]
+    assert find_folds(fold) == [fold / "epoch_009", fold / "epoch_010"]
+    assert find_folds(fold / "epoch_010") == [fold / "epoch_010"]
+
+
 def test_no_folds_is_an_error_that_says_where_it_looked(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"no fold in it holds a checkpoint\.json"):
         find_folds(tmp_path)

@@ -16,6 +16,7 @@ from engine.metrics import (
     class_share_log_loss,
     confused_pairs,
     confusion,
+    group_accuracy,
     score,
     top_accuracy,
     worst,
@@ -145,3 +146,10 @@ def test_confusion_counts_and_the_most_confused_pairs() -> None:
     assert [(p.first, p.second, p.count) for p in pairs] == [(0, 1, 3), (1, 2, 1)]
     assert (pairs[0].first_as_second, pairs[0].second_as_first) == (2, 1)
     assert confused_pairs(counts, top=1) == pairs[:1]
+
+
+def test_a_group_has_the_probability_of_its_classes_together() -> None:
+    probabilities_NC = np.array([[0.3, 0.3, 0.4], [0.2, 0.2, 0.6], [0.5, 0.1, 0.4]])
+    labels_N = np.array([0, 1, 2])
+    assert group_accuracy(probabilities_NC, labels_N, ["cars", "cars", "boats"]) == pytest.approx(1 / 3)
+    assert group_accuracy(probabilities_NC, labels_N, ["one"] * 3) == 1

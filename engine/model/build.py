@@ -20,7 +20,7 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 
 from engine.errors import RecipeError
-from engine.model.heads import ArcFaceHead, LinearHead
+from engine.model.heads import ArcFaceHead, LinearHead, MlpHead
 from engine.model.pooling import MapPooling
 from engine.model.weights import load_weights
 from engine.recipe.sections import ModelSection
@@ -111,6 +111,13 @@ def check_sizes(model: ModelSection, sizes: Sequence[tuple[int, int]]) -> None:
         )
 
 
+def check_drop_path(model: ModelSection, size: tuple[int, int], rates: Sequence[float]) -> None:
+    """Raise RecipeError, as `set_drop_path` would, when the stages' rates ask for more than the backbone has."""
+    backbone, _ = _build_meta(model.backbone, size)
+    if any(rates) and not any(isinstance(m, DropPath) for m in backbone.modules()):
+        raise RecipeError(_no_drop_path(max(rates), backbone))
+
+
 def build_model(model: ModelSection, num_classes: int, size: tuple[int, int]) -> Classifier:
     """Build the classifier on the CPU, in fp32, with drop path off.
 
@@ -136,6 +143,8 @@ def build_model(model: ModelSection, num_classes: int, size: tuple[int, int]) ->
     head: nn.Module
     if model.head == "arcface":
         head = ArcFaceHead(sum(channels), num_classes, model.subcenters, model.scale, model.dropout)
+    elif model.head == "mlp":
+        head = MlpHead(sum(channels), num_classes, model.dropout)
     else:
         head = LinearHead(sum(channels), num_classes, model.dropout)
     classifier = Classifier(backbone, pool, head)
@@ -155,11 +164,13 @@ def set_drop_path(model: Classifier, rate: float) -> None:
     A compiled step is compiled again on the next call. RecipeError when the backbone has no stochastic depth.
     """
     if rate > 0 and not model._drop_paths:
-        raise RecipeError(
-            f"stage drop_path = {rate}: {type(model.backbone).__name__} has no stochastic depth; set it to 0"
-        )
+        raise RecipeError(_no_drop_path(rate, model.backbone))
     for layer, share in model._drop_paths:
         layer.drop_prob = share * rate
+
+
+def _no_drop_path(rate: float, backbone: nn.Module) -> str:
+    return f"stage drop_path = {rate}: {type(backbone).__name__} has no stochastic depth; set it to 0"
 
 
 def _maps(backbone: Any, images_BCHW: Tensor, count: int) -> list[Tensor]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from engine.errors import RecipeError
-from engine.recipe.sections import ModelSection
+from engine.recipe.sections import ModelSection, TrainSection
 
 Rule = Callable[[Tensor, Tensor], Tensor]  # (logits_BC, classes_B) -> loss_B
 
@@ -151,7 +151,21 @@ def class_weights(counts_C: Tensor, power: float = 1.0) -> Tensor:
     return (raw_C * counts_C.sum() / (raw_C * counts_C).sum()).float()
 
 
-def build_loss(model: ModelSection, label_smoothing: float) -> Loss:
-    """The loss that fits the head: cross-entropy, with an angular margin (0 until set) for ArcFace."""
+def build_loss(model: ModelSection, train: TrainSection, counts_C: Tensor | None = None) -> Loss:
+    """The loss that the recipe names, with an angular margin (0 until set) when the head is ArcFace.
+
+    `counts_C` are the training samples of each class, which `train.class_weights` weighs by.
+    """
+    rule: Rule
+    match train.loss:
+        case "cross_entropy":
+            rule = CrossEntropy(train.label_smoothing)
+        case "focal":
+            rule = Focal(train.focal_gamma)
+        case "bce":
+            rule = BinaryCrossEntropy(train.label_smoothing)
     margin = AngularMargin(model.scale) if model.head == "arcface" else None
-    return Loss(CrossEntropy(label_smoothing), margin)
+    weights_C = None
+    if counts_C is not None and train.class_weights > 0:
+        weights_C = class_weights(counts_C, train.class_weights)
+    return Loss(rule, margin, weights_C)

@@ -1,4 +1,4 @@
-"""How a device is used: precision, memory format, compiling. Training and prediction decide it alike, from the recipe."""
+"""How a device is used: precision, memory format, compiling; decided alike for training and prediction."""
 
 from __future__ import annotations
 

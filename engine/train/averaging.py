@@ -1,10 +1,18 @@
-"""Averages of the weights along training; timm's implementation."""
+"""Averages of the weights along training, by timm and torch.
+
+Two kinds, because they answer different wishes: a moving average is there from the first step and follows the weights,
+the mean over the last epochs (SWA) waits until training has settled and weighs them alike.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from timm.utils import ModelEmaV3
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.swa_utils import AveragedModel, update_bn
 
 from engine.model.build import Classifier
 
@@ -12,8 +20,8 @@ from engine.model.build import Classifier
 class Average:
     """Exponential moving average of a model's weights.
 
-    The decay warms up from 0 (1 - (1 + step) ** -2/3, up to `decay`), so that a short run's average is not its random
-    start. Source: Polyak & Juditsky 1992; timm's ModelEmaV3.
+    The decay of the n-th step is 1 - n ** (-2/3), at most `decay`: from 0, so that a short run's average is not its
+    random start. Source: Polyak & Juditsky 1992; timm's ModelEmaV3.
     """
 
     def __init__(self, model: Classifier, decay: float) -> None:
@@ -46,12 +54,48 @@ class Average:
         self.model.load_state_dict(weights)
 
 
+class EpochMean:
+    """The mean of a model's weights at the ends of epochs (SWA): of none until the first is taken in.
+
+    Source: Izmailov et al., "Averaging Weights Leads to Wider Optima", UAI 2018; torch's AveragedModel.
+    """
+
+    def __init__(self, model: Classifier) -> None:
+        self._mean = AveragedModel(model)
+
+    @property
+    def model(self) -> Classifier:
+        """The model with the mean weights."""
+        module = self._mean.module
+        assert isinstance(module, Classifier)
+        return module
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs it is the mean of."""
+        return int(self._mean.n_averaged)
+
+    def update(self, model: nn.Module) -> None:
+        """Take in the weights at an epoch's end."""
+        self._mean.update_parameters(model)
+
+    @property
+    def norms(self) -> list[Tensor]:
+        """The statistics of its batch norms, which are of other weights until `renew_norms` has been called."""
+        modules = [m for m in self.model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
+        return [s for m in modules for s in (m.running_mean, m.running_var) if s is not None]
+
+    def renew_norms(self, images: Iterable[Tensor], device: torch.device) -> None:
+        """Estimate the statistics of batch norms anew from training batches."""
+        update_bn(images, self.model, device)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return self._mean.state_dict()
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self._mean.load_state_dict(state)
+
+
 def build_average(model: Classifier, decay: float) -> Average | None:
     """None when `decay` is 0."""
     return Average(model, decay) if decay > 0 else None
-
-
-@torch.no_grad()
-def scored_model(model: Classifier, average: Average | None) -> Classifier:
-    """The model whose weights are scored and saved: the average when there is one."""
-    return average.model if average is not None else model

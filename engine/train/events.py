@@ -9,7 +9,8 @@ from typing import Protocol
 
 @dataclasses.dataclass(frozen=True)
 class EpochRecord:
-    """One line of the log: an epoch of a fold. Rates are of this process; seconds are wall time."""
+    """One line of the log: an epoch of a fold. Images and seconds (wall time) are those of the process that ended it,
+    on all ranks."""
 
     fold: int
     stage: int
@@ -31,8 +32,9 @@ class EpochRecord:
 class Watcher:
     """Hears of a run's progress; this one ignores it all. Override what you want to know."""
 
-    def fold_begins(self, fold: int, images: int, done: int) -> None:
-        """`images` will be trained on and scored over all epochs of the fold, `done` of them in an earlier run."""
+    def fold_begins(self, fold: int, images: int, done: int, epoch: int) -> None:
+        """`images` will be trained on and scored over all epochs of the fold, `done` of them by an earlier process,
+        which has ended `epoch` epochs."""
 
     def images_done(self, count: int, loss: float | None) -> None:
         """`count` more images trained on or scored; `loss` is the latest known one."""

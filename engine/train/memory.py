@@ -18,8 +18,8 @@ GIB = 1024**3
 OVERHEAD = 1.15
 
 
-def step_bytes(model: ModelSection, classes: int, stage: StageSection, bf16: bool, average: bool) -> int:
-    """Bytes at the peak of a step of `stage`: weights, gradients, AdamW's two moments and the average in fp32, and the
+def step_bytes(model: ModelSection, classes: int, stage: StageSection, bf16: bool, averages: int) -> int:
+    """Bytes at the peak of a step of `stage`: weights, gradients, AdamW's two moments and `averages` in fp32, and the
     activations kept for the backward pass, times `OVERHEAD`. Without torch.compile, which keeps less."""
     shapes_only = model.model_copy(update={"pretrained": False, "weights": ""})
     kept: dict[int, int] = {}  # address of a storage -> bytes
@@ -39,5 +39,5 @@ def step_bytes(model: ModelSection, classes: int, stage: StageSection, bf16: boo
             answer = network(torch.zeros(stage.batch, 3, *stage.size))
         activations = sum(size for address, size in kept.items() if address not in own)
         del answer
-    copies = 4 + average  # weights, gradients, two moments
+    copies = 4 + averages  # weights, gradients, two moments
     return int((weights * copies + activations) * OVERHEAD)

@@ -23,16 +23,20 @@ class Held:
 
 
 def write_held(path: Path, held: Held, classes: Sequence[str], fold: int) -> None:
-    """Write columns id, fold, label, and one of probabilities for each class, atomically."""
+    """Write `held_table`, atomically."""
+    with atomic_write(path) as temporary:
+        pq.write_table(held_table(held, classes, fold), temporary)
+
+
+def held_table(held: Held, classes: Sequence[str], fold: int) -> pa.Table:
+    """Columns id, fold, label, and one of probabilities for each class."""
     columns = {
         "id": pa.array(held.ids, pa.string()),
         "fold": pa.array([fold] * len(held.ids), pa.int32()),
         "label": pa.array([classes[i] for i in held.labels_N], pa.string()),
     }
     probabilities = [pa.array(column) for column in held.probabilities_NC.T]
-    table = pa.Table.from_arrays([*columns.values(), *probabilities], names=[*columns, *classes])
-    with atomic_write(path) as temporary:
-        pq.write_table(table, temporary)
+    return pa.Table.from_arrays([*columns.values(), *probabilities], names=[*columns, *classes])
 
 
 def read_held(path: Path, classes: Sequence[str]) -> Held:
@@ -44,4 +48,16 @@ def read_held(path: Path, classes: Sequence[str]) -> Held:
         ids=table.column(0).to_pylist(),
         labels_N=np.array([index[label] for label in table.column(2).to_pylist()], dtype=np.int64),
         probabilities_NC=np.stack(columns, axis=1),
+    )
+
+
+def mean_held(answers: Sequence[Held]) -> Held:
+    """The mean of several answers about the same samples: of those that all of them know, in the first one's order."""
+    rows = [{id_: row for row, id_ in enumerate(answer.ids)} for answer in answers]
+    ids = [id_ for id_ in answers[0].ids if all(id_ in known for known in rows)]
+    picked = [np.array([known[id_] for id_ in ids], dtype=np.int64) for known in rows]
+    return Held(
+        ids=ids,
+        labels_N=answers[0].labels_N[picked[0]],
+        probabilities_NC=np.mean([a.probabilities_NC[p] for a, p in zip(answers, picked, strict=True)], axis=0),
     )

@@ -1,56 +1,100 @@
-"""Parameter groups, the optimiser and the schedule of a stage, by torch."""
+"""Parameter groups, and the optimiser by its name in timm, which knows torch's own and many others."""
 
 from __future__ import annotations
 
-import torch
-from torch import nn
-from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, SequentialLR
+import difflib
+from typing import Any
 
+import torch
+from timm.models._manipulate import group_with_matcher
+from timm.optim import create_optimizer_v2, list_optimizers
+from torch import nn
+
+from engine.errors import RecipeError
 from engine.model.build import Classifier
-from engine.recipe.sections import StageSection, TrainSection
+from engine.recipe.sections import TrainSection
+
+_HEAD = "a name that no matcher knows"  # timm counts what it has no rule for to the head
+_FUSED = ("adam", "adamw", "sgd")  # torch's own, which have one kernel for all parameters on a GPU
+
+
+def backbone_layers(model: Classifier) -> list[list[nn.Parameter]]:
+    """The backbone's parameters by layer, from the input to the output, as timm groups them.
+
+    A layer is a stem, a block, or what follows the last block. Raises RecipeError for the few backbones that timm has
+    no grouping for.
+    """
+    depths = _depths(model)
+    layers: dict[int, list[nn.Parameter]] = {}
+    for name, parameter in model.backbone.named_parameters():
+        layers.setdefault(depths[name], []).append(parameter)
+    return [layers[depth] for depth in sorted(layers, reverse=True)]
+
+
+def _depths(model: Classifier) -> dict[str, int]:
+    """How many layers below the head each parameter of the backbone is: 0 for what timm counts to the head itself."""
+    backbone: Any = model.backbone
+    if not hasattr(backbone, "group_matcher"):
+        raise RecipeError(
+            f"timm does not say what the layers of {type(backbone).__name__} are: set train.layer_decay = 1, and "
+            "head_only and thaw_blocks of all stages to 0"
+        )
+    named = [*backbone.named_parameters(), (_HEAD, None)]
+    number = group_with_matcher(named, backbone.group_matcher(coarse=False), reverse=True)
+    return {name: number[_HEAD] - layer for name, layer in number.items()}
 
 
 def parameter_groups(model: Classifier, section: TrainSection) -> list[dict[str, object]]:
-    """Backbone and head, each with and without weight decay (biases, norms and other vectors have none).
+    """Head, then backbone, by multiples of the learning rate and by weight decay (biases, norms and other vectors have
+    none). Each group carries `scale`, its multiple of the stage's learning rate.
 
-    Each group carries `scale`, its multiple of the stage's learning rate.
+    With `layer_decay` each layer's multiple is that times the one above it, beginning below the head. Source: Clark et
+    al., "ELECTRA", ICLR 2020; as in timm.
     """
-    groups: list[dict[str, object]] = []
-    for parameters, scale in (
-        (model.backbone_parameters(), 1.0),
-        (model.head_parameters(), section.head_lr_multiplier),
-    ):
-        matrices: list[nn.Parameter] = []
-        vectors: list[nn.Parameter] = []
-        for parameter in parameters:
-            (matrices if parameter.ndim > 1 else vectors).append(parameter)
-        for members, decay in ((matrices, section.weight_decay), (vectors, 0.0)):
-            if members:
-                groups.append({"params": members, "weight_decay": decay, "scale": scale})
-    return groups
+    scaled = [(p, section.head_lr_multiplier) for p in model.head_parameters()]
+    if section.layer_decay == 1:
+        scaled += [(p, 1.0) for p in model.backbone_parameters()]
+    else:
+        depths = _depths(model)
+        scaled += [(p, section.layer_decay ** depths[name]) for name, p in model.backbone.named_parameters()]
+    members: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for parameter, scale in scaled:
+        decay = section.weight_decay if parameter.ndim > 1 else 0.0
+        members.setdefault((scale, decay), []).append(parameter)
+    return [{"params": group, "weight_decay": decay, "scale": scale} for (scale, decay), group in members.items()]
 
 
 def build_optimizer(model: Classifier, section: TrainSection) -> torch.optim.Optimizer:
-    """AdamW over `parameter_groups`; `stage_schedule` gives it its learning rates."""
+    """The optimiser over `parameter_groups`; `set_rate` gives it its learning rates. Raises RecipeError."""
     on_gpu = all(p.is_cuda for p in model.parameters())
-    return torch.optim.AdamW(parameter_groups(model, section), lr=0.0, fused=on_gpu)
+    return _create(parameter_groups(model, section), section, on_gpu)
 
 
-def stage_schedule(
-    optimizer: torch.optim.Optimizer, section: TrainSection, stage: StageSection, steps_per_epoch: int
-) -> LRScheduler:
-    """Linear warm-up over `warmup_epochs`, then a cosine to `min_lr_ratio` of the peak, stepped once per step.
+def check_optimizer(section: TrainSection) -> None:
+    """Raise RecipeError, naming the nearest names, when there is no optimiser of the name or it cannot be used here."""
+    _create([{"params": [nn.Parameter(torch.zeros(2, 2))], "weight_decay": 0.0, "scale": 1.0}], section, False)
 
-    The optimiser keeps its moments from the stage before. Source: Loshchilov & Hutter, "SGDR", ICLR 2017.
-    """
+
+def set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set the learning rate: each group's is `lr` times its scale."""
     for group in optimizer.param_groups:
-        group["lr"] = stage.lr * group["scale"]
-        group.pop("initial_lr", None)  # the base rate of the stage before
-    steps = stage.epochs * steps_per_epoch
-    warmup = min(round(section.warmup_epochs * steps_per_epoch), steps - 1)
-    cosine = CosineAnnealingLR(optimizer, T_max=steps - warmup, eta_min=stage.lr * section.min_lr_ratio)
-    if warmup == 0:
-        return cosine
-    # The cosine above has set its rates already; the chain sets them again from its first part.
-    linear = LinearLR(optimizer, start_factor=1 / (warmup + 1), total_iters=warmup)
-    return SequentialLR(optimizer, [linear, cosine], milestones=[warmup])
+        group["lr"] = lr * group["scale"]
+
+
+def _create(groups: list[dict[str, object]], section: TrainSection, on_gpu: bool) -> torch.optim.Optimizer:
+    name = section.optimizer.lower()
+    if name.rpartition("_")[2] not in list_optimizers():
+        near = difflib.get_close_matches(name, list_optimizers(), n=3) or ["adamw", "adam", "sgd"]
+        raise RecipeError(
+            f'train.optimizer = "{section.optimizer}": timm has no such optimiser; nearest: {", ".join(near)}'
+        )
+    options = {"fused": True} if on_gpu and name in _FUSED else {}
+    try:
+        optimizer: torch.optim.Optimizer = create_optimizer_v2(
+            groups, opt=name, lr=1.0, momentum=section.momentum, **options
+        )
+    except (ValueError, TypeError, ImportError, RuntimeError, AssertionError) as error:
+        raise RecipeError(f'train.optimizer = "{section.optimizer}" cannot be used here: {error}') from error
+    if getattr(optimizer, "is_second_order", False):
+        raise RecipeError(f'train.optimizer = "{section.optimizer}" needs second derivatives, which are not computed')
+    return optimizer

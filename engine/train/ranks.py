@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -34,6 +34,14 @@ class Ranks:
         pieces = [piece] * self.world
         dist.all_gather_object(pieces, piece)
         return pieces
+
+    def mean_(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Set each tensor to its mean over the ranks. All ranks must ask."""
+        if self.world == 1:
+            return
+        for tensor in tensors:
+            dist.all_reduce(tensor)
+            tensor /= self.world
 
     def any(self, flag: bool) -> bool:
         """Whether `flag` holds on at least one rank. All ranks must ask."""

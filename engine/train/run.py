@@ -7,9 +7,9 @@ interrupted one goes on, and with another recipe or other data it is refused rat
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,21 @@ import pyarrow.parquet as pq
 from engine import checkpoint
 from engine.augment.loader import Samples
 from engine.data.classes import class_names, label_indices
-from engine.data.folds import assign_folds
+from engine.data.folds import assign_folds, held_out, trained_on
 from engine.data.ingest import Progress, ingest
+from engine.data.manifest import Manifest
+from engine.data.names import groups_of, resolved
+from engine.data.prepare import clean
 from engine.errors import RecipeError
 from engine.files import atomic_write, write_text
-from engine.metrics import class_share_log_loss, score
-from engine.model.build import check_sizes
+from engine.metrics import class_share_log_loss, group_accuracy, score
+from engine.model.build import check_drop_path, check_sizes
 from engine.recipe.sections import Recipe
 from engine.train.events import EpochRecord, Stop, Watcher
 from engine.train.fold import FoldData, FoldTrainer
-from engine.train.oof import read_held
+from engine.train.keep import OOF, remove
+from engine.train.oof import Held, held_table, mean_held, read_held
+from engine.train.optim import check_optimizer
 from engine.train.ranks import Ranks
 
 # Keys that may change between a run and its continuation: they do not touch what is learnt.
@@ -39,6 +44,8 @@ FREE_KEYS = (
     "data.test",
     "data.sample_submission",
     "data.cache",
+    "data.alias_columns",
+    "data.class_groups",
     "data.folds.run",
     "decode",
     "predict",
@@ -50,12 +57,15 @@ class Prepared:
     """A recipe with its data looked at and checked: nothing is left to be refused later."""
 
     recipe: Recipe
+    manifest: Manifest  # cleaned; its rows are those of all that follows
     ids: list[str]
     samples: Samples
     classes: list[str]
     fold_N: np.ndarray
     fingerprint: str
     left_out: dict[str, str]  # path -> why
+    notices: tuple[str, ...] = ()  # what cleaning the data did
+    groups: Sequence[str] = ()  # of each class, when the recipe has class groups
 
     @property
     def folds(self) -> tuple[int, ...]:
@@ -67,8 +77,8 @@ class Prepared:
             ids=self.ids,
             samples=self.samples,
             classes=self.classes,
-            train_rows_N=np.flatnonzero(self.fold_N != fold),
-            held_rows_N=np.flatnonzero(self.fold_N == fold),
+            train_rows_N=trained_on(self.manifest, self.fold_N, fold, self.recipe.data),
+            held_rows_N=held_out(self.manifest, self.fold_N, fold),
             fingerprint=self.fingerprint,
         )
 
@@ -76,12 +86,12 @@ class Prepared:
 @dataclasses.dataclass(frozen=True)
 class Result:
     """What a run came to: out-of-fold metrics over all trained folds, and the log loss of always answering the class
-    shares."""
+    shares; {} and None when nothing was held out."""
 
     folder: Path
     folds: tuple[int, ...]
     metrics: dict[str, float]
-    baseline_log_loss: float
+    baseline_log_loss: float | None
     already_finished: bool
 
 
@@ -89,20 +99,52 @@ def prepare(recipe: Recipe, progress: Progress | None = None) -> Prepared:
     """Index the training data, split it and check the stages. Raises RecipeError or DataError, naming the remedy."""
     if not recipe.data.train:
         raise RecipeError("data.train is not set: name the folder with one sub-folder per class, or a table")
-    manifest = ingest(recipe.data.train, recipe.data, progress)
-    usable = manifest.usable()
-    left_out = {p: s for p, s in zip(manifest.paths, manifest.table["status"].to_pylist(), strict=True) if s != "ok"}
+    recipe = recipe.model_copy(update={"data": resolved(recipe.data)})
+    cleaned = clean(ingest(recipe.data.train, recipe.data, progress), recipe.data, progress)
+    usable = cleaned.manifest
     classes = class_names(usable)
     check_sizes(recipe.model, [stage.size for stage in recipe.stage])
+    check_drop_path(recipe.model, recipe.stage[0].size, [stage.drop_path for stage in recipe.stage])
+    check_optimizer(recipe.train)
+    _check_boosts(recipe, classes)
+    _check_held_out(recipe)
     return Prepared(
         recipe=recipe,
+        manifest=usable,
         ids=usable.ids,
         samples=Samples(usable.paths, usable.keys_N, label_indices(usable, classes)),
         classes=classes,
         fold_N=assign_folds(usable, recipe.data.folds, recipe.seed),
         fingerprint=usable.fingerprint,
-        left_out=left_out,
+        left_out=cleaned.left_out,
+        notices=cleaned.notices,
+        groups=groups_of(classes, recipe.data),
     )
+
+
+def _check_boosts(recipe: Recipe, classes: Sequence[str]) -> None:
+    for name in recipe.train.sampling.boost_classes:
+        if name not in classes:
+            near = difflib.get_close_matches(name, classes, n=3) or classes[:3]
+            raise RecipeError(f"train.sampling.boost_classes: there is no class {name!r}; nearest: {', '.join(near)}")
+
+
+def _check_held_out(recipe: Recipe) -> None:
+    """Refuse what follows from the scores of held-out images when there are none."""
+    if recipe.data.folds.count > 1:
+        return
+    train = recipe.train
+    early = train.early_stop
+    schedules = [train.schedule, *(stage.schedule for stage in recipe.stage if stage.schedule is not None)]
+    needing = {
+        "train.keep_best": train.keep_best > 0,
+        "train.sampling.hard_pairs": train.sampling.hard_pairs > 0,
+        'train.early_stop (metric = "train_loss" needs none)': early.patience > 0 and early.metric != "train_loss",
+        'schedule kind = "plateau"': any(schedule.kind == "plateau" for schedule in schedules),
+        'stage start_from = "best"': any(stage.start_from == "best" for stage in recipe.stage),
+    }
+    if keys := [key for key, needed in needing.items() if needed]:
+        raise RecipeError(f"data.folds.count = 1 holds nothing out, which {' and '.join(keys)} would be scored by")
 
 
 def train(prepared: Prepared, ranks: Ranks, watcher: Watcher, stop: Stop, overwrite: bool = False) -> Result:
@@ -119,6 +161,8 @@ def train(prepared: Prepared, ranks: Ranks, watcher: Watcher, stop: Stop, overwr
     ranks.gather(None)  # nobody reads the folder before it is claimed
     finished = all(_is_finished(folder / str(fold)) for fold in prepared.folds)
     if ranks.leads:
+        for notice in prepared.notices:
+            watcher.notice(notice)
         for path, reason in prepared.left_out.items():
             watcher.notice(f"left out: {path}: {reason}")
     for fold in prepared.folds:
@@ -126,8 +170,6 @@ def train(prepared: Prepared, ranks: Ranks, watcher: Watcher, stop: Stop, overwr
             continue
         trainer = FoldTrainer(recipe, fold, prepared.fold_data(fold), folder / str(fold), ranks)
         trainer.train(_Log(folder / "log.jsonl", watcher) if ranks.leads else Watcher(), stop)
-        for path, reason in trainer.loader.quarantine.items():
-            watcher.notice(f"set aside: {path}: {reason}")
     result = _summary(prepared, folder, finished)
     if ranks.leads:
         scores = {"baseline_log_loss": result.baseline_log_loss, "out_of_fold": result.metrics}
@@ -136,13 +178,21 @@ def train(prepared: Prepared, ranks: Ranks, watcher: Watcher, stop: Stop, overwr
 
 
 class _Log(Watcher):
-    """Writes each epoch as a line of JSON, then passes everything on."""
+    """Writes each epoch as a line of JSON, then passes everything on.
+
+    A process that died may have logged an epoch that it did not save, which is then trained again: its line goes.
+    """
 
     def __init__(self, path: Path, watcher: Watcher) -> None:
         self._path, self._watcher = path, watcher
 
-    def fold_begins(self, fold: int, images: int, done: int) -> None:
-        self._watcher.fold_begins(fold, images, done)
+    def fold_begins(self, fold: int, images: int, done: int, epoch: int) -> None:
+        if self._path.is_file():
+            lines = self._path.read_text("utf-8").splitlines(keepends=True)
+            kept = [line for line in lines if not _is_ahead(line, fold, epoch)]
+            if kept != lines:
+                write_text(self._path, "".join(kept))
+        self._watcher.fold_begins(fold, images, done, epoch)
 
     def images_done(self, count: int, loss: float | None) -> None:
         self._watcher.images_done(count, loss)
@@ -155,6 +205,15 @@ class _Log(Watcher):
 
     def notice(self, message: str) -> None:
         self._watcher.notice(message)
+
+
+def _is_ahead(line: str, fold: int, epoch: int) -> bool:
+    """Whether a line of the log, which may have been cut short, is of an epoch of `fold` from `epoch` on."""
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return True
+    return bool(entry["fold"] == fold and entry["epoch"] >= epoch)
 
 
 def _is_finished(folder: Path) -> bool:
@@ -195,23 +254,31 @@ def _changes(before: Any, now: Any, key: str = "") -> Iterator[str]:
 
 def _clear(folder: Path) -> None:
     """Remove a run's files and nothing else."""
-    for name in ("run.json", "log.jsonl", "oof.parquet", "scores.json"):
+    for name in ("run.json", "log.jsonl", OOF, "scores.json"):
         (folder / name).unlink(missing_ok=True)
-    for path in folder.glob("*/resume.pt"):
-        shutil.rmtree(path.parent)
+    for fold in folder.glob("*/"):
+        if fold.name.isdecimal():
+            remove(fold)
 
 
 def _summary(prepared: Prepared, folder: Path, finished: bool) -> Result:
-    """Join the folds' out-of-fold predictions into one table and score them together."""
-    paths = [folder / str(fold) / "oof.parquet" for fold in prepared.folds]
-    held = [read_held(path, prepared.classes) for path in paths]
-    with atomic_write(folder / "oof.parquet") as temporary:
-        pq.write_table(pa.concat_tables([pq.read_table(path) for path in paths]), temporary)
-    labels_N = np.concatenate([h.labels_N for h in held])
-    return Result(
-        folder=folder,
-        folds=prepared.folds,
-        metrics=score(np.concatenate([h.probabilities_NC for h in held]), labels_N),
-        baseline_log_loss=class_share_log_loss(prepared.samples.labels_N, labels_N, len(prepared.classes)),
-        already_finished=finished,
-    )
+    """Join the folds' out-of-fold predictions into one table and score them together: those of the weights that
+    `engine infer` would answer with, the best epoch's or the mean of the kept ones."""
+    held: dict[int, Held] = {}
+    for fold in prepared.folds:
+        voters = checkpoint.find_folds(folder / str(fold))
+        if answers := [read_held(voter / OOF, prepared.classes) for voter in voters if (voter / OOF).is_file()]:
+            held[fold] = mean_held(answers)
+    metrics: dict[str, float] = {}
+    baseline = None
+    if held:
+        tables = [held_table(part, prepared.classes, fold) for fold, part in held.items()]
+        with atomic_write(folder / OOF) as temporary:
+            pq.write_table(pa.concat_tables(tables), temporary)
+        labels_N = np.concatenate([part.labels_N for part in held.values()])
+        probabilities_NC = np.concatenate([part.probabilities_NC for part in held.values()])
+        metrics = score(probabilities_NC, labels_N)
+        if prepared.groups:
+            metrics["group_accuracy"] = group_accuracy(probabilities_NC, labels_N, prepared.groups)
+        baseline = class_share_log_loss(prepared.samples.labels_N, labels_N, len(prepared.classes))
+    return Result(folder, prepared.folds, metrics, baseline, finished)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 
 import numpy as np
@@ -20,6 +21,7 @@ class TrainStep:
     """Forward, backward, clip, update. Call it with a batch; the answer is the loss, on the device, not waited for.
 
     The forward is compiled once per shape (`dynamic=False`): a stage has one shape, and static shapes are faster.
+    Which parameters learn is settled when it is made.
     """
 
     def __init__(
@@ -35,22 +37,30 @@ class TrainStep:
         self._loss = loss
         self._forward = torch.compile(self._compute, dynamic=False) if runtime.compile else self._compute
 
-    def __call__(self, images_BCHW: Tensor, labels: MixedLabels) -> Tensor:
-        with self.runtime.autocast():
-            loss = self._forward(images_BCHW, labels)
-        loss.backward()
-        if self.clip:
-            nn.utils.clip_grad_norm_(self._parameters, self.clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+    def __call__(self, images_BCHW: Tensor, labels: MixedLabels, parts: int = 1, last: bool = True) -> Tensor:
+        """One of the `parts` batches that make up a step; the weights change with the `last`."""
+        with self._alone() if not last else contextlib.nullcontext():
+            with self.runtime.autocast():
+                loss = self._forward(images_BCHW, labels)
+            (loss / parts).backward()
+        if last:
+            if self.clip:
+                nn.utils.clip_grad_norm_(self._parameters, self.clip)
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
         return loss.detach()
+
+    def _alone(self) -> contextlib.AbstractContextManager[None]:
+        """Gradients stay on this rank: they are put together with the last part."""
+        model = self._model
+        return model.no_sync() if isinstance(model, DistributedDataParallel) else contextlib.nullcontext()
 
     def _compute(self, images_BCHW: Tensor, labels: MixedLabels) -> Tensor:
         loss: Tensor = self._loss(self._model(images_BCHW), labels)
         return loss
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode: the loader's buffers may be made in here, and are trained on afterwards
 def probabilities(model: Classifier, batches: Iterable[Batch], runtime: Runtime) -> tuple[np.ndarray, np.ndarray]:
     """Class probabilities (N, C) in float32 and the rows (N,) they belong to, for all batches."""
     model.eval()

@@ -22,7 +22,7 @@ from engine.model.losses import (
     build_loss,
     class_weights,
 )
-from engine.recipe.sections import ModelSection
+from engine.recipe.sections import ModelSection, TrainSection
 
 SCALE = 30.0
 
@@ -117,7 +117,7 @@ def test_bf16_logits_are_summed_in_fp32_also_under_autocast() -> None:
 def test_changing_the_margin_does_not_recompile() -> None:
     torch._dynamo.reset()
     counter = CompileCounter()
-    loss = build_loss(ModelSection(backbone="test_convnext", head="arcface"), 0.05)
+    loss = build_loss(ModelSection(backbone="test_convnext", head="arcface"), TrainSection(label_smoothing=0.05))
     compiled = torch.compile(loss, backend=counter)
     values = []
     for margin in (0.0, 0.1, 0.05, 0.3):
@@ -129,14 +129,14 @@ def test_changing_the_margin_does_not_recompile() -> None:
 
 
 def test_a_margin_without_angles_is_refused_with_the_key() -> None:
-    loss = build_loss(ModelSection(backbone="test_convnext", head="linear"), 0.0)
+    loss = build_loss(ModelSection(backbone="test_convnext", head="linear"), TrainSection())
     loss.set_margin(0.0)
     with pytest.raises(RecipeError, match=r'model.head = "arcface"'):
         loss.set_margin(0.1)
 
 
 def test_the_loss_has_nothing_to_save() -> None:
-    assert not build_loss(ModelSection(backbone="test_convnext", head="arcface"), 0.0).state_dict()
+    assert not build_loss(ModelSection(backbone="test_convnext", head="arcface"), TrainSection()).state_dict()
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])

@@ -1,0 +1,203 @@
+"""A run as its user sees it: it learns, remembers what it was trained with, and loses nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from engine import checkpoint
+from engine.data.ingest import ingest
+from engine.errors import DataError, EngineError, RecipeError
+from engine.metrics import log_loss
+from engine.recipe.sections import Recipe
+from engine.train.events import Watcher
+from engine.train.ranks import Ranks
+from engine.train.run import prepare, train
+
+MakeRecipe = Callable[..., Recipe]
+Run = Callable[..., Any]
+Stage = Callable[..., dict[str, Any]]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def log_lines(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text("utf-8").splitlines()]
+
+
+def test_a_run_learns(recipe: MakeRecipe, run: Run, make_stage: Stage) -> None:
+    result, diary = run(recipe(stage=[make_stage(epochs=14, lr=4e-3)]))
+    assert result.metrics["log_loss"] < 0.5 * result.baseline_log_loss
+    losses = [record.train_loss for record in diary.records]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_out_of_fold_predictions_cover_every_sample_once(recipe: MakeRecipe, run: Run, shapes: Path) -> None:
+    made = recipe(data={"folds": {"count": 3, "run": []}}, stage=[{"size": 32, "batch": 8, "epochs": 1, "lr": 1e-3}])
+    result, _ = run(made)
+    table = pq.read_table(result.folder / "oof.parquet").to_pydict()
+    manifest = ingest(str(shapes), made.data)
+    assert Counter(table["id"]) == Counter(manifest.ids)
+    assert dict(zip(table["id"], table["label"], strict=True)) == dict(zip(manifest.ids, manifest.labels, strict=True))
+    assert Counter(table["fold"]) == {0: 16, 1: 16, 2: 16}
+    classes = sorted(set(manifest.labels))
+    probabilities_NC = np.stack([table[name] for name in classes], axis=1)
+    labels_N = np.array([classes.index(label) for label in table["label"]])
+    assert result.metrics["log_loss"] == log_loss(probabilities_NC, labels_N)
+    for fold in range(3):
+        alone = pq.read_table(result.folder / str(fold) / "oof.parquet").to_pydict()
+        assert set(alone["fold"]) == {fold}
+        assert alone["id"] == [i for i, f in zip(table["id"], table["fold"], strict=True) if f == fold]
+
+
+def test_only_the_folds_that_were_trained_are_scored(recipe: MakeRecipe, run: Run) -> None:
+    result, _ = run(recipe(data={"folds": {"count": 4, "run": [2]}}))
+    assert set(pq.read_table(result.folder / "oof.parquet")["fold"].to_pylist()) == {2}
+    assert [path.name for path in checkpoint.find_folds(result.folder)] == ["2"]
+
+
+def test_the_log_and_the_watcher_say_the_same(recipe: MakeRecipe, run: Run, make_stage: Stage) -> None:
+    made = recipe(stage=[make_stage(), make_stage(size=(40, 32), epochs=1)])
+    result, diary = run(made)
+    lines = log_lines(result.folder)
+    assert [(line["stage"], line["epoch"], line["size"]) for line in lines] == [
+        (0, 0, [32, 32]),
+        (0, 1, [32, 32]),
+        (1, 2, [40, 32]),
+    ]
+    assert [line["metrics"] for line in lines] == [record.metrics for record in diary.records]
+    assert {line["images"] for line in lines} == {24}
+    (begun,) = diary.begun
+    assert begun == (0, diary.images, 0, 0)  # what was announced is what was counted
+    scores = json.loads((result.folder / "scores.json").read_text("utf-8"))
+    assert scores["out_of_fold"] == result.metrics
+
+
+def test_a_finished_run_says_so_and_changes_nothing_it_learnt(recipe: MakeRecipe, run: Run) -> None:
+    first, _ = run(recipe())
+    before = files(first.folder)
+    again, diary = run(recipe())
+    assert not first.already_finished and again.already_finished
+    assert again.metrics == first.metrics
+    assert not diary.records
+    assert files(first.folder) == before
+
+
+def test_keys_that_do_not_touch_learning_may_change(recipe: MakeRecipe, run: Run) -> None:
+    first, _ = run(recipe())
+    again, diary = run(recipe(name="another", predict={"tta": 5}, decode={"prefetch": 3}))
+    assert again.already_finished and not diary.records
+    more, diary = run(recipe(data={"folds": {"run": [0, 1]}}))
+    assert {record.fold for record in diary.records} == {1}
+    assert more.folder == first.folder and len(pq.read_table(more.folder / "oof.parquet")) == 48
+
+
+def test_another_recipe_in_the_same_folder_is_refused_by_its_keys(
+    recipe: MakeRecipe, run: Run, make_stage: Stage
+) -> None:
+    result, _ = run(recipe())
+    before = files(result.folder)
+    with pytest.raises(RecipeError) as error:
+        run(recipe(train={"ema": 0.9}, stage=[make_stage(lr=1e-3)]))
+    for words in ("train.ema: 0.0 -> 0.9", "stage.0.lr: 0.003 -> 0.001", "--set output=", "--overwrite"):
+        assert words in str(error.value)
+    assert "seed" not in str(error.value)
+    assert files(result.folder) == before
+
+
+def test_other_data_in_the_same_folder_are_refused(recipe: MakeRecipe, run: Run, shapes: Path, tmp_path: Path) -> None:
+    run(recipe())
+    fewer = tmp_path / "fewer"
+    shutil.copytree(shapes, fewer)
+    next(fewer.rglob("*.jpg")).unlink()
+    with pytest.raises(RecipeError, match="the training data"):
+        run(recipe(data={"train": str(fewer)}))
+
+
+def test_overwrite_removes_the_run_and_nothing_else(recipe: MakeRecipe, run: Run) -> None:
+    result, _ = run(recipe(data={"folds": {"run": [0, 1]}}))
+    own = {"notes.txt": "mine", "1/notes.txt": "mine too", "predictions/predictions.parquet": "kept"}
+    for name, text in own.items():
+        (result.folder / name).parent.mkdir(exist_ok=True)
+        (result.folder / name).write_text(text)
+    again, diary = run(recipe(train={"weight_decay": 0.1}), overwrite=True)
+    assert not again.already_finished and len(diary.records) == 2
+    assert {name: (result.folder / name).read_text() for name in own} == own
+    assert len(log_lines(result.folder)) == 2
+    assert [path.name for path in checkpoint.find_folds(result.folder)] == ["0"]
+
+
+def test_a_bad_image_is_set_aside_and_the_run_goes_on(
+    recipe: MakeRecipe, run: Run, shapes: Path, tmp_path: Path
+) -> None:
+    damaged = tmp_path / "damaged"
+    shutil.copytree(shapes, damaged)
+    made = recipe(data={"train": str(damaged), "check": "header", "folds": {"run": [0, 1]}})
+    manifest = ingest(str(damaged), made.data)
+    # After indexing, so that only decoding can find it: the size and the header stay what they were.
+    bad = Path(manifest.paths[5])
+    content = bad.read_bytes()
+    stat = bad.stat()
+    bad.write_bytes(content[:200] + b"\0" * (len(content) - 200))
+    os.utime(bad, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    result, diary = run(made)
+    about = [notice for notice in diary.notices if str(bad) in notice]
+    assert about and "set aside" in about[0]
+    answered = pq.read_table(result.folder / "oof.parquet")["id"].to_pylist()
+    assert set(answered) == set(manifest.ids) - {manifest.ids[5]}
+    assert {record.images for record in diary.records} == {24}
+
+
+def test_a_file_that_was_unreadable_at_indexing_is_named(
+    recipe: MakeRecipe, run: Run, shapes: Path, tmp_path: Path
+) -> None:
+    damaged = tmp_path / "damaged"
+    shutil.copytree(shapes, damaged)
+    (damaged / "고리" / "empty.jpg").write_bytes(b"")
+    _, diary = run(recipe(data={"train": str(damaged)}))
+    (notice,) = [n for n in diary.notices if "empty.jpg" in n]
+    assert notice.startswith("left out: ")
+
+
+def test_a_fold_without_a_readable_image_is_an_error_that_names_them(
+    recipe: MakeRecipe, run: Run, shapes: Path, tmp_path: Path
+) -> None:
+    gone = tmp_path / "gone"
+    shutil.copytree(shapes, gone)
+    prepared = prepare(recipe(data={"train": str(gone)}))
+    shutil.rmtree(gone)
+    with pytest.raises(EngineError, match=r"no training image could be read.*cannot be read"):
+        train(prepared, Ranks(0, 1, torch.device("cpu")), Watcher(), lambda: False)
+
+
+def test_no_training_data_is_an_error_about_the_key(recipe: MakeRecipe, run: Run, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"data\.train is not set"):
+        run(recipe(data={"train": ""}))
+    with pytest.raises((DataError, RecipeError), match="nowhere"):
+        run(recipe(data={"train": str(tmp_path / "nowhere")}))
+
+
+def test_impossible_recipes_are_refused_before_anything_is_written(
+    recipe: MakeRecipe, run: Run, make_stage: Stage, tmp_path: Path
+) -> None:
+    for changes, words in (
+        ({"data": {"folds": {"count": 17}}}, "17 folds"),
+        ({"model": {"backbone": "convnext_tinny"}}, "nearest"),
+        ({"stage": [make_stage(margin=0.1)]}, "arcface"),
+        ({"model": {"backbone": "vgg11"}, "stage": [make_stage(drop_path=0.1)]}, "stochastic depth"),
+    ):
+        with pytest.raises(RecipeError, match=words):
+            run(recipe(**changes))
+    assert not (tmp_path / "models").exists()
