@@ -38,5 +38,6 @@ class BufferedPass:
         shape = (plan.batch, plan.height, plan.width, 3)
         count = plan.batch * plan.height * plan.width * 3
         if self._buffer.numel() < count:
-            self._buffer = torch.empty(count, dtype=self._buffer.dtype, device=self.device)
+            with torch.inference_mode(False):  # scoring may come first, and training reads the same memory
+                self._buffer = torch.empty(count, dtype=self._buffer.dtype, device=self.device)
         return self._buffer[:count].view(shape).permute(0, 3, 1, 2)

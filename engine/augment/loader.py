@@ -1,13 +1,16 @@
 """Batches for a model: decoded images, a plan, one pass.
 
 The pass writes into memory that is used again (see buffered.py), so a batch is valid until the next one is asked for.
+
+What a batch asks for are *draws*: of N samples, draw d is sample d % N for the (d // N + 1)-th time in its epoch (see
+order.py). A sample that comes again is thereby augmented anew, and a plain row number is a first draw.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Generator, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,9 +21,11 @@ from engine.augment.contract import Contract
 from engine.augment.draw import Policy
 from engine.augment.executor import Name
 from engine.augment.extras import apply_extras
+from engine.augment.parts import needed_parts
 from engine.augment.views import validation_plan
-from engine.decode.stream import Decoded, ImageStream
-from engine.kernels import Plan, Ragged
+from engine.decode.stream import Decoded, ImageStream, WantRows
+from engine.kernels import Plan
+from engine.kernels.jpeg import Part
 from engine.recipe.augment import MixSection
 from engine.recipe.sections import DecodeSection
 
@@ -33,6 +38,29 @@ class Samples:
     keys_N: np.ndarray  # int64
     labels_N: np.ndarray  # int64
 
+    def rows(self, draws_B: np.ndarray) -> np.ndarray:
+        """Which samples the draws are of."""
+        return draws_B % len(self.paths)
+
+    def draw_keys(self, draws_B: np.ndarray) -> np.ndarray:
+        """The address of each draw's randomness: for a first draw the sample's key."""
+        times_B = (draws_B // len(self.paths)).astype(np.uint64)
+        keys_B = self.keys_N[self.rows(draws_B)].astype(np.uint64)
+        return (keys_B + times_B * _STRIDE).astype(np.int64)  # wraps around
+
+
+class _Drawn(Sequence[str]):
+    """The path of every draw."""
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        self._paths = paths
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, draw: Any) -> Any:
+        return self._paths[draw % len(self._paths)]
+
 
 class Batch(NamedTuple):
     """Normalised images on the model's device with the labels of both partners and the share of the first."""
@@ -42,6 +70,9 @@ class Batch(NamedTuple):
     partner_B: Tensor  # int64 class index; the own one where nothing is mixed
     share_B: Tensor  # float32 share of own_B
     rows_B: np.ndarray  # int64 rows into Samples
+
+
+_STRIDE = np.uint64(0x9E3779B97F4A7C15)  # 2 ** 64 over the golden ratio: multiples of it are far apart
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,20 +107,23 @@ class Loader:
         self._pass = BufferedPass(executor, device, dtype)
 
     def train(self, batches: Sequence[np.ndarray], policy: Policy, epoch: Epoch) -> Generator[Batch, None, None]:
-        """Augmented batches of the rows in `batches`.
+        """Augmented batches of the draws in `batches`; decoding begins at once, before the first is asked for.
 
-        A bad file's place in its batch is taken by another image of that batch, so that shapes stay the same.
+        A bad file's place in its batch is taken by another image of that batch, so that shapes stay the same; where
+        all files of a batch are bad, by those of its neighbour, so that every rank takes the same number of steps.
         """
-        for decoded, wanted in self._decoded(batches):
-            yield self.augment(_fill(decoded, len(wanted)), policy, epoch)
+
+        def want(draws_B: np.ndarray, sizes_B2: np.ndarray) -> tuple[Plan, list[Part]]:
+            plan = self._draw(draws_B, torch.from_numpy(sizes_B2), policy, epoch)
+            return plan, needed_parts(plan, torch.from_numpy(sizes_B2), reduce=True)
+
+        decoded = self._decoded(batches, want)
+        return (self.augment(_fill(images, count), policy, epoch) for images, count in _complete(decoded, batches))
 
     def augment(self, decoded: Decoded, policy: Policy, epoch: Epoch) -> Batch:
         """One decoded batch, drawn and passed: valid until the next."""
-        # Drawn on the host: a plan is some kilobytes, and drawing it on a GPU is a hundred launches.
-        keys_B = torch.from_numpy(self.samples.keys_N[decoded.rows_B])
-        sizes_B2 = decoded.images.sizes_B2
-        plan = policy.draw(keys_B, sizes_B2, epoch.height, epoch.width, epoch.seed, epoch.number, epoch.mix)
-        extras = policy.extras(keys_B, epoch.seed, epoch.number)
+        plan = decoded.plan or decoded.fit(self._draw(decoded.rows_B, decoded.sizes_B2, policy, epoch))
+        extras = policy.extras(self._keys(decoded.rows_B), epoch.seed, epoch.number)
         if extras is not None:
             placed = self._pass.place(decoded.images)
             images, plan = apply_extras(extras, placed, plan.to(self.device), self._pass.executor)
@@ -98,24 +132,53 @@ class Loader:
 
     def valid(self, batches: Sequence[np.ndarray], contract: Contract) -> Iterator[Batch]:
         """Batches as they are scored and served. Bad files are missing from `rows_B`."""
-        for decoded, _ in self._decoded(batches):
-            yield self._batch(decoded, validation_plan(contract, decoded.images.sizes_B2, self.device))
+        host = torch.device("cpu")
 
-    def _decoded(self, batches: Sequence[np.ndarray]) -> Iterator[tuple[Decoded, np.ndarray]]:
-        stream = ImageStream(self.samples.paths, batches, self.decode, self.device)
-        wanted = iter(batches)
-        for decoded in stream:
-            rows = next(wanted)
-            while not np.isin(decoded.rows_B, rows).all():  # the stream skips a batch whose files are all bad
-                rows = next(wanted)
-            yield decoded, rows
-        self.quarantine |= stream.quarantine
+        def want(draws_B: np.ndarray, sizes_B2: np.ndarray) -> tuple[Plan, list[Part]]:
+            plan = validation_plan(contract, torch.from_numpy(sizes_B2), host)
+            return plan, needed_parts(plan, torch.from_numpy(sizes_B2), reduce=False)
+
+        for decoded in self._decoded(batches, want):
+            yield self._batch(decoded, decoded.plan or decoded.fit(validation_plan(contract, decoded.sizes_B2, host)))
+
+    def _draw(self, draws_B: np.ndarray, sizes_B2: Tensor, policy: Policy, epoch: Epoch) -> Plan:
+        # On the host: a plan is some kilobytes, and drawing it on a GPU is a hundred launches.
+        size = (epoch.height, epoch.width)
+        return policy.draw(self._keys(draws_B), sizes_B2, *size, epoch.seed, epoch.number, epoch.mix)
+
+    def _keys(self, draws_B: np.ndarray) -> Tensor:
+        return torch.from_numpy(self.samples.draw_keys(draws_B))
+
+    def _decoded(self, batches: Sequence[np.ndarray], want: WantRows) -> Iterator[Decoded]:
+        stream = ImageStream(_Drawn(self.samples.paths), batches, self.decode, self.device, want)
+        return self._noting(stream, iter(stream))
+
+    def _noting(self, stream: ImageStream, running: Iterator[Decoded]) -> Iterator[Decoded]:
+        """What the stream decodes; its bad files are remembered when it ends."""
+        try:
+            yield from running
+        finally:
+            self.quarantine |= stream.quarantine
 
     def _batch(self, decoded: Decoded, plan: Plan) -> Batch:
         images_BCHW = self._pass(decoded.images, plan)
-        own_B = torch.from_numpy(self.samples.labels_N[decoded.rows_B]).to(self.device)
+        rows_B = self.samples.rows(decoded.rows_B)
+        own_B = torch.from_numpy(self.samples.labels_N[rows_B]).to(self.device)
         partner_B = own_B if plan.partner_B is None else own_B[plan.partner_B.to(self.device)]
-        return Batch(images_BCHW, own_B, partner_B, plan.own_share_B().to(self.device), decoded.rows_B)
+        return Batch(images_BCHW, own_B, partner_B, plan.own_share_B().to(self.device), rows_B)
+
+
+def _complete(decoded: Iterator[Decoded], batches: Sequence[np.ndarray]) -> Iterator[tuple[Decoded, int]]:
+    """For each of `batches` its size and what was decoded of it, else of the next one (at the end, of the last)."""
+    latest: Decoded | None = None
+    wanted = iter(batches)
+    for latest in decoded:
+        for draws in wanted:
+            yield latest, len(draws)
+            if np.isin(latest.rows_B, draws).all():
+                break
+    if latest is not None:
+        yield from ((latest, len(draws)) for draws in wanted)
 
 
 def _fill(decoded: Decoded, count: int) -> Decoded:
@@ -123,5 +186,4 @@ def _fill(decoded: Decoded, count: int) -> Decoded:
     have = len(decoded.rows_B)
     if have == count:
         return decoded
-    index = np.arange(count) % have
-    return Decoded(Ragged([decoded.images.tensors[i] for i in index.tolist()]), decoded.rows_B[index])
+    return decoded.take(np.arange(count) % have)

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
+from engine.decode.image import Bad, Image, Want, whole
 from engine.recipe.sections import DecodeSection
 
 
@@ -30,10 +30,7 @@ def decode_device(section: DecodeSection, device: torch.device) -> torch.device:
 
 
 class DaliDecoder:
-    """Decodes batches of encoded images. Belongs to the thread that made it (DALI's contexts are per thread).
-
-    Raises nothing for a bad image: it is named in the second result instead.
-    """
+    """Decodes batches of encoded images on `device`, with `threads` threads (0: DALI's choice, one per core)."""
 
     def __init__(self, device: torch.device, threads: int = 0) -> None:
         # DALI takes a second to import, and only decoding needs it.
@@ -46,16 +43,13 @@ class DaliDecoder:
             num_threads=threads or ndd.get_num_threads(), device_id=device.index if device.type == "cuda" else None
         )
 
-    def __call__(self, encoded: Sequence[np.ndarray]) -> tuple[list[Tensor], list[tuple[int, str]]]:
-        """Decode `encoded` (uint8 arrays of file contents).
-
-        Returns the good images in order, uint8 (height, width, 3), and (position, reason) of the bad ones.
-        """
+    def __call__(self, encoded: Sequence[bytes], want: Want | None = None) -> tuple[list[Image], list[Bad]]:
+        """See `Decoder`. Whole photos, whatever is wanted: on the CPU, DALI's decoding of a part is hardly faster."""
         try:
             return self._decode(encoded), []
         except RuntimeError:
-            images: list[Tensor] = []
-            bad: list[tuple[int, str]] = []
+            images: list[Image] = []
+            bad: list[Bad] = []
             for i, one in enumerate(encoded):
                 try:
                     images += self._decode([one])
@@ -63,14 +57,14 @@ class DaliDecoder:
                     bad.append((i, f"is not an image DALI can decode ({str(error).splitlines()[0]})"))
             return images, bad
 
-    def _decode(self, encoded: Sequence[np.ndarray]) -> list[Tensor]:
+    def _decode(self, encoded: Sequence[bytes]) -> list[Image]:
         ndd = self._ndd
         # sync_full: when this returns the pixels are there, so another thread may use them on any stream.
         with self._context, ndd.EvalMode.sync_full:
-            batch = ndd.as_batch(encoded)
+            batch = ndd.as_batch([np.frombuffer(content, dtype=np.uint8) for content in encoded])
             # Looked at before it is decoded: a file whose header cannot be parsed makes the decoder of DALI 2.4 raise
             # and, some batches later, crash the process. The look raises too, harmlessly, and takes microseconds.
             ndd.peek_image_shape(batch).evaluate()
             decoded = ndd.decoders.image(batch, device=self._where, output_type=self._rgb)
             decoded.evaluate()
-            return [from_dlpack(t) for t in decoded.tensors]
+            return [whole(from_dlpack(t)) for t in decoded.tensors]
