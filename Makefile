@@ -9,7 +9,7 @@ SOURCES := $(wildcard kernels/*.cpp kernels/*.h)
 .PHONY: demo test clean
 
 demo: .venv/installed
-	$(BIN)/engine data synth demo/vehicles
+	$(BIN)/engine data synth demo/vehicles --per-class 100
 	$(BIN)/engine train recipes/quickstart.toml
 	$(BIN)/engine infer --tta 5 --folds demo/models --out demo/predictions --truth demo/vehicles/test_labels.csv
 

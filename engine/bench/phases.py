@@ -31,7 +31,7 @@ from engine.predict.predictor import Predictor
 from engine.recipe.augment import MixSection
 from engine.recipe.sections import Recipe
 from engine.train.averaging import build_average
-from engine.train.optim import build_optimizer, stage_schedule
+from engine.train.optim import build_optimizer, set_rate
 from engine.train.stage import TrainStep
 
 CLASSES = 400  # of the made-up labels: about as many as the fine-grained sets this is for
@@ -94,14 +94,14 @@ class Bench:
 
     def decode(self) -> Rate:
         """Files to pixels of their own size."""
-        with closing(iter(self._stream())) as decoded:
+        with closing(self._decoded()) as decoded:
             return self._measure(lambda: len(next(decoded).rows_B))
 
     def augmentation(self) -> Rate:
         """Drawing plans and running the pass, on images decoded before."""
         loader = self._loader()
-        with closing(iter(self._stream())) as decoded:
-            held = [Decoded(_copy(batch.images), batch.rows_B) for batch in itertools.islice(decoded, _HELD)]
+        with closing(self._decoded()) as decoded:
+            held = [Decoded(self._copied(batch.images), batch.rows_B) for batch in itertools.islice(decoded, _HELD)]
         number = itertools.count()
 
         def step() -> int:
@@ -147,12 +147,13 @@ class Bench:
         """Files to answers, with the views that `predict.tta` asks for; the pass counts as the model's work."""
         predictor = Predictor([self._checkpoint()], self.device, self.recipe.predict.tta, self.recipe.augment.executor)
         busy = Busy(self.device)
-        with closing(iter(self._stream())) as decoded:
+        with closing(self._decoded()) as decoded:
 
             def step() -> int:
                 batch = next(decoded)
                 with busy.span():
-                    predictor.logits(batch.images)
+                    for logits_VBC in predictor.logits(batch.images):
+                        logits_VBC.cpu()  # an answer has been given when the host has it
                 return len(batch.rows_B)
 
             return self._measure(step, busy)
@@ -163,8 +164,8 @@ class Bench:
     def _endless(self) -> list[np.ndarray]:
         return self.batches * (_ENDLESS // len(self.batches))
 
-    def _stream(self) -> ImageStream:
-        return ImageStream(self.samples.paths, self._endless(), self.recipe.decode, self.device)
+    def _decoded(self) -> Generator[Decoded, None, None]:
+        yield from ImageStream(self.samples.paths, self._endless(), self.recipe.decode, self.device)
 
     def _loader(self) -> Loader:
         executor = self.recipe.augment.executor
@@ -173,22 +174,25 @@ class Bench:
     def _train_batches(self) -> Generator[Batch, None, None]:
         return self._loader().train(self._endless(), self.policy, self.epoch)
 
+    def _copied(self, images: Ragged) -> Ragged:
+        """On the model's device, and out of the decoder's memory, which it may use again for the next batch."""
+        return Ragged([image.to(self.device, copy=True) for image in images.tensors])
+
     def _train(self) -> Callable[..., object]:
         """All that a step of training does; built once, so that it is compiled once."""
         if self._trainer is None:
             recipe, section = self.recipe, self.recipe.train
             model = self.runtime.place(build_model(recipe.model, CLASSES, self.stage.size)).train()
             set_drop_path(model, self.stage.drop_path)
-            loss = build_loss(recipe.model, section.label_smoothing).to(self.device)
+            loss = build_loss(recipe.model, section).to(self.device)
             loss.set_margin(self.stage.margin)
             optimizer = build_optimizer(model, section)
             average = build_average(model, section.ema)
-            schedule = stage_schedule(optimizer, section, self.stage, steps_per_epoch=1000)
+            set_rate(optimizer, self.stage.lr)
             step = TrainStep(model, loss, optimizer, section.clip, self.runtime)
 
             def train(images_BCHW: torch.Tensor, labels: MixedLabels) -> None:
                 step(images_BCHW, labels)
-                schedule.step()
                 if average is not None:
                     average.update(model)
 
@@ -223,8 +227,3 @@ def bench_recipe(recipe: Recipe, size: tuple[int, int] | None, batch: int | None
 
 def _mix(recipe: Recipe) -> MixSection | None:
     return recipe.stage[0].mix or next(iter(recipe.augment.mix), None)
-
-
-def _copy(images: Ragged) -> Ragged:
-    """A decoder may use its memory again once the next batch is asked for."""
-    return Ragged([image.clone() for image in images.tensors])

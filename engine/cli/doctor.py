@@ -91,11 +91,11 @@ def _decode(device: str) -> Finding:
     pixels_HWC[:, :32, 0] = pixels_HWC[:, 32:, 2] = 255
     file = io.BytesIO()
     Image.fromarray(pixels_HWC).save(file, "JPEG", quality=95, subsampling=0)
-    encoded = np.frombuffer(file.getvalue(), np.uint8)
-    images, bad = DaliDecoder(torch.device("cuda:0" if device == "cuda" else "cpu"), threads=1)([encoded])
+    decoder = DaliDecoder(torch.device("cuda:0" if device == "cuda" else "cpu"), threads=1)
+    images, bad = decoder([file.getvalue()])
     if bad:
         return Finding("fail", f"a JPEG was refused: {bad[0][1]}", REINSTALL)
-    difference = np.abs(images[0].cpu().numpy().astype(int) - pixels_HWC).mean()
+    difference = np.abs(images[0].pixels_HW3.cpu().numpy().astype(int) - pixels_HWC).mean()
     if difference > 3:
         return Finding("fail", f"decoded pixels are off by {difference:.1f} of 255 on average", REINSTALL)
     return Finding("ok", f"a JPEG decodes to the right pixels on the {'GPU' if device == 'cuda' else 'CPU'}")
@@ -108,6 +108,15 @@ def _cpu_kernel() -> Finding:
         return Finding("ok", f"the compiled kernel, {cpu_pass.simd_level()}")
     remedy = "install g++ or clang++, and then engine again, which builds it"
     return Finding("warn", f"plain torch instead, many times slower: {cpu_pass.why_not()}", remedy)
+
+
+def _jpeg() -> Finding:
+    from engine.kernels import jpeg
+
+    if jpeg.available():
+        return Finding("ok", "libjpeg-turbo, only what a training image shows")
+    remedy = "install g++ or clang++ and libjpeg-dev or libjpeg-turbo-devel, and then engine again, which builds it"
+    return Finding("warn", f"DALI instead, whole photos, up to three times slower: {jpeg.why_not()}", remedy)
 
 
 def _triton() -> Finding:
@@ -191,6 +200,7 @@ CHECKS: dict[str, Callable[[], Finding]] = {
     "GPU": _gpu,
     "decoding on the CPU": partial(_decode, "cpu"),
     "decoding on the GPU": partial(_decode, "cuda"),
+    "fast JPEGs on the CPU": _jpeg,
     "augmentation on the CPU": _cpu_kernel,
     "Triton": _triton,
     "torch.compile": _compile,

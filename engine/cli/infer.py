@@ -25,7 +25,7 @@ Examples:
 Writes into --out:
   predictions.parquet  id, path, label, confidence, status and one column a class
   submission.csv       shaped like data.sample_submission when that is set
-  scores.json          when the images have labels
+  scores.json          when the images have labels, or --truth gives them
 """
 )
 @click.option(
@@ -37,6 +37,7 @@ Writes into --out:
 )
 @click.option("--data", help="Images to predict: a folder, .csv or .parquet.  [default: the recipe's data.test]")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the answers.  [default: FOLDS/predictions]")
+@click.option("--truth", help="A table with the ids and labels of the images, to score the answers by.")
 @click.option("--tta", type=click.IntRange(1, 10), help="Views of each image to average.  [default: predict.tta]")
 @click.option("--vote", type=click.Choice(RULES), default=RULES[0], show_default=True, help="How answers are averaged.")
 @click.option("--batch", type=click.IntRange(1), help="Images in a batch.  [default: predict.batch]")
@@ -45,6 +46,7 @@ def infer(
     folds: Path,
     data: str | None,
     out: Path | None,
+    truth: str | None,
     tta: int | None,
     vote: Rule,
     batch: int | None,
@@ -57,7 +59,7 @@ def infer(
     """
     device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
     with progress(unit="files", title="indexing") as meter:
-        job = prepare(folds, Wishes(data, tta, batch, sets), meter)
+        job = prepare(folds, Wishes(data, truth, tta, batch, sets), meter)
     with progress(title="predicting") as meter:
         outcome = answer(job, device, vote, meter)
     files = write(job, outcome, out or folds / "predictions")
@@ -74,8 +76,7 @@ def _print(job: Job, outcome: Outcome, files: list[Path]) -> None:
         count, first = len(job.sheet.left_out), job.sheet.left_out[0]
         _note(f"{count} images are not asked for by the sample submission, such as {first}")
 
-    views = job.recipe.predict.tta
-    everyone = f"{len(job.folders)} models, {views} views" if len(job.folders) > 1 else f"{views} views"
+    everyone = f"{_count(len(job.folders), 'model')}, {_count(job.recipe.predict.tta, 'view')}"
     if (scores := outcome.scores) is not None:
         if scores.unknown:
             _note(f"not scored: labels the models do not know: {', '.join(scores.unknown)}")
@@ -90,6 +91,10 @@ def _print(job: Job, outcome: Outcome, files: list[Path]) -> None:
     click.echo(f"{len(outcome.status):,} images by {everyone}: {outcome.seconds:.1f} s, {rate:,.0f} images a second")
     for path in files:
         click.echo(str(path))
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _note(text: str) -> None:

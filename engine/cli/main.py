@@ -113,7 +113,7 @@ main.doors(
     train=("engine.cli.train:train", "Train the folds of a recipe."),
     infer=("engine.cli.infer:infer", "Predict images with trained folds."),
     bench=("engine.cli.bench:bench", "Measure decoding, augmentation, training and inference."),
-    data=("engine.cli.data:data", "Make or index images."),
+    data=("engine.cli.data:data", "Make, index, check or augment images."),
     doctor=("engine.cli.doctor:doctor", "Check this machine and the installation."),
 )
 

@@ -67,7 +67,7 @@ class _Screen(Watcher):
     def __exit__(self, *_: object) -> None:
         self._bar.close()
 
-    def fold_begins(self, fold: int, images: int, done: int) -> None:
+    def fold_begins(self, fold: int, images: int, done: int, epoch: int) -> None:
         self._bar.close()
         self._meter = self._bar.enter_context(progress(images, title=f"fold {fold}"))
         if done:
@@ -84,15 +84,19 @@ class _Screen(Watcher):
         height, width = record.size
         console().print(
             f"fold {record.fold}  epoch {record.epoch + 1:3d}  {height}x{width}  lr {record.lr:.1e}  "
-            f"train {record.train_loss:.4f}  valid {record.metrics['log_loss']:.4f}  "
-            f"accuracy {record.metrics['accuracy']:.4f}  {record.images_per_second:,.0f} images/s"
-            f"{'  best' if record.best else ''}",
+            f"train {record.train_loss:.4f}  {_scores(record.metrics)}{record.images_per_second:,.0f} images/s"
+            f"{'  best' if record.best and record.metrics else ''}",
             markup=False,
             soft_wrap=True,
         )
 
     def notice(self, message: str) -> None:
         console().print(message, markup=False, soft_wrap=True, style="yellow")
+
+
+def _scores(metrics: dict[str, float]) -> str:
+    """What held-out images came to; nothing when there are none."""
+    return f"valid {metrics['log_loss']:.4f}  accuracy {metrics['accuracy']:.4f}  " if metrics else ""
 
 
 @contextmanager
@@ -122,6 +126,8 @@ def _print_plan(prepared: Prepared, ranks: Ranks) -> None:
 
     recipe = prepared.recipe
     click.echo(dump_recipe(recipe))
+    for notice in prepared.notices:
+        click.echo(notice)
     folds: list[tuple[object, ...]] = []
     for fold in prepared.folds:
         data = prepared.fold_data(fold)
@@ -132,9 +138,11 @@ def _print_plan(prepared: Prepared, ranks: Ranks) -> None:
     runtime = Runtime.of(recipe.train, ranks.device)
     stages: list[tuple[object, ...]] = []
     for i, stage in enumerate(recipe.stage):
-        steps = max(1, images // (stage.batch * ranks.world)) * stage.epochs
-        memory = step_bytes(recipe.model, len(prepared.classes), stage, runtime.bf16, recipe.train.ema > 0)
-        size, seen = f"{stage.size[0]}x{stage.size[1]}", steps * stage.batch * ranks.world
+        in_step = stage.batch * stage.accumulate * ranks.world
+        steps = max(1, images // in_step) * stage.epochs
+        averages = (recipe.train.ema > 0) + (recipe.train.swa_epochs > 0)
+        memory = step_bytes(recipe.model, len(prepared.classes), stage, runtime.bf16, averages)
+        size, seen = f"{stage.size[0]}x{stage.size[1]}", steps * in_step
         lr, gib = f"{stage.lr:g}", f"{memory / GIB:.1f} GiB"
         stages.append((i, size, stage.batch, stage.epochs, steps, seen, lr, gib))
     columns = ("stage", "size", "batch", "epochs", "steps", "images", "lr", "memory")
@@ -144,13 +152,16 @@ def _print_plan(prepared: Prepared, ranks: Ranks) -> None:
 def _print_result(result: Result, prepared: Prepared) -> None:
     if result.already_finished:
         click.echo(f"{result.folder} is finished: all its epochs were trained. Start afresh with --overwrite.")
-    metrics = result.metrics
-    rows: list[tuple[object, ...]] = [
-        ("log loss", f"{metrics['log_loss']:.4f}"),
-        ("log loss of the class shares", f"{result.baseline_log_loss:.4f}"),
-        ("accuracy", f"{metrics['accuracy']:.4f}"),
-        ("macro F1", f"{metrics['macro_f1']:.4f}"),
-    ]
-    table("out of fold", "", rows=rows, title=f"{prepared.recipe.name}: folds {', '.join(map(str, result.folds))}")
+    metrics, title = result.metrics, f"{prepared.recipe.name}: folds {', '.join(map(str, result.folds))}"
+    if result.baseline_log_loss is None:
+        click.echo(f"{prepared.recipe.name}: trained on everything; nothing was held out to score it by")
+    else:
+        rows: list[tuple[object, ...]] = [
+            ("log loss", f"{metrics['log_loss']:.4f}"),
+            ("log loss of the class shares", f"{result.baseline_log_loss:.4f}"),
+            ("accuracy", f"{metrics['accuracy']:.4f}"),
+            ("macro F1", f"{metrics['macro_f1']:.4f}"),
+        ]
+        table("out of fold", "", rows=rows, title=title)
     click.echo(f"Models, log and out-of-fold predictions: {result.folder}")
     click.echo(f"Predict with: engine infer --folds {result.folder}")

@@ -22,17 +22,20 @@ import torch
 from engine import checkpoint
 from engine.checkpoint import Checkpoint
 from engine.data.ingest import Progress, ingest
+from engine.data.listing import list_labels
 from engine.data.manifest import OK, Manifest
+from engine.data.names import Names, groups_of
 from engine.decode.stream import ImageStream
 from engine.errors import DataError, RecipeError
 from engine.files import write_text
-from engine.metrics import score
+from engine.metrics import group_accuracy, score
 from engine.order import eval_batches
+from engine.predict.ids import find_ids
 from engine.predict.predictor import Predictor
 from engine.predict.submission import Sheet, write_predictions, write_submission
 from engine.predict.vote import Answers, Rule, blend, some, vote
 from engine.recipe.load import parse_recipe
-from engine.recipe.sections import Recipe
+from engine.recipe.sections import DataSection, Recipe
 
 PREDICTIONS, SUBMISSION, SCORES = "predictions.parquet", "submission.csv", "scores.json"
 
@@ -45,6 +48,7 @@ class Job:
     checkpoints: tuple[Checkpoint, ...]
     recipe: Recipe  # data, decode, predict and augment.executor are followed
     manifest: Manifest
+    labels: tuple[str, ...]  # of the manifest's images; "" where unknown
     sheet: Sheet
 
     @property
@@ -84,10 +88,13 @@ class Wishes:
     """What the user asks for beside what the checkpoint's recipe says. None: as the recipe says.
 
     data: images to predict. The recipe's sample submission belongs to its own test images and is then left aside.
-    sets: "key=value" changes of the recipe: of data, decode, predict and augment.executor.
+    truth: a table with the ids and labels of (some of) the images, to score the answers by; else folder names or the
+    images' own table may hold labels. sets: "key=value" changes of the recipe: of data, decode, predict and
+    augment.executor.
     """
 
     data: str | None = None
+    truth: str | None = None
     views: int | None = None
     batch: int | None = None
     sets: tuple[str, ...] = ()
@@ -140,11 +147,13 @@ def prepare(models: Path, wishes: Wishes, progress: Progress | None = None) -> J
     if not recipe.data.test:
         raise RecipeError("no images to predict: give --data FOLDER_OR_TABLE, or set data.test in the recipe")
     manifest = ingest(recipe.data.test, recipe.data, progress)
+    names = Names.of(recipe.data)
     if recipe.data.sample_submission:
-        sheet = Sheet.like(Path(recipe.data.sample_submission), manifest.ids, first.classes)
+        sheet = Sheet.like(Path(recipe.data.sample_submission), manifest.ids, first.classes, names)
     else:
-        sheet = Sheet.plain(manifest.ids, first.classes)
-    return Job(tuple(folders), tuple(checkpoints), recipe, manifest, sheet)
+        sheet = Sheet.plain(manifest.ids, first.classes, names)
+    labels = manifest.labels if wishes.truth is None else _labels(wishes.truth, recipe.data, manifest.ids)
+    return Job(tuple(folders), tuple(checkpoints), recipe, manifest, tuple(map(names.class_of, labels)), sheet)
 
 
 def answer(job: Job, device: torch.device, rule: Rule = "soft", progress: Progress | None = None) -> Outcome:
@@ -174,8 +183,9 @@ def answer(job: Job, device: torch.device, rule: Rule = "soft", progress: Progre
             f"none of the {len(manifest)} images can be decoded; the first, {manifest.paths[0]}: {status[0]}"
         )
     together = vote(answers, rule)
-    names = [folder.name for folder in job.folders]
-    scores = _scores(manifest.labels, together, dict(zip(names, answers, strict=True)), vote(shares))
+    names = [_name(folder) for folder in job.folders]
+    groups = groups_of(together.classes, job.recipe.data)
+    scores = _scores(job.labels, groups, together, dict(zip(names, answers, strict=True)), vote(shares))
     return Outcome(together, tuple(status), scores, time.perf_counter() - began_s)
 
 
@@ -192,6 +202,26 @@ def write(job: Job, outcome: Outcome, folder: Path) -> list[Path]:
     return written
 
 
+def _labels(truth: str, section: DataSection, ids: Sequence[str]) -> list[str]:
+    """For each id its label in the table `truth`, "" where it has none."""
+    if not Path(truth).is_file():
+        raise DataError(f"{truth}: no such table of labels")
+    by_id = list_labels(truth, section)
+    found = find_ids(list(by_id), ids)
+    label_of = {
+        sample_id: label for sample_id, label in zip(found, by_id.values(), strict=True) if sample_id is not None
+    }
+    if not label_of:
+        raise DataError(f"{truth}: none of its ids is an image's: {some(list(by_id))}; images are like {some(ids, 3)}")
+    return [label_of.get(sample_id, "") for sample_id in ids]
+
+
+def _name(folder: Path) -> str:
+    """What a model is called: the fold's number, and the epoch's where a fold kept several."""
+    is_epoch = folder.name.startswith(checkpoint.EPOCH_PREFIX)
+    return f"{folder.parent.name}/{folder.name}" if is_epoch else folder.name
+
+
 def _class_shares(saved: Checkpoint, ids: Sequence[str]) -> Answers:
     """What a model answers about images that it cannot see."""
     counts_C = np.array(saved.class_counts, dtype=np.float64)
@@ -199,7 +229,9 @@ def _class_shares(saved: Checkpoint, ids: Sequence[str]) -> Answers:
     return Answers(tuple(ids), saved.classes, shares_NC)
 
 
-def _scores(labels: Sequence[str], together: Answers, alone: dict[str, Answers], blind: Answers) -> Scores | None:
+def _scores(
+    labels: Sequence[str], groups: Sequence[str], together: Answers, alone: dict[str, Answers], blind: Answers
+) -> Scores | None:
     """How good the answers are where the label is known; None when it is nowhere."""
     index = {name: column for column, name in enumerate(together.classes)}
     labels_N = np.array([index.get(label, -1) for label in labels], dtype=np.int64)
@@ -209,7 +241,10 @@ def _scores(labels: Sequence[str], together: Answers, alone: dict[str, Answers],
 
     def scored(answers: Answers) -> dict[str, float]:
         ordered = answers.in_order(together.ids, together.classes)
-        return score(ordered.probabilities_NC[known_N], labels_N[known_N])
+        metrics = score(ordered.probabilities_NC[known_N], labels_N[known_N])
+        if groups:
+            metrics["group_accuracy"] = group_accuracy(ordered.probabilities_NC[known_N], labels_N[known_N], groups)
+        return metrics
 
     return Scores(
         images=int(known_N.sum()),

@@ -2,18 +2,16 @@
 
 A sample submission is a contract: its columns, their order, its rows and their order. `Sheet` reads it before the
 first image is decoded, so that a missing id or an unknown class costs a second and not a night; writing afterwards
-cannot fail for these reasons. Ids are matched as text, first as they are, then as file names and stems, because a
-sample file says TEST_00000 where a folder says test/TEST_00000.jpg.
+cannot fail for these reasons.
 """
 
 from __future__ import annotations
 
 import csv
 import dataclasses
-import unicodedata
 from collections import Counter
-from collections.abc import Callable, Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -22,24 +20,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from engine.data.names import AS_FOUND, Names
 from engine.errors import DataError
 from engine.files import atomic_write
+from engine.predict.ids import find_ids, same_text
 from engine.predict.vote import Answers, some
 
 _FIXED_COLUMNS = ("id", "path", "label", "confidence", "status")
 _DIGITS = "%.8g"  # float32 needs 9 to be exact; 8 keeps log loss to 1e-8
-
-
-def _text(text: str) -> str:
-    """Composed Unicode: macOS writes Hangul and accents decomposed, other systems do not."""
-    return unicodedata.normalize("NFC", text).replace("\\", "/")
-
-
-_KEYS: tuple[Callable[[str], str], ...] = (  # how ids are compared, from strict to lenient
-    _text,
-    lambda text: PurePosixPath(_text(text)).name,
-    lambda text: PurePosixPath(_text(text)).stem,
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,29 +36,36 @@ class Sheet:
 
     columns: the header, the id's column first. contents: for each further column the class whose probability it holds,
     or None for the label. ids: what stands in the first column, row by row. sample_ids: the id that answers each row.
-    left_out: ids that were predicted but that the sample file does not ask for.
+    left_out: ids that were predicted but that the sample file does not ask for. shares: for each further column, what
+    part of its class's probability it holds. labels: how a class is written as a label, where not by its own name.
     """
 
     columns: tuple[str, ...]
     contents: tuple[str | None, ...]
     ids: tuple[str, ...]
     sample_ids: tuple[str, ...]
-    left_out: tuple[str, ...] = ()
+    left_out: tuple[str, ...]
+    shares: tuple[float, ...]
+    labels: Mapping[str, str]
 
     @classmethod
-    def plain(cls, ids: Sequence[str], classes: Sequence[str]) -> Self:
-        """Without a sample file: id, label, then one probability column a class."""
-        return cls(("id", "label", *classes), (None, *classes), tuple(ids), tuple(ids))
+    def plain(cls, ids: Sequence[str], classes: Sequence[str], names: Names = AS_FOUND) -> Self:
+        """Without a sample file: id, label, then one probability column a class, and one for each of its aliases."""
+        contents = (None, *(name for name in classes for _ in names.alike(name)))
+        columns = ("id", "label", *(alias for name in classes for alias in names.alike(name)))
+        return cls(columns, contents, tuple(ids), tuple(ids), (), names.shares(contents), {})
 
     @classmethod
-    def like(cls, sample: Path, ids: Sequence[str], classes: Sequence[str]) -> Self:
+    def like(cls, sample: Path, ids: Sequence[str], classes: Sequence[str], names: Names = AS_FOUND) -> Self:
         """The shape of `sample` (.csv, UTF-8), to be filled with predictions for `ids` over `classes`.
 
-        Raises DataError naming the file and the ids or columns that do not fit.
+        Its columns may be any of a class's names: its own, an alias, or the label that `names` made it of, which is
+        also how a label is written. Raises DataError naming the file and the ids or columns that do not fit.
         """
         columns, rows = _read_sample(sample)
-        contents = _contents_of(sample, columns[1:], classes)
-        return cls(columns, contents, rows, *_match(sample, rows, ids))
+        contents = _contents_of(sample, columns[1:], {name: names.known_as(name) for name in classes})
+        labels = {name: names.found_as(name)[0] for name in classes}
+        return cls(columns, contents, rows, *_match(sample, rows, ids), names.shares(contents), labels)
 
 
 def write_submission(path: Path, sheet: Sheet, answers: Answers) -> None:
@@ -78,9 +73,13 @@ def write_submission(path: Path, sheet: Sheet, answers: Answers) -> None:
     row_of = {sample_id: row for row, sample_id in enumerate(answers.ids)}
     probabilities_NC = answers.probabilities_NC[[row_of[sample_id] for sample_id in sheet.sample_ids]]
     place = {name: column for column, name in enumerate(answers.classes)}
-    labels_N = np.array(answers.classes, dtype=object)[probabilities_NC.argmax(1)]
+    written = [sheet.labels.get(name, name) for name in answers.classes]
+    labels_N = np.array(written, dtype=object)[probabilities_NC.argmax(1)]
     values: list[NDArray] = [np.array(sheet.ids, dtype=object)]
-    values += [labels_N if name is None else probabilities_NC[:, place[name]] for name in sheet.contents]
+    values += [
+        labels_N if name is None else probabilities_NC[:, place[name]] * share
+        for name, share in zip(sheet.contents, sheet.shares, strict=True)
+    ]
     table = pd.DataFrame(dict(enumerate(values)))
     with atomic_write(path) as temporary:
         table.to_csv(temporary, index=False, header=list(sheet.columns), float_format=_DIGITS, lineterminator="\n")
@@ -145,14 +144,15 @@ def _read_sample(sample: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return columns, ids
 
 
-def _contents_of(sample: Path, columns: Sequence[str], classes: Sequence[str]) -> tuple[str | None, ...]:
-    """What each column holds: the classes by name; a single column that is not *the* class is the label's."""
-    known = {_text(name): name for name in classes}
-    asked = {_text(column) for column in columns}
+def _contents_of(sample: Path, columns: Sequence[str], classes: Mapping[str, Sequence[str]]) -> tuple[str | None, ...]:
+    """What each column holds: the classes by any of their names; a single column that is not *the* class is the
+    label's."""
+    known = {same_text(name): each for each, names in classes.items() for name in names}
+    asked = {same_text(column) for column in columns}
     if len(columns) == 1 and not (len(classes) == 1 and asked <= known.keys()):
         return (None,)
-    unknown = [column for column in columns if _text(column) not in known]
-    missing = [name for name in classes if _text(name) not in asked]
+    unknown = [column for column in columns if same_text(column) not in known]
+    missing = [each for each, names in classes.items() if asked.isdisjoint(map(same_text, names))]
     if missing or unknown:
         raise DataError(
             f"{sample}: its columns are not the model's {len(classes)} classes"
@@ -160,27 +160,19 @@ def _contents_of(sample: Path, columns: Sequence[str], classes: Sequence[str]) -
             + (f"; classes without a column: {some(missing)}" if missing else "")
             + ". Expected the id column, then one column a class, or a single column for the label"
         )
-    return tuple(known[_text(column)] for column in columns)
+    return tuple(known[same_text(column)] for column in columns)
 
 
 def _match(sample: Path, rows: Sequence[str], ids: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """For each row of the sample file the predicted id that answers it, and the predicted ids nobody asked for."""
-    fewest_missing = list(rows)
-    for key in _KEYS:
-        known: dict[str, str] = {}
-        ambiguous = set()
-        for sample_id in ids:
-            if known.setdefault(key(sample_id), sample_id) != sample_id:
-                ambiguous.add(key(sample_id))
-        asked = [key(row) for row in rows]
-        missing = [row for row, k in zip(rows, asked, strict=True) if k not in known or k in ambiguous]
-        if not missing and len(set(asked)) == len(asked):
-            matched = tuple(known[k] for k in asked)
-            taken = set(matched)
-            return matched, tuple(sample_id for sample_id in ids if sample_id not in taken)
-        fewest_missing = min(fewest_missing, missing or list(rows), key=len)
-    raise DataError(
-        f"{sample}: {len(fewest_missing)} of its {len(rows)} ids have no image to predict: {some(fewest_missing)}; "
-        f"the images have ids like {some(list(ids), 3)}. Point data.test (or --data) at the images it asks for, "
-        "or name the id column with data.id_column"
-    )
+    found = find_ids(rows, ids)
+    missing = [row for row, sample_id in zip(rows, found, strict=True) if sample_id is None]
+    if missing:
+        raise DataError(
+            f"{sample}: {len(missing)} of its {len(rows)} ids have no image to predict: {some(missing)}; "
+            f"the images have ids like {some(list(ids), 3)}. Point data.test (or --data) at the images it asks for, "
+            "or name the id column with data.id_column"
+        )
+    matched = tuple(sample_id for sample_id in found if sample_id is not None)
+    taken = set(matched)
+    return matched, tuple(sample_id for sample_id in ids if sample_id not in taken)

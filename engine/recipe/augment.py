@@ -221,8 +221,8 @@ class ValidSection(_Section):
     """How an image is fitted when it is scored or predicted; saved with the weights as their contract."""
 
     fit: Literal["center", "letterbox", "stretch"] = Field(
-        "letterbox",
-        description="center: the middle, aspect kept; letterbox: all of it, padded; stretch: all of it, aspect lost.",
+        "center",
+        description="center: the middle, aspect kept; letterbox: all of it, padded; stretch: all of it, aspect lost. Score as you train: a network that never saw padding (augment.crop) cannot read a letterbox.",
     )
     crop: float = Field(1.0, gt=0, le=1, description="center: the share of the shorter side that is kept.")
 

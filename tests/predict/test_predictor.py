@@ -32,13 +32,13 @@ def test_one_tensor_a_model_with_a_row_of_logits_for_each_view_and_image(fold: F
 def test_every_view_shows_the_model_something_else(fold: FoldMaker, images: Ragged) -> None:
     (logits_VBC,) = Predictor([fold(0)], CPU, views=10).logits(images)
     distances_VV = torch.cdist(logits_VBC.flatten(1), logits_VBC.flatten(1)) + torch.eye(10)
-    assert distances_VV.min() > 1e-3
+    assert distances_VV.min() > 0.2
 
 
 def test_the_second_view_is_the_mirror_image(fold: FoldMaker, images: Ragged) -> None:
     predictor = Predictor([fold(0)], CPU, views=2)
     mirrored = Ragged([image.flip(1).contiguous() for image in images.tensors])
-    torch.testing.assert_close(predictor.logits(images)[0][1], predictor.logits(mirrored)[0][0], atol=2e-3, rtol=1e-3)
+    torch.testing.assert_close(predictor.logits(images)[0][1], predictor.logits(mirrored)[0][0], atol=0.02, rtol=0)
 
 
 def test_more_views_only_add_to_fewer(fold: FoldMaker, images: Ragged) -> None:

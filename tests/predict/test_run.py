@@ -188,6 +188,27 @@ def test_labelled_images_are_scored_beside_the_class_shares(models: Path, photos
     assert not (out / "scores.json").exists()  # those images have no labels
 
 
+def test_labels_may_come_from_a_table_of_their_own(models: Path, photos: Path, tmp_path: Path) -> None:
+    truth = tmp_path / "labels.csv"
+    truth.write_text("ID,label\nTEST_00007,모자\nTEST_00002,가방\nTEST_99999,신발\n", encoding="utf-8")
+    outcome = answered(models, truth=str(truth))
+    assert outcome.scores is not None and outcome.scores.images == 2
+    likelihood = outcome.answers.in_order(outcome.answers.ids, CLASSES).probabilities_NC[[7, 2], [1, 0]]
+    assert outcome.scores.together["log_loss"] == pytest.approx(-np.log(likelihood).mean())
+    assert answered(models).scores is None
+
+    for content, message in (
+        ("ID,label\na,모자\n", "none of its ids is an image's: 'a'"),
+        ("ID,label\na,모자\na,신발\n", "more than once: 'a'"),
+        ("ID,name\na,모자\n", "no column label"),
+    ):
+        truth.write_text(content, encoding="utf-8")
+        with pytest.raises(DataError, match=message):
+            prepare(models, Wishes(truth=str(truth)))
+    with pytest.raises(DataError, match="no such table"):
+        prepare(models, Wishes(truth="none.csv"))
+
+
 def test_what_was_there_stays_when_prediction_is_interrupted(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert infer("--folds", models).exit_code == 0
     before = {path.name: path.read_bytes() for path in (models / "predictions").iterdir()}

@@ -5,14 +5,17 @@ from __future__ import annotations
 import csv
 import unicodedata
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from engine.data.names import Names
 from engine.errors import DataError
 from engine.predict.submission import Sheet, read_predictions, write_predictions, write_submission
 from engine.predict.vote import Answers
+from engine.recipe.sections import DataSection
 
 CLASSES = ("K5_3세대", "아반떼_N", "GLE, 클래스")
 IDS = ("test/TEST_00002.jpg", "test/TEST_00000.jpg", "test/TEST_00001.jpg")
@@ -161,3 +164,44 @@ def test_another_parquet_file_is_not_taken_for_predictions(tmp_path: Path) -> No
     pq.write_table(pa.table({"id": ["a"]}), tmp_path / "other.parquet")
     with pytest.raises(DataError, match="not a predictions"):
         read_predictions(tmp_path / "other.parquet")
+
+
+# Several names of one class
+
+
+@pytest.mark.parametrize(
+    ("rule", "columns"),
+    [("split", ["0.35", "0.35"]), ("each", ["0.7", "0.7"]), ("first", ["0", "0.7"])],
+)
+def test_an_alias_has_a_column_of_its_own(
+    tmp_path: Path, answers: Answers, rule: Literal["split", "each", "first"], columns: list[str]
+) -> None:
+    names = Names.of(DataSection(aliases=((CLASSES[0], "3세대_K5"),), alias_columns=rule))
+    header = ["ID", "3세대_K5", "아반떼_N", "K5_3세대", "GLE, 클래스"]
+    if rule == "first":
+        columns = columns[::-1]  # of the sample file's columns, not of the names
+    sample = sample_file(tmp_path, header, ["TEST_00000", "0", "0", "0", "0"])
+    sheet = Sheet.like(sample, answers.ids, answers.classes, names)
+    write_submission(tmp_path / "submission.csv", sheet, answers)
+    with (tmp_path / "submission.csv").open(encoding="utf-8", newline="") as file:
+        written = list(csv.reader(file))
+    assert written[0] == header
+    assert [f"{float(value):g}" for value in (written[1][1], written[1][3])] == columns
+    if rule != "each":
+        assert sum(map(float, written[1][1:])) == pytest.approx(1)
+
+
+def test_without_a_sample_file_aliases_have_columns_too(answers: Answers) -> None:
+    sheet = Sheet.plain(IDS, CLASSES, Names.of(DataSection(aliases=((CLASSES[1], "N"),))))
+    assert sheet.columns == ("id", "label", CLASSES[0], CLASSES[1], "N", CLASSES[2])
+    assert sheet.shares == (1, 1, 0.5, 0.5, 1)
+
+
+def test_labels_are_given_back_as_they_were_found(tmp_path: Path, answers: Answers) -> None:
+    names = Names.of(DataSection(label_names=tuple((str(n), name) for n, name in enumerate(CLASSES))))
+    sample = sample_file(tmp_path, ["ID", "target"], ["TEST_00002", "0"], ["TEST_00000", "0"])
+    sheet = Sheet.like(sample, answers.ids, answers.classes, names)
+    write_submission(tmp_path / "submission.csv", sheet, answers)
+    assert (tmp_path / "submission.csv").read_text("utf-8") == "ID,target\nTEST_00002,2\nTEST_00000,0\n"
+    wide = sample_file(tmp_path, ["ID", "1", "0", "2"], ["TEST_00000", "0", "0", "0"])
+    assert Sheet.like(wide, answers.ids, answers.classes, names).contents == (CLASSES[1], CLASSES[0], CLASSES[2])

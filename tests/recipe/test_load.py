@@ -85,7 +85,9 @@ def test_a_dumped_recipe_is_read_as_the_same(
 
 
 def test_a_dump_names_every_value_that_has_one() -> None:
-    tables = tomllib.loads(dump_recipe(parse_recipe(SMALLEST, ["augment.mix=[{}]", "stage.0.mix={}"])))
+    tables = tomllib.loads(
+        dump_recipe(parse_recipe(SMALLEST, ["augment.mix=[{}]", "stage.0.mix={}", "stage.0.schedule={}"]))
+    )
     for key in schema.walk():
         if key.default is not None:
             value = tables
@@ -130,7 +132,7 @@ def test_sets_are_carried_out_in_their_order() -> None:
 
 
 def test_every_key_can_be_set_to_its_own_value() -> None:
-    text = dump_recipe(parse_recipe(SMALLEST, ["augment.mix=[{}]", "stage.0.mix={}"]))
+    text = dump_recipe(parse_recipe(SMALLEST, ["augment.mix=[{}]", "stage.0.mix={}", "stage.0.schedule={}"]))
     for key in schema.walk():
         if key.section is None and key.default is not None:
             value = tomllib.loads(text)

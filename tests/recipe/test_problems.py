@@ -32,7 +32,7 @@ def refusal(text: str, *sets: str) -> str:
         (STAGE + "[train]\nlabel-smoothing = 0.1", ["did you mean train.label_smoothing?"]),
         (STAGE + "[trian]\nema = 0.9", ["cars.toml:6: trian", "did you mean train?", "at the top of a recipe"]),
         (STAGE + "[augment.crop]\nscal = [1, 1]", ["augment.crop.scal", "did you mean augment.crop.scale"]),
-        (STAGE + "warmup = 2", ["stage.0.warmup", "did you mean train.warmup_epochs?"]),
+        (STAGE + "warmup = 2", ["stage.0.warmup", "train.schedule.warmup_epochs"]),
         (STAGE + "zzzz = 2", ["stage.0.zzzz: there is no such key\n"]),
         # impossible values
         (STAGE + "[train]\nema = 2", ["cars.toml:7: train.ema = 2\n", "number, at least 0, below 1"]),
@@ -47,7 +47,7 @@ def refusal(text: str, *sets: str) -> str:
         (STAGE + "[model]\npretrained = 1", ["model.pretrained = 1", "true or false"]),
         (STAGE + "[predict]\ntta = 2.5", ["predict.tta = 2.5", "whole number"]),
         (STAGE + "[predict]\ntta = true", ["predict.tta = true", "whole number"]),
-        (STAGE + '[train]\nselect = "logloss"', ['did you mean "log_loss"?', '"accuracy" or "macro_f1"']),
+        (STAGE + '[train]\nselect = "logloss"', ['did you mean "log_loss"?', '"accuracy"']),
         (STAGE + "[data]\ntrain = 3", ["data.train = 3", "Expected: text"]),
         (STAGE + "[data]\ntrain = 2026-11-20", ['data.train = "2026-11-20"', "Expected: text"]),
         (STAGE + '[augment.crop]\nscale = ["a", 0.3]', ['augment.crop.scale = ["a", 0.3]', "2 numbers"]),

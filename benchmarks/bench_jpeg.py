@@ -1,0 +1,188 @@
+"""Decoding JPEGs on the CPU: the part a training crop needs by libjpeg-turbo, beside whole photos by DALI.
+
+    python benchmarks/bench_jpeg.py [--repeats 7] [--json benchmarks/results/jpeg_cpu.json]
+
+Photos of 0.2, 1.3 and 10 megapixels, drawn for the purpose and held in memory, are decoded in batches on one thread
+and on all cores:
+
+* DALI: whole photos, as the loader decodes without the compiled library;
+* simplejpeg: whole photos by libjpeg-turbo, the usual binding, into memory that is used again (if installed);
+* turbo, whole: the same by kernels/jpeg.cpp;
+* turbo, crop: only the part a random resized crop reads (0.08 to 1 of the area as on ImageNet, and 0.6 to 1);
+* turbo, crop, reduced: also no larger than an output of 256 or 512 pixels needs.
+
+Contenders take turns; figures are medians over the rounds. Two differences follow, in steps of 1/255: between whole
+photos as decoded by DALI and by libjpeg-turbo, and between 256-pixel crops read from whole photos and from parts that
+were decoded reduced.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import io
+import json
+import os
+import shlex
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from engine.augment.draw import Policy
+from engine.augment.parts import needed_parts
+from engine.bench.photos import QUALITY, draw
+from engine.bench.timers import machine
+from engine.decode.dali import DaliDecoder
+from engine.decode.image import Want
+from engine.decode.stream import Decoded
+from engine.decode.turbo import TurboDecoder, cores
+from engine.files import atomic_write
+from engine.kernels import one_pass
+from engine.kernels.jpeg import Part
+from engine.recipe.augment import AugmentSection, CropSection
+
+TILES = {"533 x 400": (1, 1, 32), "1066 x 1200": (2, 3, 16), "3198 x 3200": (6, 8, 4)}  # down, across, photos
+MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+HOST = torch.device("cpu")
+WARM_UP = 2
+
+Run = Callable[[], object]
+
+
+def encoded_photos(down: int, across: int, count: int) -> list[bytes]:
+    """Photos put together from the bench's own, upright ones."""
+    drawn = [draw(number) for number in range(24)]
+    tiles = [tile for tile in drawn if tile.shape[0] > tile.shape[1]]
+    random = np.random.default_rng(0)
+    encoded = []
+    for _ in range(count):
+        chosen = random.integers(0, len(tiles), (down, across))
+        pixels_HW3 = np.concatenate([np.concatenate([tiles[i] for i in row], axis=1) for row in chosen])
+        file = io.BytesIO()
+        Image.fromarray(pixels_HW3).save(file, "JPEG", quality=QUALITY)
+        encoded.append(file.getvalue())
+    return encoded
+
+
+def crop_plan(scale: tuple[float, float], size: int, count: int, sizes_B2: torch.Tensor) -> Any:
+    policy = Policy(AugmentSection(crop=CropSection(scale=scale)), MEAN, STD)
+    return policy.draw(torch.arange(count), sizes_B2, size, size, seed=0, epoch=0)
+
+
+def crops(scale: tuple[float, float], size: int, reduce: bool) -> Want:
+    """The parts that random resized crops of photos need."""
+
+    def want(positions: np.ndarray, sizes_N2: np.ndarray) -> Sequence[Part]:
+        sizes = torch.from_numpy(sizes_N2)
+        return needed_parts(crop_plan(scale, size, len(sizes), sizes), sizes, reduce)
+
+    return want
+
+
+def contenders(encoded: Sequence[bytes], threads: int) -> dict[str, Run]:
+    dali, turbo = DaliDecoder(HOST, threads), TurboDecoder(threads)
+    runs: dict[str, Run] = {"DALI": lambda: dali(encoded)}
+    if importlib.util.find_spec("simplejpeg"):
+        import simplejpeg
+
+        pool = ThreadPoolExecutor(threads)
+        room = [np.zeros(40_000_000 if len(content) > 1e6 else 4_000_000, dtype=np.uint8) for content in encoded]
+        runs["simplejpeg"] = lambda: list(
+            pool.map(lambda content, out: simplejpeg.decode_jpeg(content, buffer=out), encoded, room)
+        )
+    runs["turbo, whole"] = lambda: turbo(encoded)
+    for name, scale in (("0.08 to 1", (0.08, 1.0)), ("0.6 to 1", (0.6, 1.0))):
+        runs[f"turbo, crop of {name}"] = partial(turbo, encoded, crops(scale, 256, reduce=False))
+        for size in (512, 256):
+            runs[f"turbo, crop of {name}, for {size}"] = partial(turbo, encoded, crops(scale, size, reduce=True))
+    return runs
+
+
+def rates(runs: dict[str, Run], count: int, repeats: int) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = {name: [] for name in runs}
+    for turn in range(WARM_UP + repeats):
+        for name, run in runs.items():
+            start_s = time.perf_counter()
+            run()
+            if turn >= WARM_UP:
+                found[name].append(count / (time.perf_counter() - start_s))
+    return found
+
+
+def differences(encoded: Sequence[bytes]) -> dict[str, float]:
+    """Mean absolute differences in steps of 1/255."""
+    turbo = TurboDecoder(cores())
+    theirs, _ = DaliDecoder(HOST, cores())(encoded)
+    ours, _ = turbo(encoded)
+    whole = [float((a.pixels_HW3.int() - b.pixels_HW3).abs().float().mean()) for a, b in zip(ours, theirs, strict=True)]
+    rows_B = np.arange(len(encoded))
+    full = Decoded.of(theirs, rows_B)
+    plan = crop_plan((0.6, 1.0), 256, len(encoded), full.sizes_B2)
+    exact_BCHW = one_pass(full.images, plan)
+    images, _ = turbo(encoded, crops((0.6, 1.0), 256, reduce=True))
+    reduced = Decoded.of(images, rows_B)
+    seen_BCHW = one_pass(reduced.images, reduced.fit(plan))
+    return {
+        "whole, turbo to DALI": statistics.mean(whole),
+        "256-pixel crop, reduced to whole": float((seen_BCHW - exact_BCHW).abs().mean()) * STD[0] * 255,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Decoding JPEGs on the CPU.")
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--json", type=Path, help="write the raw results here")
+    arguments = parser.parse_args()
+
+    console = Console(width=110)
+    results: dict[str, Any] = {}
+    for label, (down, across, count) in TILES.items():
+        encoded = encoded_photos(down, across, count)
+        entry: dict[str, Any] = {"kilobytes": round(sum(map(len, encoded)) / count / 1000), "images_per_second": {}}
+        table = Table(title=f"{label} pixels, {entry['kilobytes']} kB", title_justify="left")
+        table.add_column("images a second")
+        columns = sorted({1, cores()})
+        for threads in columns:
+            table.add_column(f"{threads} thread{'s'[: threads > 1]}", justify="right")
+            table.add_column("times DALI", justify="right")
+            found = rates(contenders(encoded, threads), count, arguments.repeats)
+            entry["images_per_second"][str(threads)] = found
+        for name in found:
+            cells = []
+            for threads in columns:
+                measured = entry["images_per_second"][str(threads)]
+                rate, base = (statistics.median(measured[which]) for which in (name, "DALI"))
+                cells += [f"{rate:,.0f}" if rate >= 100 else f"{rate:.1f}", f"{rate / base:.2f}"]
+            table.add_row(name, *cells)
+        console.print(table)
+        entry["differences"] = {name: round(value, 3) for name, value in differences(encoded).items()}
+        console.print(entry["differences"])
+        results[label] = entry
+    if arguments.json:
+        record = {**machine(HOST), "command": shlex.join(["python", *sys.argv]), "photos": results}
+        with atomic_write(arguments.json) as temporary:
+            temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    summary = {
+        label: {
+            threads: {name: round(statistics.median(windows), 1) for name, windows in measured.items()}
+            for threads, measured in entry["images_per_second"].items()
+        }
+        for label, entry in results.items()
+    }
+    print(json.dumps(summary))
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # plans are small: torch's threads would only be in the way
+    main()

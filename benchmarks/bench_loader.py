@@ -1,0 +1,455 @@
+"""Files to augmented, normalised batches on the CPU: the engine's loader beside its peers.
+
+    python benchmarks/bench_loader.py [--data DIR] [--sizes 256,512,640,768] [--repeats 5] [--json FILE]
+
+Every peer does the same to the same files, as nearly as its library can: a random resized crop of 0.6 to 1 of the
+area, an affine map (up to 15 degrees, 5 % shift, 10 % scale; zero or mean around it), a flip half of the time, full
+colour jitter (brightness, contrast and saturation within 0.4, hue within 0.1, order at random), random erasing half of
+the time, normalisation. Out come float32 batches of 32. Where they differ:
+
+* engine: one antialiased resampling for crop, affine and flip together, so what an affine map brings in from beyond
+  the crop is photo and no fill; channels-last memory.
+* Albumentations with OpenCV: bilinear without antialiasing; crop and affine resample one after the other. In a
+  DataLoader of 2 workers, OpenCV's own threads off, as its authors advise.
+* torchvision v2: decode_jpeg, tensors, antialiased crop, then affine. In a DataLoader of 2 workers.
+* DALI: its own pipeline with as many threads as cores; the decoder is told the crop. Its colour operation applies the
+  four parts in one fixed order, contrast about a constant gray.
+* Kornia: decoded by the engine's DALI stream, cropped image by image (Kornia takes batches of one size only), then
+  all else as one batch.
+
+FFCV is no part of the table: its package builds only beside OpenCV's and libturbojpeg's C++ headers, and it reads a
+format of its own instead of files.
+
+Each peer lives in a process of its own, so that neither threads nor memory are shared. The processes take turns, one
+window each per round, and each window starts with a fresh iterator and a warm-up. Figures are medians over the rounds.
+Processor time is that of a peer's processes together; it suffers less than the rate from what else the machine does.
+Memory is the proportional set size of a peer's processes, read after each of 50 batches: the most seen, and by how
+much batches 40 to 50 differ from batches 10 to 20.
+
+Peers need `pip install albumentations opencv-python-headless`; one that is missing is left out and said to be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib.util
+import itertools
+import json
+import multiprocessing
+import os
+import random
+import shlex
+import statistics
+import sys
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from engine.bench.photos import photos
+from engine.bench.timers import machine
+from engine.files import atomic_write
+
+BATCH = 32
+WORKERS = 2
+WARM_UP, WARM_UP_S = 8, 5.0  # batches before a window, more than any peer keeps ready; fewer when they take that long
+MEMORY_BATCHES = 50
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SCALE, RATIO = (0.6, 1.0), (3 / 4, 4 / 3)
+DEGREES, SHIFT, ZOOM = 15, 0.05, 0.1
+STRENGTH, HUE = 0.4, 0.1
+GOALS = {256: 2.5, 512: 4.0, 640: 4.0, 768: 4.0}  # times Albumentations
+
+Batches = Iterator[Any]
+
+
+# --- the peers: endless batches of these files at this size ---------------------------------------------------------
+
+
+def engine(paths: Sequence[str], size: int, decoder: str = "auto") -> Batches:
+    from engine.augment.draw import Policy
+    from engine.augment.loader import Epoch, Loader, Samples
+    from engine.recipe.augment import AffineSection, AugmentSection, ColorSection, CropSection, RandomErasingSection
+    from engine.recipe.sections import DecodeSection
+
+    section = AugmentSection(
+        crop=CropSection(scale=SCALE, ratio=RATIO),
+        affine=AffineSection(p=1.0, rotate=DEGREES, shift=SHIFT, scale=ZOOM),
+        border="constant",
+        flip=0.5,
+        color=ColorSection(p=1.0, brightness=STRENGTH, contrast=STRENGTH, saturation=STRENGTH, hue=HUE),
+        random_erasing=RandomErasingSection(p=0.5),
+    )
+    samples = Samples(paths, np.arange(len(paths)), np.zeros(len(paths), dtype=np.int64))
+    decode = DecodeSection(device="cpu", decoder=decoder)
+    loader = Loader(samples, decode, torch.device("cpu"))
+    batches = [np.array(rows) for rows in _rows(len(paths))]
+    return loader.train(batches, Policy(section, MEAN, STD), Epoch(0, 0, size, size, None))
+
+
+def engine_dali(paths: Sequence[str], size: int) -> Batches:
+    return engine(paths, size, decoder="dali")
+
+
+def albumentations(paths: Sequence[str], size: int) -> Batches:
+    import albumentations as A  # noqa: N812
+    import cv2
+    from albumentations.pytorch import ToTensorV2
+
+    cv2.setNumThreads(0)
+    change = A.Compose(
+        [
+            A.RandomResizedCrop(size=(size, size), scale=SCALE, ratio=RATIO),
+            A.Affine(
+                scale=(1 - ZOOM, 1 + ZOOM),
+                translate_percent=(-SHIFT, SHIFT),
+                rotate=(-DEGREES, DEGREES),
+                p=1.0,
+            ),
+            A.HorizontalFlip(p=0.5),
+            A.ColorJitter(
+                brightness=(1 - STRENGTH, 1 + STRENGTH),
+                contrast=(1 - STRENGTH, 1 + STRENGTH),
+                saturation=(1 - STRENGTH, 1 + STRENGTH),
+                hue=(-HUE, HUE),
+                p=1.0,
+            ),
+            A.Erasing(p=0.5),
+            A.Normalize(MEAN, STD),
+            ToTensorV2(),
+        ]
+    )
+    return _in_workers(paths, lambda path: change(image=cv2.imread(path, cv2.IMREAD_COLOR_RGB))["image"])
+
+
+def torchvision(paths: Sequence[str], size: int) -> Batches:
+    from torchvision.io import ImageReadMode, decode_jpeg, read_file
+    from torchvision.transforms import InterpolationMode, v2
+
+    change = v2.Compose(
+        [
+            v2.RandomResizedCrop((size, size), SCALE, RATIO, antialias=True),
+            v2.RandomAffine(DEGREES, (SHIFT, SHIFT), (1 - ZOOM, 1 + ZOOM), interpolation=InterpolationMode.BILINEAR),
+            v2.RandomHorizontalFlip(),
+            v2.ColorJitter(STRENGTH, STRENGTH, STRENGTH, HUE),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(MEAN, STD),
+            v2.RandomErasing(p=0.5),
+        ]
+    )
+    return _in_workers(paths, lambda path: change(decode_jpeg(read_file(path), ImageReadMode.RGB)))
+
+
+def dali(paths: Sequence[str], size: int) -> Batches:
+    from nvidia.dali import fn, pipeline_def, types
+
+    def uniform(low: float, high: float, **shape: Any) -> Any:
+        return fn.random.uniform(range=[low, high], **shape)
+
+    @pipeline_def(batch_size=BATCH, num_threads=len(os.sched_getaffinity(0)), device_id=None, prefetch_queue_depth=2)
+    def pipeline() -> Any:
+        encoded, _ = fn.readers.file(files=list(paths))
+        images = fn.decoders.image_random_crop(encoded, random_area=SCALE, random_aspect_ratio=RATIO)
+        images = fn.resize(images, size=[size, size], antialias=True)
+        middle = [size / 2, size / 2]
+        matrix = fn.transforms.rotation(angle=uniform(-DEGREES, DEGREES), center=middle)
+        matrix = fn.transforms.scale(matrix, scale=fn.stack(*[uniform(1 - ZOOM, 1 + ZOOM)] * 2), center=middle)
+        matrix = fn.transforms.translation(matrix, offset=uniform(-SHIFT * size, SHIFT * size, shape=[2]))
+        images = fn.warp_affine(images, matrix=matrix, fill_value=0, inverse_map=False)
+        images = fn.flip(images, horizontal=fn.random.coin_flip())
+        factors = {name: uniform(1 - STRENGTH, 1 + STRENGTH) for name in ("brightness", "contrast", "saturation")}
+        images = fn.color_twist(images, hue=uniform(-HUE * 360, HUE * 360), **factors)
+        side = fn.cast(fn.random.coin_flip(), dtype=types.FLOAT) * uniform(
+            0.15, 0.57
+        )  # 2 to 33 % of the area, or nothing
+        erased = fn.erase(
+            images,
+            anchor=uniform(0, 0.7, shape=[2]),
+            shape=fn.stack(side, side),
+            axes=[0, 1],
+            normalized=True,
+            fill_value=[255 * mean for mean in MEAN],
+        )
+        mean, std = ([255 * value for value in values] for values in (MEAN, STD))
+        return fn.crop_mirror_normalize(erased, mean=mean, std=std, output_layout="HWC", dtype=types.FLOAT)
+
+    running = pipeline()
+    running.build()
+    while True:
+        (batch,) = running.run()
+        yield torch.from_dlpack(batch.as_tensor()).permute(0, 3, 1, 2)
+
+
+def kornia(paths: Sequence[str], size: int) -> Batches:
+    import kornia.augmentation as K  # noqa: N812
+
+    from engine.decode.stream import ImageStream
+    from engine.recipe.sections import DecodeSection
+
+    crop = K.RandomResizedCrop((size, size), SCALE, RATIO)
+    change = K.AugmentationSequential(
+        K.RandomAffine(DEGREES, (SHIFT, SHIFT), (1 - ZOOM, 1 + ZOOM), p=1.0),
+        K.RandomHorizontalFlip(p=0.5),
+        K.ColorJitter(STRENGTH, STRENGTH, STRENGTH, HUE, p=1.0),
+        K.RandomErasing(p=0.5),
+        K.Normalize(torch.tensor(MEAN), torch.tensor(STD)),
+    )
+    batches = [np.array(rows) for rows in _rows(len(paths))]
+    section = DecodeSection(device="cpu", decoder="dali")
+    for decoded in ImageStream(paths, batches, section, torch.device("cpu")):
+        crops = [crop(image.permute(2, 0, 1)[None].float() / 255) for image in decoded.images.tensors]
+        yield change(torch.cat(crops))
+
+
+@dataclasses.dataclass(frozen=True)
+class Peer:
+    name: str
+    module: str  # that must be installed
+    batches: Callable[[Sequence[str], int], Batches]
+
+
+PEERS = (
+    Peer("engine", "engine", engine),
+    Peer("engine, DALI decodes", "engine", engine_dali),
+    Peer("Albumentations + OpenCV", "albumentations", albumentations),
+    Peer("torchvision v2", "torchvision", torchvision),
+    Peer("DALI pipeline", "nvidia.dali", dali),
+    Peer("Kornia", "kornia", kornia),
+)
+
+
+def _rows(count: int) -> list[list[int]]:
+    """Batches of rows round and round, more than a window can use."""
+    rows = itertools.cycle(range(count))
+    return [list(itertools.islice(rows, BATCH)) for _ in range(20_000)]
+
+
+class _Files(torch.utils.data.Dataset[torch.Tensor]):
+    def __init__(self, paths: Sequence[str], read: Callable[[str], torch.Tensor]) -> None:
+        self.paths, self.read = paths, read
+
+    def __len__(self) -> int:
+        return 20_000 * BATCH
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return self.read(self.paths[index % len(self.paths)])
+
+
+def _in_workers(paths: Sequence[str], read: Callable[[str], torch.Tensor]) -> Batches:
+    context = multiprocessing.get_context("fork")
+    return iter(
+        torch.utils.data.DataLoader(
+            _Files(paths, read), batch_size=BATCH, num_workers=WORKERS, multiprocessing_context=context
+        )
+    )
+
+
+# --- one peer's process ----------------------------------------------------------------------------------------------
+
+
+def serve(peer: Peer, paths: Sequence[str], size: int, orders: Connection) -> None:
+    """Answer orders until told to stop: ("rate", seconds) or ("memory", batches). What goes wrong is an answer too."""
+    for kind, amount in iter(orders.recv, None):
+        answer: tuple[float, float] | list[float] | Exception
+        try:
+            batches = peer.batches(paths, size)
+            answer = _rate(batches, amount) if kind == "rate" else _memory(batches, int(amount))
+            if isinstance(batches, Generator):
+                batches.close()
+            del batches
+        except Exception as error:
+            answer = RuntimeError(f"{peer.name}: {type(error).__name__}: {error}")
+        orders.send(answer)
+
+
+def _rate(batches: Batches, seconds: float) -> tuple[float, float]:
+    """Images a second, and milliseconds of processor time an image."""
+    start_s = time.perf_counter()
+    for done in range(WARM_UP):
+        if done >= 2 and time.perf_counter() - start_s > WARM_UP_S:
+            break
+        next(batches)
+    count, start_s, worked_s = 0, time.perf_counter(), _own_seconds()
+    while (elapsed_s := time.perf_counter() - start_s) < seconds:
+        next(batches)
+        count += BATCH
+    return count / elapsed_s, (_own_seconds() - worked_s) / count * 1000
+
+
+def _memory(batches: Batches, count: int) -> list[float]:
+    """GiB in use after each batch."""
+    used = []
+    for _ in range(count):
+        next(batches)
+        used.append(_own_gib())
+    return used
+
+
+def _own() -> Iterator[tuple[Path, list[str]]]:
+    """This process and its children: folder in /proc (Linux) and the fields of its `stat` from the third on."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:  # it has ended
+            continue
+        if str(os.getpid()) in (stat.parent.name, fields[1]):
+            yield stat.parent, fields
+
+
+def _own_seconds() -> float:
+    ticks = sum(int(fields[11]) + int(fields[12]) for _, fields in _own())
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _own_gib() -> float:
+    """Proportional set size: pages that processes share are counted once."""
+    kib = 0
+    for folder, _ in _own():
+        lines = (folder / "smaps_rollup").read_text().splitlines()
+        kib += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return kib / 2**20
+
+
+# --- the comparison --------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class Row:
+    """What was found of one peer at one size."""
+
+    peer: str
+    size: int
+    windows: list[float] = dataclasses.field(default_factory=list)  # images a second
+    work_ms: list[float] = dataclasses.field(default_factory=list)  # processor time an image, by window
+    memory_gib: list[float] = dataclasses.field(default_factory=list)  # after each batch
+
+    @property
+    def rate(self) -> float:
+        return statistics.median(self.windows)
+
+    @property
+    def peak_gib(self) -> float:
+        return max(self.memory_gib)
+
+    @property
+    def growth_gib(self) -> float:
+        return max(self.memory_gib[40:]) - max(self.memory_gib[10:20])
+
+
+def compare(peers: Sequence[Peer], paths: Sequence[str], size: int, repeats: int, seconds: float) -> list[Row]:
+    spawn = multiprocessing.get_context("spawn")
+    lines: list[Connection] = []
+    processes = []
+    for peer in peers:
+        ours, theirs = spawn.Pipe()
+        process = spawn.Process(target=serve, args=(peer, paths, size, theirs))
+        process.start()
+        theirs.close()
+        lines.append(ours)
+        processes.append(process)
+    rows = [Row(peer.name, size) for peer in peers]
+    for _ in range(repeats):
+        for row, line in zip(rows, lines, strict=True):
+            rate, work_ms = _ask(line, "rate", seconds)
+            row.windows.append(rate)
+            row.work_ms.append(work_ms)
+    for row, line in zip(rows, lines, strict=True):
+        row.memory_gib = _ask(line, "memory", MEMORY_BATCHES)
+    for line, process in zip(lines, processes, strict=True):
+        with closing(line):
+            line.send(None)
+        process.join()
+    return rows
+
+
+def _ask(line: Connection, kind: str, amount: float) -> Any:
+    line.send((kind, amount))
+    answer = line.recv()
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+def show(rows: Sequence[Row], console: Console) -> None:
+    table = Table(title=f"{rows[0].size} x {rows[0].size} pixels", title_justify="left")
+    for heading in ("", "images/s", "slowest - fastest", "engine is", "CPU ms/image", "peak GiB", "growth MiB"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    for row in rows:
+        spread = f"{min(row.windows):,.0f} - {max(row.windows):,.0f}"
+        ratio = f"{rows[0].rate / row.rate:.2f} x"
+        memory = (f"{row.peak_gib:.2f}", f"{row.growth_gib * 1024:+.0f}")
+        table.add_row(row.peer, f"{row.rate:,.0f}", spread, ratio, f"{statistics.median(row.work_ms):.2f}", *memory)
+    console.print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="The engine's loader beside its peers, on the CPU.")
+    parser.add_argument("--data", type=Path, help="folder of JPEGs; default: photos drawn for the purpose")
+    parser.add_argument("--sizes", default="256,512,640,768", help="output sizes in pixels")
+    parser.add_argument("--peers", default="", help="only peers whose name contains one of these, by comma")
+    parser.add_argument("--repeats", type=int, default=5, help="windows of each peer")
+    parser.add_argument("--seconds", type=float, default=4.0, help="length of a window")
+    parser.add_argument("--json", type=Path, help="write the raw results here")
+    arguments = parser.parse_args()
+
+    console = Console(width=110)
+    paths = _photos(arguments.data)
+    wanted = [name.strip().lower() for name in arguments.peers.split(",")]
+    chosen = [p for p in PEERS if p.name == "engine" or any(name in p.name.lower() for name in wanted)]
+    peers = [p for p in chosen if importlib.util.find_spec(p.module)]
+    missing = [p.name for p in chosen if p not in peers]
+    if missing:
+        console.print(f"not installed: {', '.join(missing)}")
+    rows: list[Row] = []
+    for size in map(int, arguments.sizes.split(",")):
+        rows += compare(peers, paths, size, arguments.repeats, arguments.seconds)
+        show([row for row in rows if row.size == size], console)
+    summary = _summary(rows)
+    if arguments.json:
+        result = {
+            **machine(torch.device("cpu")),
+            "command": shlex.join(["python", *sys.argv]),
+            "photos": {"count": len(paths), "from": "drawn" if arguments.data is None else arguments.data.name},
+            "batch": BATCH,
+            "missing": missing,
+            "summary": summary,
+            "rows": [dataclasses.asdict(row) for row in rows],
+        }
+        with atomic_write(arguments.json) as temporary:
+            temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(summary))
+
+
+def _photos(folder: Path | None) -> list[str]:
+    if folder is None:
+        return photos()
+    found = sorted(str(path) for path in folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
+    if not found:
+        raise SystemExit(f"{folder}: no .jpg or .jpeg files in it")
+    random.Random(0).shuffle(found)
+    return found[:1024]
+
+
+def _summary(rows: Sequence[Row]) -> dict[str, Any]:
+    """By size: images a second by peer, and whether the goal over Albumentations is met."""
+    summary: dict[str, Any] = {}
+    for size in dict.fromkeys(row.size for row in rows):
+        rates = {row.peer: round(row.rate, 1) for row in rows if row.size == size}
+        entry: dict[str, Any] = {"images_per_second": rates}
+        if "Albumentations + OpenCV" in rates and size in GOALS:
+            ratio = rates["engine"] / rates["Albumentations + OpenCV"]
+            entry |= {"times_albumentations": round(ratio, 2), "goal": GOALS[size]}
+        summary[str(size)] = entry
+    return summary
+
+
+if __name__ == "__main__":
+    main()
