@@ -9,9 +9,9 @@ SOURCES := $(wildcard kernels/*.cpp kernels/*.h)
 .PHONY: demo test clean
 
 demo: .venv/installed
-	$(BIN)/engine data synth demo/vehicles --per-class 100
+	$(BIN)/engine data synth demo/vehicles --per-class 130 --test-per-class 25
 	$(BIN)/engine train recipes/quickstart.toml
-	$(BIN)/engine infer --tta 5 --folds demo/models --out demo/predictions --truth demo/vehicles/test_labels.csv
+	$(BIN)/engine infer --tta 2 --folds demo/models --out demo/predictions --truth demo/vehicles/test_labels.csv
 
 test: .venv/installed
 	$(BIN)/ruff check .

@@ -60,6 +60,7 @@ setup(
         "torchvision",
     ],
     extras_require={
+        "peers": ["albumentations", "numba", "simplejpeg"],  # what benchmarks/ measure beside the engine
         "dev": ["hypothesis", "mypy", "pandas-stubs", "pytest", "pytest-xdist", "ruff", "scipy"],
     },
     entry_points={"console_scripts": ["engine = engine.cli.main:main"]},

@@ -26,7 +26,7 @@ Processor time is that of a peer's processes together; it suffers less than the 
 Memory is the proportional set size of a peer's processes, read after each of 50 batches: the most seen, and by how
 much batches 40 to 50 differ from batches 10 to 20.
 
-Peers need `pip install albumentations opencv-python-headless`; one that is missing is left out and said to be.
+Peers need `pip install .[peers]`; one that is missing is left out and said to be.
 """
 
 from __future__ import annotations

@@ -159,18 +159,17 @@ def train(prepared: Prepared, ranks: Ranks, watcher: Watcher, stop: Stop, overwr
             _clear(folder)
         _claim(folder, prepared)
     ranks.gather(None)  # nobody reads the folder before it is claimed
-    finished = all(_is_finished(folder / str(fold)) for fold in prepared.folds)
+    to_train = [fold for fold in prepared.folds if not _is_finished(folder / str(fold))]
     if ranks.leads:
         for notice in prepared.notices:
             watcher.notice(notice)
         for path, reason in prepared.left_out.items():
             watcher.notice(f"left out: {path}: {reason}")
-    for fold in prepared.folds:
-        if _is_finished(folder / str(fold)):
-            continue
+    for fold in to_train:
         trainer = FoldTrainer(recipe, fold, prepared.fold_data(fold), folder / str(fold), ranks)
         trainer.train(_Log(folder / "log.jsonl", watcher) if ranks.leads else Watcher(), stop)
-    result = _summary(prepared, folder, finished)
+    ranks.gather(None)  # all is written by now
+    result = _summary(prepared, folder, ranks, already_finished=not to_train)
     if ranks.leads:
         scores = {"baseline_log_loss": result.baseline_log_loss, "out_of_fold": result.metrics}
         write_text(folder / "scores.json", json.dumps(scores, indent=1) + "\n")
@@ -261,7 +260,7 @@ def _clear(folder: Path) -> None:
             remove(fold)
 
 
-def _summary(prepared: Prepared, folder: Path, finished: bool) -> Result:
+def _summary(prepared: Prepared, folder: Path, ranks: Ranks, already_finished: bool) -> Result:
     """Join the folds' out-of-fold predictions into one table and score them together: those of the weights that
     `engine infer` would answer with, the best epoch's or the mean of the kept ones."""
     held: dict[int, Held] = {}
@@ -272,13 +271,14 @@ def _summary(prepared: Prepared, folder: Path, finished: bool) -> Result:
     metrics: dict[str, float] = {}
     baseline = None
     if held:
-        tables = [held_table(part, prepared.classes, fold) for fold, part in held.items()]
-        with atomic_write(folder / OOF) as temporary:
-            pq.write_table(pa.concat_tables(tables), temporary)
+        if ranks.leads:
+            tables = [held_table(part, prepared.classes, fold) for fold, part in held.items()]
+            with atomic_write(folder / OOF) as temporary:
+                pq.write_table(pa.concat_tables(tables), temporary)
         labels_N = np.concatenate([part.labels_N for part in held.values()])
         probabilities_NC = np.concatenate([part.probabilities_NC for part in held.values()])
         metrics = score(probabilities_NC, labels_N)
         if prepared.groups:
             metrics["group_accuracy"] = group_accuracy(probabilities_NC, labels_N, prepared.groups)
         baseline = class_share_log_loss(prepared.samples.labels_N, labels_N, len(prepared.classes))
-    return Result(folder, prepared.folds, metrics, baseline, finished)
+    return Result(folder, prepared.folds, metrics, baseline, already_finished)

@@ -43,7 +43,7 @@ def fresh(section: ModelSection) -> Classifier:
 
 def test_a_stage_is_one_graph_and_trains_as_without_compiling(monkeypatch: pytest.MonkeyPatch) -> None:
     torch._dynamo.reset()
-    counter = CompileCounterWithBackend("aot_eager")
+    counter = CompileCounterWithBackend("eager")
     compile_ = torch.compile
     monkeypatch.setattr(torch, "compile", lambda function, **options: compile_(function, backend=counter, **options))
     plain, compiled = fresh(ARCFACE), fresh(ARCFACE)
