@@ -103,11 +103,13 @@ def quarter_turns(turns_B: Tensor, sizes_B2: Tensor) -> tuple[Tensor, Tensor]:
 
 def affine(linear_B22: Tensor, shift_B2: Tensor, height: int, width: int) -> Tensor:
     """What was at c + p of the canvas, c its centre, appears at c + A p + shift, A the linear part; output pixels."""
-    inverse_B22 = torch.linalg.inv(linear_B22.to(torch.float64))
-    center_2 = inverse_B22.new_tensor([width / 2, height / 2])
-    offset_B2 = center_2 - (inverse_B22 @ (center_2 + shift_B2.to(torch.float64))[:, :, None])[:, :, 0]
-    (a, b), (c, d) = (row.unbind(1) for row in inverse_B22.unbind(1))
-    return matrices(((a, b, offset_B2[:, 0]), (c, d, offset_B2[:, 1]), (0, 0, 1)))
+    # By hand: LAPACK's threads take milliseconds for matrices as small as these.
+    (p, q), (r, s) = (row.unbind(1) for row in linear_B22.to(torch.float64).unbind(1))
+    det = p * s - q * r
+    a, b, c, d = s / det, -q / det, -r / det, p / det
+    dx, dy = shift_B2.to(torch.float64).unbind(1)
+    x, y = width / 2 + dx, height / 2 + dy
+    return matrices(((a, b, width / 2 - a * x - b * y), (c, d, height / 2 - c * x - d * y), (0, 0, 1)))
 
 
 def linear(scale_B: Tensor, angle_B: Tensor, shear_B2: Tensor) -> Tensor:
