@@ -23,7 +23,7 @@ format of its own instead of files.
 Each peer lives in a process of its own, so that neither threads nor memory are shared. The processes take turns, one
 window each per round, and each window starts with a fresh iterator and a warm-up. Figures are medians over the rounds.
 Processor time is that of a peer's processes together; it suffers less than the rate from what else the machine does.
-Memory is the proportional set size of a peer's processes, read after each of 50 batches: the most seen, and by how
+Memory is the proportional set size of the engine's processes, read after each of 50 batches: the most seen, and by how
 much batches 40 to 50 differ from batches 10 to 20.
 
 Peers need `pip install .[peers]`; one that is missing is left out and said to be.
@@ -361,7 +361,8 @@ def compare(peers: Sequence[Peer], paths: Sequence[str], size: int, repeats: int
             row.windows.append(rate)
             row.work_ms.append(work_ms)
     for row, line in zip(rows, lines, strict=True):
-        row.memory_gib = _ask(line, "memory", MEMORY_BATCHES)
+        if row.peer.startswith("engine"):  # the slowest peers would take minutes over 50 batches
+            row.memory_gib = _ask(line, "memory", MEMORY_BATCHES)
     for line, process in zip(lines, processes, strict=True):
         with closing(line):
             line.send(None)
@@ -384,7 +385,7 @@ def show(rows: Sequence[Row], console: Console) -> None:
     for row in rows:
         spread = f"{min(row.windows):,.0f} - {max(row.windows):,.0f}"
         ratio = f"{rows[0].rate / row.rate:.2f} x"
-        memory = (f"{row.peak_gib:.2f}", f"{row.growth_gib * 1024:+.0f}")
+        memory = (f"{row.peak_gib:.2f}", f"{row.growth_gib * 1024:+.0f}") if row.memory_gib else ("", "")
         table.add_row(row.peer, f"{row.rate:,.0f}", spread, ratio, f"{statistics.median(row.work_ms):.2f}", *memory)
     console.print(table)
 

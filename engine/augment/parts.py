@@ -27,7 +27,8 @@ def needed_parts(plan: Plan, sizes_B2: Tensor, reduce: bool) -> list[Part]:
     matrix_B33 = plan.matrix_B33.double().cpu()
     corners = [(0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0), (0.5, 0.5)]
     points_35 = torch.tensor([(x * plan.width, y * plan.height, 1.0) for x, y in corners], dtype=torch.float64).T
-    at_B35 = matrix_B33 @ points_35
+    # Expanded, or it would become one product for BLAS, whose threads are slower to wake than this is to do.
+    at_B35 = matrix_B33 @ points_35.expand(len(matrix_B33), 3, 5)
     w_B5 = at_B35[:, 2]
     at_B25 = at_B35[:, :2] / w_B5[:, None]
     # A straight map takes the output to the quadrangle of its corners, unless some of it lies behind the horizon.
