@@ -14,6 +14,7 @@ from torch import Tensor
 from engine.augment.contract import Contract
 from engine.augment.geometry import box_matrix, fit_box
 from engine.kernels import Filter, Plan
+from engine.recipe.sections import PredictSection
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +54,11 @@ _FAMILY = (
 )
 _CORNERS = (("upper_left", 0, 0), ("upper_right", 1, 0), ("lower_left", 0, 1), ("lower_right", 1, 1))
 CROP_ZOOM = 256 / 224  # the classic five crops: 224 of 256 pixels
+
+
+def views_of(section: PredictSection) -> tuple[View, ...]:
+    """The views that a recipe predicts with."""
+    return crop_views(section.tta) if section.views == "crops" else tta_views(section.tta)
 
 
 def tta_views(count: int) -> tuple[View, ...]:

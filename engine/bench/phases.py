@@ -19,6 +19,7 @@ import torch
 from engine.augment.contract import Contract
 from engine.augment.draw import Policy
 from engine.augment.loader import Batch, Epoch, Loader, Samples
+from engine.augment.views import views_of
 from engine.bench.timers import Busy, PeakMemory, Rate, measure
 from engine.checkpoint import Checkpoint
 from engine.decode.stream import Decoded, ImageStream
@@ -145,7 +146,9 @@ class Bench:
 
     def inference(self) -> Rate:
         """Files to answers, with the views that `predict.tta` asks for; the pass counts as the model's work."""
-        predictor = Predictor([self._checkpoint()], self.device, self.recipe.predict.tta, self.recipe.augment.executor)
+        predictor = Predictor(
+            [self._checkpoint()], self.device, views_of(self.recipe.predict), self.recipe.augment.executor
+        )
         busy = Busy(self.device)
         with closing(self._decoded()) as decoded:
 

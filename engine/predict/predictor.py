@@ -8,7 +8,6 @@ price is that all fold models lie in memory; weights are small beside activation
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,34 +15,28 @@ from torch import Tensor
 from engine.augment.buffered import BufferedPass
 from engine.augment.contract import Contract
 from engine.augment.executor import Name
-from engine.augment.views import tta_views, view_plan
+from engine.augment.views import PLAIN, View, view_plan
 from engine.checkpoint import Checkpoint
 from engine.kernels import Ragged
-from engine.model.build import Classifier, build_model
-from engine.model.runtime import Runtime
-from engine.recipe.load import parse_recipe
-
-
-class Member(NamedTuple):
-    """One model, ready to answer."""
-
-    model: Classifier
-    contract: Contract
-    runtime: Runtime
+from engine.restore import restore
 
 
 class Predictor:
     """Models that answer for the same images, each as its own checkpoint says: size, fit, normalisation, precision.
 
-    `views` is the number of test-time views (1 to 10), `executor` what runs the pass. Nothing is downloaded: all
-    weights come from the checkpoints.
+    `views` are the test-time views (`views_of` a recipe's predict section), `executor` is what runs the pass. Nothing
+    is downloaded: all weights come from the checkpoints.
     """
 
     def __init__(
-        self, checkpoints: Sequence[Checkpoint], device: torch.device, views: int = 1, executor: Name = "auto"
+        self,
+        checkpoints: Sequence[Checkpoint],
+        device: torch.device,
+        views: Sequence[View] = (PLAIN,),
+        executor: Name = "auto",
     ) -> None:
-        self.views = tta_views(views)
-        self.members = [_rebuild(checkpoint, device) for checkpoint in checkpoints]
+        self.views = tuple(views)
+        self.members = [restore(checkpoint, device) for checkpoint in checkpoints]
         self._passes = {
             dtype: BufferedPass(executor, device, dtype) for dtype in {m.runtime.dtype for m in self.members}
         }
@@ -70,12 +63,3 @@ class Predictor:
         for index, member in enumerate(self.members):
             groups.setdefault((member.contract, member.runtime.dtype), []).append(index)
         return groups
-
-
-def _rebuild(checkpoint: Checkpoint, device: torch.device) -> Member:
-    recipe = parse_recipe(checkpoint.recipe, origin="checkpoint.json")
-    architecture = recipe.model.model_copy(update={"pretrained": False, "weights": ""})
-    model = build_model(architecture, len(checkpoint.classes), recipe.stage[0].size)
-    model.load_state_dict(dict(checkpoint.weights))
-    runtime = Runtime.of(recipe.train, device)
-    return Member(runtime.place(model).eval(), Contract.from_dict(checkpoint.contract), runtime)
