@@ -8,6 +8,7 @@ import click
 import torch
 
 from engine.cli.common import console, progress, set_option, table
+from engine.cli.specialists import print_asked
 from engine.predict.run import Job, Outcome, Wishes, answer, prepare, write
 from engine.predict.vote import RULES, Rule
 
@@ -83,10 +84,13 @@ def _print(job: Job, outcome: Outcome, files: list[Path]) -> None:
         voters = [("class shares", scores.baseline)]
         if len(scores.alone) > 1:
             voters += [(f"model {name}", metrics) for name, metrics in scores.alone.items()]
+        if scores.without_specialists:
+            voters.append(("without specialists", scores.without_specialists))
         voters.append((everyone, scores.together))
         names = ("log_loss", "accuracy", "macro_f1")
         rows = [(who, *(f"{metrics[name]:.4f}" for name in names)) for who, metrics in voters]
         table("", "log loss", "accuracy", "macro F1", rows=rows, title=f"{scores.images:,} labelled images")
+    print_asked(outcome)
     rate = len(outcome.status) / outcome.seconds
     click.echo(f"{len(outcome.status):,} images by {everyone}: {outcome.seconds:.1f} s, {rate:,.0f} images a second")
     for path in files:

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from engine import checkpoint
+from engine.augment.views import views_of
 from engine.checkpoint import Checkpoint
 from engine.data.ingest import Progress, ingest
 from engine.data.listing import list_labels
@@ -32,6 +33,7 @@ from engine.metrics import group_accuracy, score
 from engine.order import eval_batches
 from engine.predict.ids import find_ids
 from engine.predict.predictor import Predictor
+from engine.predict.specialists import Found, Panel, find_specialists
 from engine.predict.submission import Sheet, write_predictions, write_submission
 from engine.predict.vote import Answers, Rule, blend, some, vote
 from engine.recipe.load import parse_recipe
@@ -50,6 +52,7 @@ class Job:
     manifest: Manifest
     labels: tuple[str, ...]  # of the manifest's images; "" where unknown
     sheet: Sheet
+    specialists: tuple[Found, ...] = ()  # that are asked
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -59,13 +62,17 @@ class Job:
 @dataclasses.dataclass(frozen=True)
 class Scores:
     """Metrics by name over the `images` that have a known label: of all models together, of each alone, and of always
-    answering the class shares. `unknown`: labels of the data that the models do not know."""
+    answering the class shares. `unknown`: labels of the data that the models do not know.
+
+    Specialists count in `together` and not in `alone`; `without_specialists` is what together was without them, {} when
+    none were asked."""
 
     images: int
     together: dict[str, float]
     alone: dict[str, dict[str, float]]  # by the name of the fold's folder
     baseline: dict[str, float]
     unknown: tuple[str, ...]
+    without_specialists: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +83,7 @@ class Outcome:
     status: tuple[str, ...]
     scores: Scores | None  # None: the data has no labels
     seconds: float
+    asked: dict[str, int] = dataclasses.field(default_factory=dict)  # images each specialist was asked about
 
     @property
     def failed(self) -> list[int]:
@@ -102,7 +110,9 @@ class Wishes:
     def applied_to(self, saved: Checkpoint) -> Recipe:
         """The checkpoint's recipe with these changes. Raises RecipeError for one that a trained model cannot follow."""
         trained = parse_recipe(saved.recipe, origin="checkpoint.json")
-        recipe = parse_recipe(saved.recipe, self.sets, origin="checkpoint.json")
+        asked = {"predict.tta": self.views, "predict.batch": self.batch}
+        sets = (*self.sets, *(f"{key}={value}" for key, value in asked.items() if value is not None))
+        recipe = parse_recipe(saved.recipe, sets, origin="checkpoint.json")
         augment = trained.augment.model_copy(update={"executor": recipe.augment.executor})
         free = {"data": recipe.data, "decode": recipe.decode, "predict": recipe.predict, "augment": augment}
         if trained.model_copy(update=free) != recipe:
@@ -110,21 +120,12 @@ class Wishes:
                 f"--set {' --set '.join(self.sets)}: a trained model is used as it was trained. "
                 "Only data, decode, predict and augment.executor can be changed"
             )
-        data, predict = {}, {}
+        data = {}
         if self.data is not None:
             data["test"] = self.data
             if not any(text.replace(" ", "").startswith("data.sample_submission=") for text in self.sets):
                 data["sample_submission"] = ""
-        if self.views is not None:
-            predict["tta"] = self.views
-        if self.batch is not None:
-            predict["batch"] = self.batch
-        return recipe.model_copy(
-            update={
-                "data": recipe.data.model_copy(update=data),
-                "predict": recipe.predict.model_copy(update=predict),
-            }
-        )
+        return recipe.model_copy(update={"data": recipe.data.model_copy(update=data)})
 
 
 def prepare(models: Path, wishes: Wishes, progress: Progress | None = None) -> Job:
@@ -153,26 +154,48 @@ def prepare(models: Path, wishes: Wishes, progress: Progress | None = None) -> J
     else:
         sheet = Sheet.plain(manifest.ids, first.classes, names)
     labels = manifest.labels if wishes.truth is None else _labels(wishes.truth, recipe.data, manifest.ids)
-    return Job(tuple(folders), tuple(checkpoints), recipe, manifest, tuple(map(names.class_of, labels)), sheet)
+    return Job(
+        folders=tuple(folders),
+        checkpoints=tuple(checkpoints),
+        recipe=recipe,
+        manifest=manifest,
+        labels=tuple(map(names.class_of, labels)),
+        sheet=sheet,
+        specialists=find_specialists(folders, first.classes) if recipe.predict.specialists else (),
+    )
 
 
 def answer(job: Job, device: torch.device, rule: Rule = "soft", progress: Progress | None = None) -> Outcome:
-    """Predict every image: views averaged within each model, then models with each other, both by `rule`.
+    """Predict every image: views averaged within each model, then models with each other, both by `rule`; in between,
+    specialists are asked.
 
     `progress(done, total)` counts images. Raises DataError when no image can be decoded.
     """
     began_s = time.perf_counter()
     manifest, predict = job.manifest, job.recipe.predict
-    predictor = Predictor(job.checkpoints, device, predict.tta, job.recipe.augment.executor)
+    predictor = Predictor(job.checkpoints, device, views_of(predict), job.recipe.augment.executor)
     status = manifest.table["status"].to_pylist()
     rows_N = np.flatnonzero(np.array(status) == OK)
     stream = ImageStream(manifest.paths, eval_batches(rows_N, predict.batch), job.recipe.decode, device)
     shares = [_class_shares(saved, manifest.ids) for saved in job.checkpoints]
-    answers = [dataclasses.replace(blind, probabilities_NC=blind.probabilities_NC.copy()) for blind in shares]
+    answers = list(map(_copied, shares))
+    panel, joined = None, []
+    if job.specialists:
+        known = [saved.classes for saved in job.checkpoints]
+        executor = job.recipe.augment.executor
+        panel = Panel(job.specialists, job.folders, known, device, views_of(predict), executor, rule)
+        joined = [_copied(shares[voters[0]]) for voters in panel.voters]
     seen_N = np.zeros(len(manifest), dtype=bool)
     for decoded in stream:
-        for fold, logits_VBC in zip(answers, predictor.logits(decoded.images), strict=True):
-            fold.probabilities_NC[decoded.rows_B] = blend(logits_VBC.double().softmax(dim=2).cpu().numpy(), rule)
+        heard = [
+            blend(logits_VBC.double().softmax(dim=2).cpu().numpy(), rule)
+            for logits_VBC in predictor.logits(decoded.images)
+        ]
+        for voter, main_BC in zip(answers, heard, strict=True):
+            voter.probabilities_NC[decoded.rows_B] = main_BC
+        if panel is not None:
+            for fold, joined_BC in zip(joined, panel.joined(decoded.images, heard), strict=True):
+                fold.probabilities_NC[decoded.rows_B] = joined_BC
         seen_N[decoded.rows_B] = True
         if progress:
             progress(int(seen_N.sum()) + len(stream.quarantine), len(rows_N))
@@ -182,11 +205,19 @@ def answer(job: Job, device: torch.device, rule: Rule = "soft", progress: Progre
         raise DataError(
             f"none of the {len(manifest)} images can be decoded; the first, {manifest.paths[0]}: {status[0]}"
         )
-    together = vote(answers, rule)
+    together = main = vote(answers, rule)
+    if panel is not None:
+        # Every kept epoch has one vote, as it has without specialists.
+        together = vote(joined, rule, [len(voters) for voters in panel.voters])
     names = [_name(folder) for folder in job.folders]
     groups = groups_of(together.classes, job.recipe.data)
     scores = _scores(job.labels, groups, together, dict(zip(names, answers, strict=True)), vote(shares))
-    return Outcome(together, tuple(status), scores, time.perf_counter() - began_s)
+    if scores is not None and panel is not None:
+        without = _scores(job.labels, groups, main, {}, vote(shares))
+        assert without is not None  # the labels are the same
+        scores = dataclasses.replace(scores, without_specialists=without.together)
+    asked = {} if panel is None else panel.asked
+    return Outcome(together, tuple(status), scores, time.perf_counter() - began_s, asked)
 
 
 def write(job: Job, outcome: Outcome, folder: Path) -> list[Path]:
@@ -214,6 +245,10 @@ def _labels(truth: str, section: DataSection, ids: Sequence[str]) -> list[str]:
     if not label_of:
         raise DataError(f"{truth}: none of its ids is an image's: {some(list(by_id))}; images are like {some(ids, 3)}")
     return [label_of.get(sample_id, "") for sample_id in ids]
+
+
+def _copied(answers: Answers) -> Answers:
+    return dataclasses.replace(answers, probabilities_NC=answers.probabilities_NC.copy())
 
 
 def _name(folder: Path) -> str:

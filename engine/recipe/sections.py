@@ -7,7 +7,8 @@ field is its documentation: `docs/recipes.md` is made from them.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -239,6 +240,16 @@ class ScheduleSection(Section):
         return self
 
 
+class EarlyStopSection(Section):
+    """Ends a stage that no longer gets better. The best epoch is what is kept, whenever it was."""
+
+    patience: int = Field(0, ge=0, description="Epochs of a stage without a new best after which it ends. 0: never.")
+    metric: Literal["select", "train_loss", Metric] = Field(
+        "select", description="What has to get better. select: the metric of train.select."
+    )
+    min_delta: float = Field(0.0, ge=0, description="Gains up to this do not count.")
+
+
 class StageSection(Section):
     """One resolution of the run. Stages follow each other in the order written."""
 
@@ -249,6 +260,9 @@ class StageSection(Section):
     mix: MixSection | None = Field(None, description="MixUp and CutMix in this stage, in place of augment.mix.")
     schedule: ScheduleSection | None = Field(
         None, description="How the rate moves in this stage, in place of train.schedule."
+    )
+    early_stop: EarlyStopSection | None = Field(
+        None, description="When this stage ends early, in place of train.early_stop."
     )
     accumulate: int = Field(
         1, ge=1, le=1024, description="Batches whose gradients are put together for one step: as one batch of them all."
@@ -270,16 +284,6 @@ class StageSection(Section):
         ge=0,
         description="Blocks of the backbone that join each epoch after those, from the last one down. 0: all at once.",
     )
-
-
-class EarlyStopSection(Section):
-    """Ends a stage that no longer gets better. The best epoch is what is kept, whenever it was."""
-
-    patience: int = Field(0, ge=0, description="Epochs of a stage without a new best after which it ends. 0: never.")
-    metric: Literal["select", "train_loss", Metric] = Field(
-        "select", description="What has to get better. select: the metric of train.select."
-    )
-    min_delta: float = Field(0.0, ge=0, description="Gains up to this do not count.")
 
 
 class SamplingSection(Section):
@@ -366,7 +370,86 @@ class PredictSection(Section):
     """Answering."""
 
     tta: int = Field(1, ge=1, le=10, description="Views of each image to average (test-time augmentation).")
+    views: Literal["zooms", "crops"] = Field(
+        "zooms",
+        description="zooms: the image as it was validated, then mirrored, closer and from farther off; crops: with tta = 5 its middle and four corners, 224 / 256 of each side, with tta = 10 each of them mirrored, too.",
+    )
     batch: int = Field(64, ge=1, description="Images in a batch.")
+    specialists: bool = Field(
+        True, description="Whether the specialists that were trained beside the models are asked."
+    )
+
+    @model_validator(mode="after")
+    def _crops_come_in_fives(self) -> PredictSection:
+        if self.views == "crops" and self.tta not in (5, 10):
+            raise ValueError(f'tta: views = "crops" has 5 or 10 of them, got {self.tta}')
+        return self
+
+
+class SpecialistSection(Section):
+    """A second model for classes that look alike, asked about the images to which the main model gives one of them.
+
+    It is trained after the main model, fold by fold with the same folds, in a folder of its own. Keys of its `model`,
+    `train` and `augment` that are not given are as in the recipe's.
+    """
+
+    name: str = Field(
+        min_length=1,
+        pattern=r"^\w[\w.-]*$",
+        description="Its name, and that of its folder: letters, digits, _, - and full stops.",
+    )
+    classes: Names = Field(
+        min_length=1,
+        description="Two or more: it is trained on the images of these classes alone and answers among them. One: it is trained on all images and says whether they are of that class.",
+    )
+    blend: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="Its share of the answer among its classes; the rest is the main model's. 1: its answer stands. May be changed after training: run the same command again.",
+    )
+    augment: AugmentSection | None = Field(None, description="Its augmentation, where it differs.")
+    model: ModelSection | None = Field(None, description="Its network, where it differs.")
+    train: TrainSection | None = Field(None, description="Its optimisation, where it differs.")
+    stage: tuple[StageSection, ...] = Field((), description="Its stages. Empty: the recipe's.")
+
+    @model_validator(mode="after")
+    def _classes_differ(self) -> SpecialistSection:
+        if len(set(self.classes)) < len(self.classes):
+            raise ValueError("classes: a class is named twice")
+        return self
+
+
+def _over(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """`own`, and of `base` what it leaves out."""
+    both = {key: _over(base[key], value) for key, value in own.items() if _are_tables(base.get(key), value)}
+    return {**base, **own, **both}
+
+
+def _are_tables(*values: object) -> bool:
+    return all(isinstance(value, Mapping) for value in values)
+
+
+class TrackSection(Section):
+    """Where a run can be followed and compared with others, beside its own log.jsonl. An epoch's number is that of the
+    log, from 0; a tracker that cannot be reached is caught up later."""
+
+    tensorboard: bool = Field(
+        True, description="Write TensorBoard's event files into the folder tensorboard of output."
+    )
+    wandb: str = Field(
+        "",
+        description="Weights & Biases: the project, or entity/project; one run a fold, in one group. Empty: not used. Needs the extra `track`.",
+    )
+    wandb_mode: Literal["online", "offline"] = Field(
+        "online",
+        description="offline: written into the folder wandb of output, for `wandb sync`. The environment's WANDB_MODE goes first.",
+    )
+    mlflow: str = Field(
+        "",
+        description="MLflow: a tracking URI such as http://host:5000 or sqlite:///mlruns.db, or a folder, which gets a database; a run with one run a fold in it. Empty: not used. Needs the extra `track`.",
+    )
+    mlflow_experiment: str = Field("engine", min_length=1, description="The experiment's name in MLflow.")
 
 
 class Recipe(Section):
@@ -383,19 +466,61 @@ class Recipe(Section):
     model: ModelSection = Field(ModelSection(), description="The network.")
     train: TrainSection = Field(TrainSection(), description="Optimisation.")
     stage: tuple[StageSection, ...] = Field(min_length=1, description="The stages, one [[stage]] each.")
+    specialist: tuple[SpecialistSection, ...] = Field(
+        (), description="Specialists, one [[specialist]] each, asked in this order."
+    )
     predict: PredictSection = Field(PredictSection(), description="Prediction.")
+    track: TrackSection = Field(TrackSection(), description="Experiment trackers.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _specialists_are_as_the_recipe(cls, tables: Any) -> Any:
+        """What a specialist's sections leave out is filled in."""
+        specialists = tables.get("specialist") if isinstance(tables, Mapping) else None
+        if not isinstance(specialists, tuple | list) or not _are_tables(*specialists):
+            return tables
+        filled = []
+        for own in specialists:
+            bases = {key: tables.get(key, {}) for key in ("augment", "model", "train") if _are_tables(own.get(key))}
+            filled.append({**own, **_over({k: base for k, base in bases.items() if _are_tables(base)}, own)})
+        return {**tables, "specialist": tuple(filled)}
 
     @model_validator(mode="after")
-    def _margins_have_angles(self) -> Recipe:
-        for i, stage in enumerate(self.stage):
-            if stage.margin and self.model.head != "arcface":
-                raise ValueError(f'stage.{i}.margin needs a head with angles: set model.head = "arcface", or it to 0')
+    def _specialists_can_be_trained(self) -> Recipe:
+        names = [specialist.name.casefold() for specialist in self.specialist]
+        for i, specialist in enumerate(self.specialist):
+            if names.index(names[i]) < i:
+                raise ValueError(f"specialist.{i}.name: {specialist.name} is the name of another one")
+            if fault := _fault_of_stages(self.of_specialist(specialist)):
+                raise ValueError(f"specialist {specialist.name}: {fault}")
         return self
 
+    def of_specialist(self, specialist: SpecialistSection) -> Recipe:
+        """The recipe that it is trained by."""
+        own = {
+            "name": f"{self.name} {specialist.name}",
+            "augment": specialist.augment or self.augment,
+            "model": specialist.model or self.model,
+            "train": specialist.train or self.train,
+            "stage": specialist.stage or self.stage,
+            "specialist": (),
+        }
+        return self.model_copy(update=own)
+
     @model_validator(mode="after")
-    def _there_is_what_a_stage_starts_from(self) -> Recipe:
-        if self.stage[0].start_from != "last":
-            raise ValueError("stage.0.start_from: there is no stage before the first one")
-        if not self.train.ema and any(stage.start_from == "average" for stage in self.stage):
-            raise ValueError('stage start_from = "average" needs a moving average: set train.ema')
+    def _stages_have_what_they_need(self) -> Recipe:
+        if fault := _fault_of_stages(self):
+            raise ValueError(fault)
         return self
+
+
+def _fault_of_stages(recipe: Recipe) -> str:
+    """What the stages need of the rest of the recipe and do not find there, "" for nothing."""
+    for i, stage in enumerate(recipe.stage):
+        if stage.margin and recipe.model.head != "arcface":
+            return f'stage.{i}.margin needs a head with angles: set model.head = "arcface", or it to 0'
+    if recipe.stage[0].start_from != "last":
+        return "stage.0.start_from: there is no stage before the first one"
+    if not recipe.train.ema and any(stage.start_from == "average" for stage in recipe.stage):
+        return 'stage start_from = "average" needs a moving average: set train.ema'
+    return ""

@@ -23,6 +23,7 @@ class EpochRecord:
     images: int  # trained on
     train_seconds: float
     valid_seconds: float
+    specialist: str = ""  # whose fold it is; "" for the main model's
 
     @property
     def images_per_second(self) -> float:

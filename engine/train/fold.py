@@ -150,7 +150,7 @@ class FoldTrainer:
     # -- stages
 
     def _stage_is_over(self) -> bool:
-        at, early = self.position, self.recipe.train.early_stop
+        at, early = self.position, self.stage.early_stop or self.recipe.train.early_stop
         if at.epoch == self.stage.epochs:
             return True
         metric = self.recipe.train.select if early.metric == "select" else early.metric

@@ -22,27 +22,29 @@ class Held:
     probabilities_NC: np.ndarray
 
 
-def write_held(path: Path, held: Held, classes: Sequence[str], fold: int) -> None:
+def write_held(path: Path, held: Held, classes: Sequence[str], fold: int, labels: Sequence[str] | None = None) -> None:
     """Write `held_table`, atomically."""
     with atomic_write(path) as temporary:
-        pq.write_table(held_table(held, classes, fold), temporary)
+        pq.write_table(held_table(held, classes, fold, labels), temporary)
 
 
-def held_table(held: Held, classes: Sequence[str], fold: int) -> pa.Table:
-    """Columns id, fold, label, and one of probabilities for each class."""
+def held_table(held: Held, classes: Sequence[str], fold: int, labels: Sequence[str] | None = None) -> pa.Table:
+    """Columns id, fold, label, and one of probabilities for each class. `labels` names the labels where they are not
+    among these classes."""
+    names = classes if labels is None else labels
     columns = {
         "id": pa.array(held.ids, pa.string()),
         "fold": pa.array([fold] * len(held.ids), pa.int32()),
-        "label": pa.array([classes[i] for i in held.labels_N], pa.string()),
+        "label": pa.array([names[i] for i in held.labels_N], pa.string()),
     }
     probabilities = [pa.array(column) for column in held.probabilities_NC.T]
     return pa.Table.from_arrays([*columns.values(), *probabilities], names=[*columns, *classes])
 
 
-def read_held(path: Path, classes: Sequence[str]) -> Held:
+def read_held(path: Path, classes: Sequence[str], labels: Sequence[str] | None = None) -> Held:
     """What `write_held` wrote."""
     table = pq.read_table(path)
-    index = {name: i for i, name in enumerate(classes)}
+    index = {name: i for i, name in enumerate(classes if labels is None else labels)}
     columns = [table.column(table.num_columns - len(classes) + i).to_numpy() for i in range(len(classes))]
     return Held(
         ids=table.column(0).to_pylist(),

@@ -15,7 +15,7 @@ from engine.model.build import Classifier
 from engine.recipe.sections import TrainSection
 
 _HEAD = "a name that no matcher knows"  # timm counts what it has no rule for to the head
-_FUSED = ("adam", "adamw", "sgd")  # torch's own, which have one kernel for all parameters on a GPU
+_FUSED = ("adam", "adamw", "sgd")  # torch's own, which have one kernel for all parameters
 
 
 def backbone_layers(model: Classifier) -> list[list[nn.Parameter]]:
@@ -66,13 +66,12 @@ def parameter_groups(model: Classifier, section: TrainSection) -> list[dict[str,
 
 def build_optimizer(model: Classifier, section: TrainSection) -> torch.optim.Optimizer:
     """The optimiser over `parameter_groups`; `set_rate` gives it its learning rates. Raises RecipeError."""
-    on_gpu = all(p.is_cuda for p in model.parameters())
-    return _create(parameter_groups(model, section), section, on_gpu)
+    return _create(parameter_groups(model, section), section)
 
 
 def check_optimizer(section: TrainSection) -> None:
     """Raise RecipeError, naming the nearest names, when there is no optimiser of the name or it cannot be used here."""
-    _create([{"params": [nn.Parameter(torch.zeros(2, 2))], "weight_decay": 0.0, "scale": 1.0}], section, False)
+    _create([{"params": [nn.Parameter(torch.zeros(2, 2))], "weight_decay": 0.0, "scale": 1.0}], section)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
@@ -81,14 +80,14 @@ def set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
         group["lr"] = lr * group["scale"]
 
 
-def _create(groups: list[dict[str, object]], section: TrainSection, on_gpu: bool) -> torch.optim.Optimizer:
+def _create(groups: list[dict[str, object]], section: TrainSection) -> torch.optim.Optimizer:
     name = section.optimizer.lower()
     if name.rpartition("_")[2] not in list_optimizers():
         near = difflib.get_close_matches(name, list_optimizers(), n=3) or ["adamw", "adam", "sgd"]
         raise RecipeError(
             f'train.optimizer = "{section.optimizer}": timm has no such optimiser; nearest: {", ".join(near)}'
         )
-    options = {"fused": True} if on_gpu and name in _FUSED else {}
+    options = {"fused": True} if name in _FUSED else {}
     try:
         optimizer: torch.optim.Optimizer = create_optimizer_v2(
             groups, opt=name, lr=1.0, momentum=section.momentum, **options

@@ -1,11 +1,14 @@
 """A whole run: the folds of a recipe one after the other, and their out-of-fold predictions joined.
 
+Then the specialists, each in the same way in a folder of its own, and what they change in these predictions.
+
 `models/run.json` remembers what a folder was trained with. The same command on a finished run says so, on an
 interrupted one goes on, and with another recipe or other data it is refused rather than mixed with what is there.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import json
@@ -25,17 +28,21 @@ from engine.data.ingest import Progress, ingest
 from engine.data.manifest import Manifest
 from engine.data.names import groups_of, resolved
 from engine.data.prepare import clean
-from engine.errors import RecipeError
+from engine.errors import EngineError, Interrupted, RecipeError
 from engine.files import atomic_write, write_text
 from engine.metrics import class_share_log_loss, group_accuracy, score
 from engine.model.build import check_drop_path, check_sizes
 from engine.recipe.sections import Recipe
+from engine.specialist import FOLDER, write_list
 from engine.train.events import EpochRecord, Stop, Watcher
 from engine.train.fold import FoldData, FoldTrainer
 from engine.train.keep import OOF, remove
-from engine.train.oof import Held, held_table, mean_held, read_held
+from engine.train.oof import Held, held_table, mean_held, read_held, write_held
 from engine.train.optim import check_optimizer
 from engine.train.ranks import Ranks
+from engine.train.specialists import ANSWERS, Course, Effect, answers, apply, check_course, course_of, effect_of
+
+RUN = "run.json"
 
 # Keys that may change between a run and its continuation: they do not touch what is learnt.
 FREE_KEYS = (
@@ -49,6 +56,8 @@ FREE_KEYS = (
     "data.folds.run",
     "decode",
     "predict",
+    "track",
+    "specialist",  # each has a run.json of its own
 )
 
 
@@ -66,6 +75,7 @@ class Prepared:
     left_out: dict[str, str]  # path -> why
     notices: tuple[str, ...] = ()  # what cleaning the data did
     groups: Sequence[str] = ()  # of each class, when the recipe has class groups
+    courses: tuple[Course, ...] = ()  # of the recipe's specialists
 
     @property
     def folds(self) -> tuple[int, ...]:
@@ -85,14 +95,17 @@ class Prepared:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What a run came to: out-of-fold metrics over all trained folds, and the log loss of always answering the class
-    shares; {} and None when nothing was held out."""
+    """What a run came to: out-of-fold metrics over all trained folds as `engine infer` would answer, and the log loss
+    of always answering the class shares; {} and None when nothing was held out. `main`: the metrics without
+    specialists, `effects`: what each of these changed."""
 
     folder: Path
     folds: tuple[int, ...]
     metrics: dict[str, float]
     baseline_log_loss: float | None
     already_finished: bool
+    main: dict[str, float] = dataclasses.field(default_factory=dict)
+    effects: tuple[Effect, ...] = ()
 
 
 def prepare(recipe: Recipe, progress: Progress | None = None) -> Prepared:
@@ -103,23 +116,41 @@ def prepare(recipe: Recipe, progress: Progress | None = None) -> Prepared:
     cleaned = clean(ingest(recipe.data.train, recipe.data, progress), recipe.data, progress)
     usable = cleaned.manifest
     classes = class_names(usable)
-    check_sizes(recipe.model, [stage.size for stage in recipe.stage])
-    check_drop_path(recipe.model, recipe.stage[0].size, [stage.drop_path for stage in recipe.stage])
-    check_optimizer(recipe.train)
-    _check_boosts(recipe, classes)
-    _check_held_out(recipe)
-    return Prepared(
+    _check(recipe, classes)
+    samples = Samples(usable.paths, usable.keys_N, label_indices(usable, classes))
+    courses = tuple(course_of(section, recipe, samples, classes) for section in recipe.specialist)
+    for course in courses:
+        try:
+            _check(course.recipe, [*classes, *course.specialist.answers])
+        except RecipeError as error:
+            raise RecipeError(f"specialist {course.name}: {error}") from None
+    prepared = Prepared(
         recipe=recipe,
         manifest=usable,
         ids=usable.ids,
-        samples=Samples(usable.paths, usable.keys_N, label_indices(usable, classes)),
+        samples=samples,
         classes=classes,
         fold_N=assign_folds(usable, recipe.data.folds, recipe.seed),
         fingerprint=usable.fingerprint,
         left_out=cleaned.left_out,
         notices=cleaned.notices,
         groups=groups_of(classes, recipe.data),
+        courses=courses,
     )
+    if courses:
+        folds = {fold: prepared.fold_data(fold) for fold in prepared.folds}
+        for course in courses:
+            check_course(course, folds)
+    return prepared
+
+
+def _check(recipe: Recipe, classes: Sequence[str]) -> None:
+    """Raise RecipeError for stages and settings that cannot be trained."""
+    check_sizes(recipe.model, [stage.size for stage in recipe.stage])
+    check_drop_path(recipe.model, recipe.stage[0].size, [stage.drop_path for stage in recipe.stage])
+    check_optimizer(recipe.train)
+    _check_boosts(recipe, classes)
+    _check_held_out(recipe)
 
 
 def _check_boosts(recipe: Recipe, classes: Sequence[str]) -> None:
@@ -134,12 +165,12 @@ def _check_held_out(recipe: Recipe) -> None:
     if recipe.data.folds.count > 1:
         return
     train = recipe.train
-    early = train.early_stop
+    ends = [train.early_stop, *(stage.early_stop for stage in recipe.stage if stage.early_stop is not None)]
     schedules = [train.schedule, *(stage.schedule for stage in recipe.stage if stage.schedule is not None)]
     needing = {
         "train.keep_best": train.keep_best > 0,
         "train.sampling.hard_pairs": train.sampling.hard_pairs > 0,
-        'train.early_stop (metric = "train_loss" needs none)': early.patience > 0 and early.metric != "train_loss",
+        'early_stop (metric = "train_loss" needs none)': any(e.patience and e.metric != "train_loss" for e in ends),
         'schedule kind = "plateau"': any(schedule.kind == "plateau" for schedule in schedules),
         'stage start_from = "best"': any(stage.start_from == "best" for stage in recipe.stage),
     }
@@ -148,7 +179,7 @@ def _check_held_out(recipe: Recipe) -> None:
 
 
 def train(prepared: Prepared, ranks: Ranks, watcher: Watcher, stop: Stop, overwrite: bool = False) -> Result:
-    """Train the recipe's folds into `recipe.output`, going on where an earlier run stopped.
+    """Train the recipe's folds into `recipe.output`, then its specialists, going on where an earlier run stopped.
 
     With `overwrite` what the folder holds of an earlier run is removed first. Raises Interrupted when `stop` says so,
     RecipeError when the folder holds another run.
@@ -157,33 +188,79 @@ def train(prepared: Prepared, ranks: Ranks, watcher: Watcher, stop: Stop, overwr
     if ranks.leads:
         if overwrite:
             _clear(folder)
-        _claim(folder, prepared)
+        _claim(prepared)
     ranks.gather(None)  # nobody reads the folder before it is claimed
-    to_train = [fold for fold in prepared.folds if not _is_finished(folder / str(fold))]
     if ranks.leads:
         for notice in prepared.notices:
             watcher.notice(notice)
         for path, reason in prepared.left_out.items():
             watcher.notice(f"left out: {path}: {reason}")
-    for fold in to_train:
-        trainer = FoldTrainer(recipe, fold, prepared.fold_data(fold), folder / str(fold), ranks)
-        trainer.train(_Log(folder / "log.jsonl", watcher) if ranks.leads else Watcher(), stop)
+    folds = {fold: prepared.fold_data(fold) for fold in prepared.folds}
+    trained = _train_folds(recipe, folder, folds, ranks, _Log(folder / "log.jsonl", watcher), stop)
+    for course in prepared.courses:
+        trained |= _train_specialist(course, folder, folds, prepared, ranks, watcher, stop)
     ranks.gather(None)  # all is written by now
-    result = _summary(prepared, folder, ranks, already_finished=not to_train)
+    result = _summary(prepared, folder, ranks, already_finished=not trained)
     if ranks.leads:
-        scores = {"baseline_log_loss": result.baseline_log_loss, "out_of_fold": result.metrics}
-        write_text(folder / "scores.json", json.dumps(scores, indent=1) + "\n")
+        write_list(folder, [course.specialist for course in prepared.courses])
+        scores: dict[str, Any] = {"baseline_log_loss": result.baseline_log_loss, "out_of_fold": result.metrics}
+        if result.effects:
+            scores |= {"main": result.main, "specialists": [dataclasses.asdict(effect) for effect in result.effects]}
+        write_text(folder / "scores.json", json.dumps(scores, ensure_ascii=False, indent=1) + "\n")
     return result
 
 
+def _train_folds(
+    recipe: Recipe, folder: Path, folds: Mapping[int, FoldData], ranks: Ranks, log: _Log, stop: Stop
+) -> bool:
+    """Train the folds that are not finished; whether there were any."""
+    to_train = [fold for fold in folds if not _is_finished(folder / str(fold))]
+    for fold in to_train:
+        trainer = FoldTrainer(recipe, fold, folds[fold], folder / str(fold), ranks)
+        trainer.train(log if ranks.leads else Watcher(), stop)
+    return bool(to_train)
+
+
+def _train_specialist(
+    course: Course,
+    models: Path,
+    folds: Mapping[int, FoldData],
+    prepared: Prepared,
+    ranks: Ranks,
+    watcher: Watcher,
+    stop: Stop,
+) -> bool:
+    """Train a specialist's folds and have them answer for what the main folds hold out; whether there was anything left
+    to do."""
+    name, folder = course.name, models / FOLDER / course.name
+    own = {fold: course.fold_data(main) for fold, main in folds.items()}
+    if ranks.leads and not all(_is_finished(folder / str(fold)) for fold in own):
+        watcher.notice(f"specialist {name}: {', '.join(course.specialist.answers)}")
+    try:
+        trained = _train_folds(course.recipe, folder, own, ranks, _Log(folder / "log.jsonl", watcher, name), stop)
+        ranks.gather(None)  # the checkpoints are written by now
+        to_ask = [f for f in folds if len(folds[f].held_rows_N) and not (folder / str(f) / ANSWERS).is_file()]
+        for fold in to_ask:
+            held = answers(course, folds[fold], folder / str(fold), ranks)
+            if ranks.leads:
+                write_held(folder / str(fold) / ANSWERS, held, course.specialist.answers, fold, prepared.classes)
+            if ranks.any(stop()):
+                raise Interrupted(f"stopped after it answered for fold {fold}; the same command goes on from here")
+    except Interrupted as error:
+        raise Interrupted(f"specialist {name}: {error}") from None
+    except EngineError as error:
+        raise EngineError(f"specialist {name}: {error}. To begin it alone afresh, remove {folder}") from error
+    return trained or bool(to_ask)
+
+
 class _Log(Watcher):
-    """Writes each epoch as a line of JSON, then passes everything on.
+    """Writes each epoch, of the named specialist or the main model, as a line of JSON, then passes everything on.
 
     A process that died may have logged an epoch that it did not save, which is then trained again: its line goes.
     """
 
-    def __init__(self, path: Path, watcher: Watcher) -> None:
-        self._path, self._watcher = path, watcher
+    def __init__(self, path: Path, watcher: Watcher, specialist: str = "") -> None:
+        self._path, self._watcher, self._specialist = path, watcher, specialist
 
     def fold_begins(self, fold: int, images: int, done: int, epoch: int) -> None:
         if self._path.is_file():
@@ -197,6 +274,7 @@ class _Log(Watcher):
         self._watcher.images_done(count, loss)
 
     def epoch_ends(self, record: EpochRecord) -> None:
+        record = dataclasses.replace(record, specialist=self._specialist)
         line = dataclasses.asdict(record) | {"images_per_second": record.images_per_second}
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
@@ -220,65 +298,136 @@ def _is_finished(folder: Path) -> bool:
     return state is not None and bool(state["finished"])
 
 
-def _claim(folder: Path, prepared: Prepared) -> None:
-    """Write down what this folder is trained with, or check that it is the same as before."""
-    path = folder / "run.json"
+def _claim(prepared: Prepared) -> None:
+    """Write down what the run's folders are trained with, once it is checked that it is the same as before."""
+    models = Path(prepared.recipe.output)
     now = {"recipe": prepared.recipe.model_dump(mode="json"), "data_fingerprint": prepared.fingerprint}
-    if path.is_file():
-        before = json.loads(path.read_text("utf-8"))
-        changes = list(_changes(before["recipe"], now["recipe"]))
-        if before["data_fingerprint"] != prepared.fingerprint:
-            changes.append("the training data (files, labels or contents)")
-        if changes:
-            raise RecipeError(
-                f"{folder} holds a run that differs in {'; '.join(changes)}. "
-                "Choose another folder with --set output=DIR, or start afresh with --overwrite"
-            )
-    write_text(path, json.dumps(now, ensure_ascii=False, indent=1) + "\n")
+    claims = {models: now}
+    for course in prepared.courses:
+        own = {"recipe": course.recipe.model_dump(mode="json"), "classes": list(course.specialist.classes)}
+        claims[models / FOLDER / course.name] = now | own
+    for folder, claim in claims.items():
+        remedy = (
+            "Choose another folder with --set output=DIR, or start afresh with --overwrite"
+            if folder == models
+            else "Give the specialist another name, or remove this folder to train it again"
+        )
+        _check_claim(folder / RUN, claim, remedy)
+    for folder, claim in claims.items():
+        write_text(folder / RUN, json.dumps(claim, ensure_ascii=False, indent=1) + "\n")
 
 
-def _changes(before: Any, now: Any, key: str = "") -> Iterator[str]:
+def _check_claim(path: Path, now: Mapping[str, Any], remedy: str) -> None:
+    if not path.is_file():
+        return
+    before = json.loads(path.read_text("utf-8"))
+    changes = list(changes_between(before["recipe"], now["recipe"]))
+    changes += changes_between(before.get("classes"), now.get("classes"), "classes")
+    if before["data_fingerprint"] != now["data_fingerprint"]:
+        changes.append("the training data (files, labels or contents)")
+    if changes:
+        raise RecipeError(f"{path.parent} holds a run that differs in {'; '.join(changes)}. {remedy}")
+
+
+def changes_between(before: Any, now: Any, key: str = "") -> Iterator[str]:
     """What differs between two recipes, as "key: old -> new", leaving out the keys that do not touch learning."""
     if key in FREE_KEYS:
         return
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         for name in {**before, **now}:
-            yield from _changes(before.get(name), now.get(name), f"{key}.{name}" if key else name)
+            yield from changes_between(before.get(name), now.get(name), f"{key}.{name}" if key else name)
     elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
         for i, (old, new) in enumerate(zip(before, now, strict=True)):
-            yield from _changes(old, new, f"{key}.{i}")
+            yield from changes_between(old, new, f"{key}.{i}")
     elif before != now:
         yield f"{key}: {json.dumps(before, ensure_ascii=False)} -> {json.dumps(now, ensure_ascii=False)}"
 
 
 def _clear(folder: Path) -> None:
-    """Remove a run's files and nothing else."""
-    for name in ("run.json", "log.jsonl", OOF, "scores.json"):
+    """Remove a run's files, those of its specialists, and nothing else."""
+    for specialist in (folder / FOLDER).glob("*/"):
+        for answered in specialist.glob(f"*/{ANSWERS}"):
+            answered.unlink()
+        _clear_run(specialist)
+        _remove_empty(specialist)
+    write_list(folder, ())
+    _remove_empty(folder / FOLDER)
+    _clear_run(folder)
+
+
+def _clear_run(folder: Path) -> None:
+    for name in (RUN, "log.jsonl", OOF, "scores.json"):
         (folder / name).unlink(missing_ok=True)
     for fold in folder.glob("*/"):
         if fold.name.isdecimal():
             remove(fold)
 
 
+def _remove_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # not there, or not empty
+        folder.rmdir()
+
+
 def _summary(prepared: Prepared, folder: Path, ranks: Ranks, already_finished: bool) -> Result:
-    """Join the folds' out-of-fold predictions into one table and score them together: those of the weights that
-    `engine infer` would answer with, the best epoch's or the mean of the kept ones."""
+    """Join the folds' out-of-fold predictions into one table and score them together: those that `engine infer` would
+    answer with, of the best epoch's weights or the mean of the kept ones, once the specialists were asked."""
     held: dict[int, Held] = {}
     for fold in prepared.folds:
         voters = checkpoint.find_folds(folder / str(fold))
-        if answers := [read_held(voter / OOF, prepared.classes) for voter in voters if (voter / OOF).is_file()]:
-            held[fold] = mean_held(answers)
-    metrics: dict[str, float] = {}
-    baseline = None
-    if held:
-        if ranks.leads:
-            tables = [held_table(part, prepared.classes, fold) for fold, part in held.items()]
-            with atomic_write(folder / OOF) as temporary:
-                pq.write_table(pa.concat_tables(tables), temporary)
-        labels_N = np.concatenate([part.labels_N for part in held.values()])
-        probabilities_NC = np.concatenate([part.probabilities_NC for part in held.values()])
-        metrics = score(probabilities_NC, labels_N)
-        if prepared.groups:
-            metrics["group_accuracy"] = group_accuracy(probabilities_NC, labels_N, prepared.groups)
-        baseline = class_share_log_loss(prepared.samples.labels_N, labels_N, len(prepared.classes))
-    return Result(folder, prepared.folds, metrics, baseline, already_finished)
+        if known := [read_held(voter / OOF, prepared.classes) for voter in voters if (voter / OOF).is_file()]:
+            held[fold] = mean_held(known)
+    if not held:
+        return Result(folder, prepared.folds, {}, None, already_finished)
+    main, effects = held, []
+    for course in prepared.courses:
+        before = held
+        held, effect = _ask(course, folder / FOLDER / course.name, before, prepared.classes, ranks)
+        effects.append(effect)
+    final = held if prepared.recipe.predict.specialists else main
+    if ranks.leads:
+        _write_joined(folder / OOF, [held_table(part, prepared.classes, fold) for fold, part in final.items()])
+    labels_N = _joined(final).labels_N
+    return Result(
+        folder=folder,
+        folds=prepared.folds,
+        metrics=_score(_joined(final), prepared.groups),
+        baseline_log_loss=class_share_log_loss(prepared.samples.labels_N, labels_N, len(prepared.classes)),
+        already_finished=already_finished,
+        main=_score(_joined(main), prepared.groups),
+        effects=tuple(effects),
+    )
+
+
+def _ask(
+    course: Course, folder: Path, before: Mapping[int, Held], classes: Sequence[str], ranks: Ranks
+) -> tuple[dict[int, Held], Effect]:
+    """The out-of-fold answers of each fold once the specialist in `folder` was asked; its own are joined there."""
+    own = {fold: read_held(folder / str(fold) / ANSWERS, course.specialist.answers, classes) for fold in before}
+    if ranks.leads:
+        tables = [held_table(part, course.specialist.answers, fold, classes) for fold, part in own.items()]
+        _write_joined(folder / OOF, tables)
+    applied = {fold: apply(course.specialist, held, own[fold], classes) for fold, held in before.items()}
+    after = {fold: held for fold, (held, _) in applied.items()}
+    asked = sum(count for _, count in applied.values())
+    return after, effect_of(course.specialist, _joined(before), _joined(after), asked)
+
+
+def _joined(held: Mapping[int, Held]) -> Held:
+    parts = list(held.values())
+    return Held(
+        ids=[id_ for part in parts for id_ in part.ids],
+        labels_N=np.concatenate([part.labels_N for part in parts]),
+        probabilities_NC=np.concatenate([part.probabilities_NC for part in parts]),
+    )
+
+
+def _score(held: Held, groups: Sequence[str]) -> dict[str, float]:
+    metrics = score(held.probabilities_NC, held.labels_N)
+    if groups:
+        metrics["group_accuracy"] = group_accuracy(held.probabilities_NC, held.labels_N, groups)
+    return metrics
+
+
+def _write_joined(path: Path, tables: Sequence[pa.Table]) -> None:
+    with atomic_write(path) as temporary:
+        pq.write_table(pa.concat_tables(tables), temporary)

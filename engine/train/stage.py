@@ -16,11 +16,15 @@ from engine.model.build import Classifier
 from engine.model.losses import Loss, MixedLabels
 from engine.model.runtime import Runtime
 
+# Beyond torch's 8 versions of one function it goes on uncompiled, without an error; ten stages are not too many.
+_MOST_STAGES = 128
+
 
 class TrainStep:
     """Forward, backward, clip, update. Call it with a batch; the answer is the loss, on the device, not waited for.
 
-    The forward is compiled once per shape (`dynamic=False`): a stage has one shape, and static shapes are faster.
+    The forward is compiled once per shape (`dynamic=False`): a stage has one shape, and static shapes are faster. Later
+    folds find what the first one compiled.
     Which parameters learn is settled when it is made.
     """
 
@@ -35,7 +39,11 @@ class TrainStep:
         if dist.is_initialized():
             self._model = DistributedDataParallel(model)
         self._loss = loss
-        self._forward = torch.compile(self._compute, dynamic=False) if runtime.compile else self._compute
+        self._forward = self._compute
+        if runtime.compile:
+            dynamo = torch._dynamo.config
+            dynamo.recompile_limit = max(dynamo.recompile_limit, _MOST_STAGES)
+            self._forward = torch.compile(self._compute, dynamic=False)
 
     def __call__(self, images_BCHW: Tensor, labels: MixedLabels, parts: int = 1, last: bool = True) -> Tensor:
         """One of the `parts` batches that make up a step; the weights change with the `last`."""

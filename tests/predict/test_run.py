@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from engine import checkpoint
+from engine.augment.views import View, crop_views, tta_views
 from engine.checkpoint import Checkpoint
 from engine.cli.main import main
 from engine.errors import DataError, RecipeError
@@ -22,7 +23,7 @@ from engine.metrics import log_loss
 from engine.predict.predictor import Predictor
 from engine.predict.run import Outcome, Wishes, answer, prepare
 from engine.predict.submission import read_predictions
-from engine.predict.vote import Answers, blend, vote
+from engine.predict.vote import Answers, Rule, blend, vote
 
 CPU = torch.device("cpu")
 CLASSES = ("가방", "모자", "신발")
@@ -71,17 +72,30 @@ def test_folds_together_are_the_vote_of_the_folds_alone(models: Path, rule: str)
     np.testing.assert_allclose(together.probabilities_NC, vote(alone, rule).probabilities_NC, atol=1e-6)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("rule", ["soft", "logit"])
-def test_views_are_averaged_by_the_same_rule(models: Path, rule: str) -> None:
-    job = prepare(models / "0", Wishes(views=3))
-    voted_NC = answer(job, CPU, rule).answers.probabilities_NC  # type: ignore[arg-type]
-    predictor = Predictor(job.checkpoints, CPU, views=3)
+@pytest.mark.parametrize(
+    ("rule", "wishes", "views"),
+    [
+        ("soft", Wishes(views=3), tta_views(3)),
+        ("logit", Wishes(views=3), tta_views(3)),
+        ("soft", Wishes(views=5, sets=("predict.views=crops",)), crop_views(5)),
+        ("soft", Wishes(sets=("predict.views=crops", "predict.tta=10")), crop_views(10)),
+    ],
+)
+def test_views_are_averaged_by_the_same_rule(models: Path, rule: Rule, wishes: Wishes, views: tuple[View, ...]) -> None:
+    job = prepare(models / "0", wishes)
+    voted_NC = answer(job, CPU, rule).answers.probabilities_NC
+    predictor = Predictor(job.checkpoints, CPU, views)
     from engine.decode.stream import ImageStream
 
     (decoded,) = ImageStream(job.manifest.paths, [np.arange(10)], job.recipe.decode, CPU)
     views_VNC = predictor.logits(decoded.images)[0].double().softmax(2).numpy()
-    np.testing.assert_allclose(voted_NC, blend(views_VNC, rule), atol=1e-4)  # type: ignore[arg-type]
+    np.testing.assert_allclose(voted_NC, blend(views_VNC, rule), atol=1e-4)
     assert np.abs(voted_NC - views_VNC[0]).max() > 0.01
+
+
+def test_crops_come_in_fives(models: Path) -> None:
+    with pytest.raises(RecipeError, match="5 or 10"):
+        prepare(models, Wishes(views=3, sets=("predict.views=crops",)))
 
 
 def test_the_command_writes_predictions_and_a_submission(models: Path, tmp_path: Path) -> None:

@@ -84,10 +84,18 @@ def test_a_dumped_recipe_is_read_as_the_same(
     assert parse_recipe(dump_recipe(recipe)) == recipe
 
 
+IN_STAGES = "mix = {}, schedule = {}, early_stop = {}"
+EVERY_TABLE = [
+    "augment.mix=[{}]",
+    f"stage=[{{size = 32, batch = 1, epochs = 1, lr = 1.0, {IN_STAGES}}}]",
+    'specialist=[{name = "a", classes = ["b"], model = {}, train = {}, augment = {mix = [{}]}, '
+    f"stage = [{{size = 32, batch = 1, epochs = 1, lr = 1.0, {IN_STAGES}}}]}}]",
+]
+"""Tables that are there only when they are given."""
+
+
 def test_a_dump_names_every_value_that_has_one() -> None:
-    tables = tomllib.loads(
-        dump_recipe(parse_recipe(SMALLEST, ["augment.mix=[{}]", "stage.0.mix={}", "stage.0.schedule={}"]))
-    )
+    tables = tomllib.loads(dump_recipe(parse_recipe(SMALLEST, EVERY_TABLE)))
     for key in schema.walk():
         if key.default is not None:
             value = tables
@@ -132,7 +140,7 @@ def test_sets_are_carried_out_in_their_order() -> None:
 
 
 def test_every_key_can_be_set_to_its_own_value() -> None:
-    text = dump_recipe(parse_recipe(SMALLEST, ["augment.mix=[{}]", "stage.0.mix={}", "stage.0.schedule={}"]))
+    text = dump_recipe(parse_recipe(SMALLEST, EVERY_TABLE))
     for key in schema.walk():
         if key.section is None and key.default is not None:
             value = tomllib.loads(text)

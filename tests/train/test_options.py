@@ -252,6 +252,13 @@ def test_a_stage_that_no_longer_gains_ends_and_the_next_begins(
     assert same(dict(checkpoint.load(tmp_path).weights), story.scored[1])  # the best of all stays
 
 
+def test_a_stage_may_have_its_own_patience(recipe: MakeRecipe, make_stage: Stage, tmp_path: Path, script: Any) -> None:
+    script(0.5, 0.6, 0.7, 0.8, 0.75, 0.9, 0.9)
+    stages = [make_stage(epochs=20), make_stage(epochs=20, early_stop={"patience": 3})]
+    story = told(recipe(stage=stages, train={"early_stop": {"patience": 1}}), tmp_path)
+    assert [r.stage for r in story.records] == [0, 0, 1, 1, 1, 1]
+
+
 def test_early_stopping_may_watch_another_metric(
     recipe: MakeRecipe, make_stage: Stage, tmp_path: Path, script: Any
 ) -> None:

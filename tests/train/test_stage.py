@@ -62,6 +62,19 @@ def test_a_stage_is_one_graph_and_trains_as_without_compiling(monkeypatch: pytes
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
 
 
+def test_many_stages_stay_compiled_and_another_fold_compiles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend("eager")
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda function, **options: compile_(function, backend=counter, **options))
+    sizes = range(32, 32 + 10 * 4, 4)
+    for _fold in range(2):
+        step = step_for(fresh(ARCFACE), ARCFACE, True)
+        for size in sizes:
+            step(*batch(size))
+        assert counter.frame_count == len(sizes)
+
+
 def test_the_step_runs_as_it_is_compiled_on_a_cpu() -> None:
     """For real, by torch's own compiler; a model of one layer, because compiling is what takes the time."""
     torch._dynamo.reset()
