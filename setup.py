@@ -6,6 +6,8 @@ from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
 
+TRACK = ["alembic", "mlflow-skinny>=3.7", "sqlalchemy", "wandb"]
+
 setup(
     name="engine",
     version="0.1.0",
@@ -54,6 +56,7 @@ setup(
         "scikit-learn",
         "scipy",
         "simplejpeg",
+        "tensorboard",
         "timm",
         "tomlkit",
         "torch",
@@ -61,7 +64,9 @@ setup(
     ],
     extras_require={
         "peers": ["albumentations", "numba", "simplejpeg"],  # what benchmarks/ measure beside the engine
-        "dev": ["hypothesis", "mypy", "pandas-stubs", "pytest", "pytest-xdist", "ruff", "scipy"],
+        "tune": ["optuna"],  # `engine sweep`
+        "track": TRACK,  # Weights & Biases, and MLflow with a database in a file
+        "dev": [*TRACK, "hypothesis", "mypy", "optuna", "pandas-stubs", "pytest", "pytest-xdist", "ruff", "scipy"],
     },
     entry_points={"console_scripts": ["engine = engine.cli.main:main"]},
 )

@@ -112,6 +112,11 @@ def main(debug: bool) -> None:
 main.doors(
     train=("engine.cli.train:train", "Train the folds of a recipe."),
     infer=("engine.cli.infer:infer", "Predict images with trained folds."),
+    preview=("engine.cli.preview:preview", "Show what a recipe does to its images."),
+    runs=("engine.cli.runs:runs", "List past runs, their scores and what differs between them."),
+    **{"lr-find": ("engine.cli.lr_find:lr_find", "Find a learning rate by trying them all.")},
+    compare=("engine.cli.compare:compare", "Compare backbones by short runs."),
+    sweep=("engine.cli.sweep:sweep", "Search for the best values of a recipe's keys."),
     bench=("engine.cli.bench:bench", "Measure decoding, augmentation, training and inference."),
     data=("engine.cli.data:data", "Make, index, check or augment images."),
     doctor=("engine.cli.doctor:doctor", "Check this machine and the installation."),

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from engine.cli.common import Meter, console, progress, recipe_argument, set_option, table
+from engine.cli.common import progress, recipe_argument, set_option, table
+from engine.cli.screen import Screen, stop_on_signals
+from engine.cli.specialists import print_courses, print_effects
 from engine.recipe.load import dump_recipe, load_recipe
-from engine.train.events import EpochRecord, Watcher
+from engine.train.events import Watcher
 
 if TYPE_CHECKING:  # they import torch, and a mistyped recipe must not wait for that
     from engine.train.ranks import Ranks
@@ -37,86 +37,30 @@ Stop it with Ctrl-C (exit code 3); the same command goes on from the step it sto
 def train(recipe: Path, sets: tuple[str, ...], dry_run: bool, overwrite: bool) -> None:
     """Train the folds of RECIPE, or go on where an earlier run stopped."""
     resolved = load_recipe(recipe, sets)
+    from engine.track.tracking import Tracking, check
     from engine.train.ranks import join_ranks
     from engine.train.run import prepare
     from engine.train.run import train as train_run
 
+    check(resolved.track)
     with join_ranks() as ranks:
+        if not ranks.leads:
+            ranks.gather(None)  # the leading rank indexes, and the others read what it kept
         with progress(title="indexing") as meter:
             prepared = prepare(resolved, meter)
+        if ranks.leads:
+            ranks.gather(None)
         if dry_run:
             if ranks.leads:
                 _print_plan(prepared, ranks)
             return
-        with _signals() as stop, _Screen() as screen:
-            result = train_run(prepared, ranks, screen, stop, overwrite)
+        with stop_on_signals() as stop, Screen() as screen, ExitStack() as stack:
+            watcher: Watcher = screen
+            if ranks.leads:
+                watcher = stack.enter_context(Tracking(prepared.recipe, screen, afresh=overwrite))
+            result = train_run(prepared, ranks, watcher, stop, overwrite)
         if ranks.leads:
             _print_result(result, prepared)
-
-
-class _Screen(Watcher):
-    """Draws a run: one bar a fold, one line an epoch."""
-
-    def __init__(self) -> None:
-        self._bar = ExitStack()
-        self._meter: Meter | None = None
-
-    def __enter__(self) -> _Screen:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-    def fold_begins(self, fold: int, images: int, done: int, epoch: int) -> None:
-        self._bar.close()
-        self._meter = self._bar.enter_context(progress(images, title=f"fold {fold}"))
-        if done:
-            console().print(f"fold {fold}: going on after {done:,} of {images:,} images", markup=False)
-            self._meter(done, images)
-
-    def images_done(self, count: int, loss: float | None) -> None:
-        if self._meter is not None:
-            self._meter.advance(count)
-            if loss is not None:
-                self._meter.note(f"loss {loss:.4f}")
-
-    def epoch_ends(self, record: EpochRecord) -> None:
-        height, width = record.size
-        console().print(
-            f"fold {record.fold}  epoch {record.epoch + 1:3d}  {height}x{width}  lr {record.lr:.1e}  "
-            f"train {record.train_loss:.4f}  {_scores(record.metrics)}{record.images_per_second:,.0f} images/s"
-            f"{'  best' if record.best and record.metrics else ''}",
-            markup=False,
-            soft_wrap=True,
-        )
-
-    def notice(self, message: str) -> None:
-        console().print(message, markup=False, soft_wrap=True, style="yellow")
-
-
-def _scores(metrics: dict[str, float]) -> str:
-    """What held-out images came to; nothing when there are none."""
-    return f"valid {metrics['log_loss']:.4f}  accuracy {metrics['accuracy']:.4f}  " if metrics else ""
-
-
-@contextmanager
-def _signals() -> Iterator[Callable[[], bool]]:
-    """Within the block Ctrl-C and SIGTERM only set the flag that the answer reads; a second one interrupts at once."""
-    asked = False
-
-    def ask(number: int, _: object) -> None:
-        nonlocal asked
-        if asked:
-            raise KeyboardInterrupt
-        asked = True
-        console().print("stopping after this step; once more to stop at once", style="yellow")
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _print_plan(prepared: Prepared, ranks: Ranks) -> None:
@@ -147,6 +91,7 @@ def _print_plan(prepared: Prepared, ranks: Ranks) -> None:
         stages.append((i, size, stage.batch, stage.epochs, steps, seen, lr, gib))
     columns = ("stage", "size", "batch", "epochs", "steps", "images", "lr", "memory")
     table(*columns, rows=stages, title="stages, a fold")
+    print_courses(prepared)
 
 
 def _print_result(result: Result, prepared: Prepared) -> None:
@@ -163,5 +108,6 @@ def _print_result(result: Result, prepared: Prepared) -> None:
             ("macro F1", f"{metrics['macro_f1']:.4f}"),
         ]
         table("out of fold", "", rows=rows, title=title)
+        print_effects(result)
     click.echo(f"Models, log and out-of-fold predictions: {result.folder}")
     click.echo(f"Predict with: engine infer --folds {result.folder}")
