@@ -147,9 +147,9 @@ class DocumentPicture:
 @dataclass(frozen=True)
 class DocumentSet:
     """A messy set of seventeen kinds: train/ and test/ without class folders, train.csv (ID, target) of which a share
-    `wrong` is mislabelled (wrong_labels.csv says which), meta.csv (target, class_name), sample_submission.csv (ID,
-    target) and, to score by, test_labels.csv. Classes differ in size up to threefold. Raises ValueError for numbers
-    that make no set."""
+    `wrong` is mislabelled (wrong_labels.csv has what is right, for data.relabel, and what was given), meta.csv (target,
+    class_name), sample_submission.csv (ID, target) and, to score by, test_labels.csv. Classes differ in size up to
+    threefold. Raises ValueError for numbers that make no set."""
 
     kind: ClassVar[str] = "documents"
 
@@ -200,13 +200,13 @@ class DocumentSet:
 
     def tables(self) -> dict[str, str]:
         truth, given, test = self._labels(0), self._given_labels(), self._labels(1)
-        wrong = [[self._id(0, i), g, t] for i, (g, t) in enumerate(zip(given, truth, strict=True)) if g != t]
+        wrong = [[self._id(0, i), t, g] for i, (g, t) in enumerate(zip(given, truth, strict=True)) if g != t]
         return {
             "train.csv": _csv(["ID", "target"], ([self._id(0, i), label] for i, label in enumerate(given))),
             "meta.csv": _csv(["target", "class_name"], enumerate(KINDS)),
             "sample_submission.csv": _csv(["ID", "target"], ([self._id(1, i), 0] for i in range(len(test)))),
             "test_labels.csv": _csv(["ID", "target"], ([self._id(1, i), label] for i, label in enumerate(test))),
-            "wrong_labels.csv": _csv(["ID", "target", "truth"], wrong),
+            "wrong_labels.csv": _csv(["ID", "target", "given"], wrong),
         }
 
 

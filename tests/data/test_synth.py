@@ -257,8 +257,9 @@ def test_the_stated_share_of_document_labels_is_wrong_and_listed() -> None:
     names = list(KINDS)
     twins = {names.index(a): names.index(b) for pair in LOOK_ALIKES for a, b in (pair, pair[::-1])}
     for row in listed:
-        assert int(row["truth"]) == truth[row["ID"]]
-        assert int(row["target"]) == twins.get(truth[row["ID"]], int(row["target"]))
+        assert int(row["target"]) == truth[row["ID"]]
+        assert int(row["given"]) == given_labels[row["ID"]]
+        assert int(row["given"]) == twins.get(truth[row["ID"]], int(row["given"]))
 
 
 @given(st.integers(34, 3000), st.integers(0, 2000), st.integers(0, 2**32 - 1))
