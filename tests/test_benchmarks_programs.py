@@ -1,0 +1,235 @@
+"""The benchmark programs that train, on a few drawn squares: what they compare is comparable, and what they conclude is
+computed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from engine.model.build import build_model
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))
+
+import bench_timm  # noqa: E402
+import experiments  # noqa: E402
+from peers import engine_way, task, timm_way  # noqa: E402
+
+COLORS = {"blue": (40, 60, 220), "green": (40, 200, 60), "red": (220, 40, 40)}
+
+
+@pytest.fixture(scope="module")
+def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a sub-folder for each of three colours, 12 JPEGs in each, no two alike. Read only."""
+    folder = tmp_path_factory.mktemp("squares")
+    for kind, (name, color) in enumerate(COLORS.items()):
+        (folder / name).mkdir()
+        for number in range(12):
+            noise_HWC = np.random.default_rng((kind, number)).integers(-40, 40, (6, 7, 3))
+            pixels_HWC = np.clip(np.array(color) + noise_HWC, 0, 255).astype(np.uint8)
+            image = Image.fromarray(pixels_HWC).resize((56, 48), Image.Resampling.BICUBIC)
+            image.save(folder / name / f"{number:02d}.jpg", quality=92)
+    return folder
+
+
+@pytest.fixture
+def job(squares: Path, tmp_path: Path) -> task.Task:
+    """One epoch of three steps for both sides, from the same random weights."""
+    plain = task.Task(
+        data=str(squares),
+        split=str(tmp_path / "split"),
+        output=str(tmp_path / "out"),
+        cache=str(tmp_path / "cache"),
+        weights="",
+        classes=0,
+        folds=3,
+        backbone="test_convnext",
+        size=32,
+        batch=8,
+        epochs=1,
+        lr=1e-3,
+        weight_decay=0.05,
+        warmup_epochs=0.5,
+        min_lr_ratio=0.01,
+        clip=1.0,
+        ema=0.9,
+        smoothing=0.1,
+        mixup=0.2,
+        cutmix=1.0,
+        mix_p=0.5,
+        scale=(0.35, 1.0),
+        magnitude=9,
+        erase_p=0.25,
+        workers=0,
+        threads=1,
+        seed=0,
+    )
+    laid_out, _ = bench_timm.lay_out(plain)
+    return dataclasses.replace(laid_out, weights=bench_timm.initial_weights("random", laid_out, tmp_path, 0))
+
+
+def test_both_sides_begin_with_the_same_backbone(job: task.Task) -> None:
+    theirs = timm_way.build(job).state_dict()
+    ours = build_model(engine_way.recipe(job).model, job.classes, (32, 32)).get_submodule("backbone").state_dict()
+    assert ours
+    for name, tensor in ours.items():
+        assert torch.equal(tensor, theirs[name]), name
+
+
+def test_both_sides_train_on_as_many_of_the_same_files(job: task.Task, tmp_path: Path) -> None:
+    outcomes = {}
+    for side in bench_timm.SIDES:
+        own = dataclasses.replace(job, output=str(tmp_path / side))
+        outcomes[side] = bench_timm.train_side(side, own)
+    ours, theirs = outcomes["engine"], outcomes["timm"]
+    assert (ours.train_mark, ours.valid_mark) == (theirs.train_mark, theirs.valid_mark)
+    assert ours.train_mark != ours.valid_mark
+    assert [epoch.images for epoch in ours.epochs] == [epoch.images for epoch in theirs.epochs] == [24]
+    for outcome in outcomes.values():
+        assert 0 < outcome.waited < 1
+        assert outcome.total_s > outcome.epochs[0].train_s > 0
+        assert 0 < outcome.best.log_loss < 10
+    assert list((tmp_path / "timm").glob("*.pth.tar")), "timm's side has to write its checkpoints, too"
+
+
+def test_sides_that_saw_different_files_are_not_compared(job: task.Task) -> None:
+    def trained(side: str, valid: str) -> bench_timm.Trained:
+        return bench_timm.Trained(side, 0, task.Outcome((), 1.0, 1.0, "a", valid))
+
+    bench_timm.check_same_files([trained("engine", "b"), trained("timm", "b")])
+    with pytest.raises(RuntimeError, match="same files"):
+        bench_timm.check_same_files([trained("engine", "b"), trained("timm", "c")])
+
+
+def test_figures_are_medians_over_seeds_and_leave_the_first_epoch_out() -> None:
+    def outcome(log_loss: float, total_s: float) -> task.Outcome:
+        slow = task.EpochResult(100, 10.0, 5.0, 1.0, 2.0, log_loss + 1, 0.2)
+        fast = task.EpochResult(100, 2.0, 0.5, 1.0, 1.0, log_loss, 0.6)
+        return task.Outcome((slow, fast), total_s, 20.0, "a", "b")
+
+    trained = [
+        bench_timm.Trained("engine", seed, outcome(loss, 10 + seed)) for seed, loss in enumerate((0.9, 0.5, 0.7))
+    ]
+    trained += [bench_timm.Trained("timm", seed, outcome(2.0, 30)) for seed in range(3)]
+    found = bench_timm.summary(trained)
+    assert found["engine"]["log_loss"] == 0.7
+    assert found["engine"]["total_s"] == 11
+    assert found["engine"]["images_per_s"] == 50
+    assert found["engine"]["waited"] == 0.25
+    assert found["timm"]["log_loss"] == 2.0
+
+
+def test_only_the_wait_for_a_batch_counts_as_waiting() -> None:
+    def batches() -> Iterator[int]:
+        for number in range(3):
+            time.sleep(0.02)
+            yield number
+
+    waits = task.Waits()
+    for _ in waits.of(batches()):
+        time.sleep(0.05)
+    assert 0.06 <= waits.take() < 0.14
+    assert waits.take() == 0
+
+
+def test_results_name_no_place_on_this_machine() -> None:
+    words = ["benchmarks/bench_timm.py", "--data", "/home/me/photos/train", "--json=/tmp/out/r.json", "--lr=0.1"]
+    short = ["benchmarks/bench_timm.py", "--data", "photos/train", "--json=out/r.json", "--lr=0.1"]
+    assert [task.without_place(word) for word in words] == short
+
+
+def test_epochs_fill_the_budget_and_the_last_stage_takes_the_rest() -> None:
+    assert experiments.plan(60, [(64, 1.0, 4.0)]) == [(64, 15)]
+    stages = experiments.plan(60, [(48, 0.15, 2.0), (56, 0.2, 3.0), (64, 0.65, 4.0)])
+    assert stages == [(48, 4), (56, 4), (64, 10)]
+    assert experiments.plan(1, [(48, 0.5, 9.0), (64, 0.5, 9.0)]) == [(48, 1), (64, 1)]
+
+
+@pytest.mark.parametrize(
+    ("own", "metric", "verdict"),
+    [
+        ([1.0, 1.1, 0.9], "log_loss", "helped"),
+        ([2.0, 2.1, 1.9], "log_loss", "hurt"),
+        ([2.0, 2.1, 1.9], "accuracy", "helped"),
+        ([1.0, 2.0, 1.5], "log_loss", "no difference"),
+        ([1.5, 1.6, 1.4], "log_loss", "no difference"),
+    ],
+)
+def test_a_verdict_needs_a_difference_larger_than_its_spread(own: list[float], metric: str, verdict: str) -> None:
+    assert experiments.difference(own, [1.5, 1.6, 1.4], metric).verdict == verdict
+
+
+def test_one_seed_gives_no_verdict() -> None:
+    assert experiments.difference([1.0], [2.0]).verdict == "one seed"
+
+
+@pytest.fixture
+def settings(squares: Path, tmp_path: Path) -> experiments.Settings:
+    return experiments.Settings(
+        data=str(squares),
+        test=str(squares),
+        work=tmp_path / "work",
+        seconds=0.01,
+        folds=2,
+        backbone="test_convnext",
+        size=32,
+        batch=8,
+        lr=3e-3,
+    )
+
+
+def test_rows_are_trained_once_and_written_up(settings: experiments.Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = experiments.rows("plain,folds")
+    found = experiments.run(settings, chosen, seeds=2)
+    assert [row["key"] for row in found] == ["plain", "folds"]
+    plain, folds = found
+    assert [len(row["runs"]) for row in found] == [2, 2]
+    assert folds["runs"][0]["images"] == 2 * plain["runs"][0]["images"]  # a fold cannot do with less than an epoch
+    assert plain["runs"][0]["test"] != plain["runs"][1]["test"]
+    assert plain["runs"][0]["test_images"] == 36
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(experiments, "fit", refuse)
+    assert experiments.run(settings, chosen, seeds=2) == found
+    with pytest.raises(SystemExit, match="other settings"):
+        experiments.measured(dataclasses.replace(settings, lr=1e-3), chosen[0], [experiments.Stage(32, 1)], 0)
+
+    document = {"cpu": "cpu", "cores": 1, "date": "2026-01-01", "settings": settings.public(), "rows": found}
+    page = experiments.markdown(json.loads(json.dumps(document)))
+    assert "| plain | 1 at 32 |" in page
+    assert "2 x (1 at 32)" in page
+    assert settings.data not in page
+
+
+def test_a_page_says_what_the_results_say(settings: experiments.Settings) -> None:
+    def row(parts: list[str], before: str | None, losses: list[float]) -> dict[str, Any]:
+        scores = [{"log_loss": loss, "accuracy": 0.5} for loss in losses]
+        runs = [
+            {"test": s, "valid": s, "train_s": 60.0, "test_images": 9, "test_baseline": {"log_loss": 2.0}}
+            for s in scores
+        ]
+        return {"key": "+".join(parts) or "plain", "parts": parts, "before": before, "stages": [[64, 9]], "runs": runs}
+
+    found = [
+        row([], None, [1.5, 1.6, 1.4]),
+        row(["mixing"], "plain", [1.0, 1.12, 0.9]),
+        row(["mixing", "ema"], "mixing", [1.3, 1.41, 1.2]),
+        row(["folds"], "plain", [1.2, 1.9, 1.4]),
+    ]
+    document = {"cpu": "cpu", "cores": 1, "date": "2026-01-01", "settings": settings.public(), "rows": found}
+    page = experiments.markdown(document)
+    assert "* helped: MixUp and CutMix\n" in page
+    assert "* hurt: EMA of the weights\n" in page
+    assert "* no difference: 2 folds, averaged, alone\n" in page
