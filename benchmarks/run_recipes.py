@@ -8,7 +8,8 @@ random weights, for whose sake rates are higher than a fine-tune's. So the score
 nothing about what it reaches on its own data.
 
 A row is a whole run: out-of-fold log loss beside that of always answering the class shares, wall seconds of training
-(indexing and looking at the images included), and the peak of the process's resident memory.
+(indexing and looking at the images included), and the peak of the process's resident memory. What FILE holds of runs
+that are not made again stays.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import shutil
 import sys
 import tempfile
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +181,7 @@ def carry_out(name: str, run: Run, where: dict[str, str]) -> dict[str, Any]:
         "baseline_log_loss": scores["baseline_log_loss"],
         "seconds": seconds,
         "peak_gib": peak,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     if "specialists" in scores:
         row["specialists"] = scores["specialists"]
@@ -227,6 +230,10 @@ def main() -> None:
         for name in names:
             rows.append(carry_out(name, RUNS[name], where))
             show(rows[-1:], console)
+    if arguments.json and arguments.json.is_file():  # what other runs came to stays
+        before = {row["run"]: row for row in json.loads(arguments.json.read_text("utf-8"))["rows"]}
+        merged = before | {row["run"]: row for row in rows}
+        rows = [merged[name] for name in RUNS if name in merged]
     show(rows, console)
     if arguments.json:
         result = {

@@ -72,7 +72,8 @@ def _problem(error: ErrorDetails, tables: Mapping[str, Any], origins: Origins) -
         named = re.match(r"(\w+): ", message)  # a section's own check begins with the key it is about
         if named and schema.find((*path, named[1])) is not None:
             path, message = (*path, named[1]), message[named.end() :]
-        return f"{origins.of(path)}: {_shown(path, tables)}: {message}"
+        shown = f"{_shown(path, tables)}: " if path else ""  # of the whole recipe, the message itself names its keys
+        return f"{origins.of(path)}: {shown}{message}"
     key = schema.find(path)
     if key is None:
         return f"{origins.of(path)}: {dotted(path) or 'recipe'}: {message}"

@@ -145,3 +145,9 @@ def test_a_key_in_the_wrong_section_is_found_where_it_belongs() -> None:
     for key in LONG:
         if names.count(key.path[-1]) == 1 and key.path[0] != "decode":
             assert nearest(("decode", key.path[-1]))[0] == schema.dotted(key.path)
+
+
+def test_a_fault_of_the_whole_recipe_is_its_message_alone() -> None:
+    message = refusal(STAGE + "margin = 0.2\n")
+    assert message.endswith('stage.0.margin needs a head with angles: set model.head = "arcface", or it to 0')
+    assert ": : " not in message
