@@ -426,8 +426,8 @@ def _setting(document: Mapping[str, Any]) -> str:
     found = next(row for row in document["rows"] if row["key"] == "plain")["runs"][0]
     low, high = settings["scale"]
     sentences = [
-        f"Photos of `{settings['data']}`, {settings['backbone']} from random weights at {settings['size']} pixels, "
-        f"batch {settings['batch']}, learning rate {settings['lr']:g}, one of {settings['folds']} folds held out.",
+        f"Photos of {_place(settings['data'])}, {settings['backbone']} from random weights at {settings['size']} "
+        f"pixels, batch {settings['batch']}, learning rate {settings['lr']:g}, one of {settings['folds']} folds held out.",
         f"The plain recipe flips and crops (random resized, {low:g} to {high:g} of the area) and trains for about "
         f"{settings['seconds']:.0f} seconds; every other row has as many epochs as fit into the same time, and folds "
         "share it.",
@@ -437,11 +437,18 @@ def _setting(document: Mapping[str, Any]) -> str:
         "Progressive: the sizes in the table, one learning-rate schedule over all of them.",
         f"Hard pairs: after each validation, {settings['hard_share']:.0%} of the batches are made of the "
         f"{settings['hard_pairs']} most confused pairs of classes.",
-        f"Scores are of the {found['test_images']} photos of `{settings['test']}`, which nothing was selected on; "
-        f"answering the class shares would cost {found['test_baseline']['log_loss']:.3f}.",
+        f"Scores are of the {found['test_images']} photos of {_place(settings['test'])}, which nothing was selected "
+        f"on; answering the class shares would cost {found['test_baseline']['log_loss']:.3f}.",
         f"{document['cpu']}, {document['cores']} cores, {document['date'][:10]}.",
+        "What pays off late, such as mixing, averages and folds, is judged here as early as the time allows: a longer "
+        "--seconds asks another question. A row may exceed the time where it cannot have fewer epochs.",
     ]
     return " ".join(sentences)
+
+
+def _place(folder: str) -> str:
+    """The end of a path, which says what is there; its beginning says whose machine it was."""
+    return "/".join(Path(folder).parts[-2:])
 
 
 def _verdicts(document: Mapping[str, Any]) -> list[str]:
