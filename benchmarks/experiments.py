@@ -427,7 +427,8 @@ def _setting(document: Mapping[str, Any]) -> str:
     low, high = settings["scale"]
     sentences = [
         f"Photos of {_place(settings['data'])}, {settings['backbone']} from random weights at {settings['size']} "
-        f"pixels, batch {settings['batch']}, learning rate {settings['lr']:g}, one of {settings['folds']} folds held out.",
+        f"pixels, batch {settings['batch']}, learning rate {settings['lr']:g}, one of {settings['folds']} "
+        "folds held out.",
         f"The plain recipe flips and crops (random resized, {low:g} to {high:g} of the area) and trains for about "
         f"{settings['seconds']:.0f} seconds; every other row has as many epochs as fit into the same time, and folds "
         "share it.",
