@@ -24,7 +24,7 @@ PACKAGES = (
     *("torch", "torchvision", "timm", "kornia", "nvidia-dali-cuda130", "numpy", "pandas", "pyarrow", "pydantic"),
     *("pillow", "safetensors", "scikit-learn", "tomlkit", "rich", "click", "matplotlib"),
 )
-REINSTALL = "install engine again: pip install --force-reinstall engine"
+REINSTALL = "install engine again: pip install --force-reinstall . in the folder of its source"
 GIB = 2**30
 LEAST_DISK, COMFORTABLE_DISK = 1 * GIB, 10 * GIB
 LEAST_SHARED_MEMORY = 64 * 2**20

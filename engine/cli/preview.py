@@ -34,7 +34,8 @@ Examples:
 def preview(recipe: Path, sets: tuple[str, ...], stage: int, images: int, epochs: int, first: int, out: Path) -> None:
     """Show training images of RECIPE as they are scored and as each epoch trains on them.
 
-    The pictures are those that training with this seed will make.
+    The pictures are those that training with this seed will make; only the partners of mixed images are found among
+    the images shown.
     """
     resolved = load_recipe(recipe, sets)
     from engine.report.preview import preview as make

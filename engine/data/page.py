@@ -72,9 +72,14 @@ class _Thumbnails:
                 small.thumbnail((_THUMB, _THUMB))
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
             return ""
-        file = io.BytesIO()
-        small.save(file, "JPEG", quality=70)
-        return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+        return data_url(small, quality=70)
+
+
+def data_url(image: Image.Image, quality: int) -> str:
+    """The picture as a JPEG inside the page that shows it."""
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=quality)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def _spread(samples: Sequence[Sample]) -> list[Sample]:

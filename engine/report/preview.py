@@ -7,8 +7,6 @@ thing differs: partners of mixed images are found among the images shown, as in 
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -23,6 +21,7 @@ from engine.augment.contract import Contract
 from engine.augment.draw import Policy
 from engine.augment.loader import Batch, Epoch, Loader
 from engine.augment.mix import mix_at
+from engine.data.page import data_url
 from engine.errors import RecipeError
 from engine.files import write_text
 from engine.model.build import backbone_config
@@ -114,9 +113,7 @@ def _pictures(
 
 
 def _url(picture: Picture) -> str:
-    file = io.BytesIO()
-    Image.fromarray(picture.pixels_HW3).save(file, "JPEG", quality=88)
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+    return data_url(Image.fromarray(picture.pixels_HW3), quality=88)
 
 
 def _shown_width(size: tuple[int, int]) -> int:

@@ -49,10 +49,10 @@ def check(track: TrackSection) -> None:
     }
     for key, modules in needed.items():
         if missing := [module for module in modules if importlib.util.find_spec(module) is None]:
-            remedy, off = ("engine", "false") if key == "tensorboard" else ("'engine[track]'", '""')
+            off = "false" if key == "tensorboard" else '""'
             raise EngineError(
-                f"track.{key} needs {' and '.join(missing)}, not installed here: pip install {remedy}, or set "
-                f"track.{key} = {off}"
+                f"track.{key} needs {' and '.join(missing)}, not installed here: pip install {' '.join(missing)}, or "
+                f"set track.{key} = {off}"
             )
     if _wants_wandb(track) and chosen_mode(track.wandb_mode) == "online":
         import wandb

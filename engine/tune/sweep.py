@@ -52,7 +52,7 @@ def need_optuna() -> None:
     try:
         import optuna
     except ModuleNotFoundError:
-        raise EngineError("engine sweep needs Optuna, of the extra `tune`: pip install 'engine[tune]'") from None
+        raise EngineError("engine sweep needs Optuna, of the extra `tune`: pip install optuna") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # it tells of every trial; so does the watcher
 
 

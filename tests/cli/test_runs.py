@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from PIL import Image
 from rich.cells import cell_len
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from engine.cli.main import main
 from engine.errors import Interrupted
 from engine.train.fold import FoldTrainer
+
+Shades = Callable[[Path, Mapping[str, int], str], Path]
 
 RECIPE = """\
 name = "명암"
@@ -33,18 +34,9 @@ lr = 1e-3
 
 
 @pytest.fixture(scope="module")
-def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def recipe(tmp_path_factory: pytest.TempPathFactory, shades: Shades) -> Path:
     """Sixteen photos and a recipe for them."""
-    folder = tmp_path_factory.mktemp("runs")
-    random = np.random.default_rng(0)
-    for name, level in (("어두운", 40), ("bright", 200)):
-        (folder / "photos" / name).mkdir(parents=True)
-        for i in range(8):
-            pixels = np.clip(level + random.integers(-30, 30, (36, 40, 3)), 0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(folder / "photos" / name / f"{i}.jpg")
-    path = folder / "recipe.toml"
-    path.write_text(RECIPE.format(folder=folder.as_posix()), "utf-8")
-    return path
+    return shades(tmp_path_factory.mktemp("runs"), {"어두운": 40, "bright": 200}, RECIPE)
 
 
 def invoke(*arguments: str) -> Result:

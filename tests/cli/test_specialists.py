@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from PIL import Image
 
 from engine.cli.main import main
+
+Shades = Callable[[Path, Mapping[str, int], str], Path]
 
 RECIPE = """\
 name = "shades"
@@ -31,17 +32,9 @@ stage = [{{ size = 32, batch = 4, epochs = 3, lr = 1e-3 }}]
 
 
 @pytest.fixture
-def recipe(tmp_path: Path) -> Path:
+def recipe(tmp_path: Path, shades: Shades) -> Path:
     """Eight photos of each of three shades, and a recipe for them."""
-    random = np.random.default_rng(0)
-    for name, level in (("dark", 40), ("dim", 90), ("bright", 200)):
-        (tmp_path / "photos" / name).mkdir(parents=True)
-        for i in range(8):
-            pixels = np.clip(level + random.integers(-30, 30, (36, 40, 3)), 0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{i}.jpg")
-    path = tmp_path / "recipe.toml"
-    path.write_text(RECIPE.format(folder=tmp_path.as_posix()), "utf-8")
-    return path
+    return shades(tmp_path, {"dark": 40, "dim": 90, "bright": 200}, RECIPE)
 
 
 def engine(*arguments: object) -> Result:

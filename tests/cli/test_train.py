@@ -8,17 +8,18 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from PIL import Image
 
 from engine.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[2]
+
+Shades = Callable[[Path, Mapping[str, int], str], Path]
 
 RECIPE = """\
 name = "shades"
@@ -43,17 +44,9 @@ lr = 1e-3
 
 
 @pytest.fixture
-def recipe(tmp_path: Path) -> Path:
+def recipe(tmp_path: Path, shades: Shades) -> Path:
     """Sixteen photos, dark and bright, and a recipe for them."""
-    random = np.random.default_rng(0)
-    for name, level in (("어두운", 40), ("bright", 200)):
-        (tmp_path / "photos" / name).mkdir(parents=True)
-        for i in range(8):
-            pixels = np.clip(level + random.integers(-30, 30, (36, 40, 3)), 0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{i}.jpg")
-    path = tmp_path / "recipe.toml"
-    path.write_text(RECIPE.format(folder=tmp_path.as_posix()), "utf-8")
-    return path
+    return shades(tmp_path, {"어두운": 40, "bright": 200}, RECIPE)
 
 
 def train(recipe: Path, *options: str) -> Result:

@@ -195,13 +195,13 @@ def test_specialists_have_curves_of_their_own(models: MakeModels, make_record: M
     assert Fake.sent == {"0": [0, 1, 2], "1": [0, 1, 2], "쌍둥이/0": [0], "쌍둥이/1": [0]}
 
 
-def test_a_missing_package_is_named_with_its_extra_before_training(
+def test_a_missing_package_is_named_with_its_remedy_before_training(
     models: MakeModels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     find = importlib.util.find_spec
     missing = {"wandb", "sqlalchemy"}
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in missing else find(name))
-    with pytest.raises(EngineError, match=r"track.wandb needs wandb.*engine\[track\].*track.wandb = \"\""):
+    with pytest.raises(EngineError, match=r"track.wandb needs wandb.*pip install wandb.*track.wandb = \"\""):
         check(models(track={"wandb": "p"}).recipe.track)
     with pytest.raises(EngineError, match=r"track.mlflow needs sqlalchemy"):
         check(models(track={"mlflow": "sqlite:///runs.db"}).recipe.track)
