@@ -39,11 +39,17 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from engine.augment.draw import Policy
+from engine.augment.policy import Policy
 from engine.bench.photos import draw as draw_photo
 from engine.bench.timers import machine
 from engine.kernels import Executor, Plan, Ragged, cpu_pass, one_pass
-from engine.recipe.augment import AffineSection, AugmentSection, ColorSection, CropSection, RandomErasingSection
+from engine.recipe.sections.augment import (
+    AffineSection,
+    AugmentSection,
+    ColorSection,
+    CropSection,
+    RandomErasingSection,
+)
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HEIGHT, WIDTH = 533, 400  # of the photos

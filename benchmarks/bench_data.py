@@ -26,12 +26,12 @@ import torch
 from sklearn.model_selection import StratifiedGroupKFold
 
 from engine.bench.timers import machine
+from engine.data.clean import clean
 from engine.data.folds import _split_groups
 from engine.data.ingest import ingest
-from engine.data.look import HASH_BYTES, look
 from engine.data.near import clusters
-from engine.data.prepare import clean
-from engine.decode.stream import ImageStream
+from engine.data.pixels import HASH_BYTES, look
+from engine.loader.stream import ImageStream
 from engine.recipe.sections import DataSection, DecodeSection
 
 

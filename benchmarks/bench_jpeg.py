@@ -39,18 +39,18 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from engine.augment.draw import Policy
-from engine.augment.parts import needed_parts
+from engine.augment.policy import Policy
+from engine.augment.regions import needed_parts
 from engine.bench.photos import QUALITY, draw
 from engine.bench.timers import machine
 from engine.decode.dali import DaliDecoder
 from engine.decode.image import Want
-from engine.decode.stream import Decoded
 from engine.decode.turbo import TurboDecoder, cores
 from engine.files import atomic_write
 from engine.kernels import one_pass
 from engine.kernels.jpeg import Part
-from engine.recipe.augment import AugmentSection, CropSection
+from engine.loader.stream import Decoded
+from engine.recipe.sections.augment import AugmentSection, CropSection
 
 TILES = {"533 x 400": (1, 1, 32), "1066 x 1200": (2, 3, 16), "3198 x 3200": (6, 8, 4)}  # down, across, photos
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)

@@ -75,10 +75,16 @@ Batches = Iterator[Any]
 
 
 def engine(paths: Sequence[str], size: int, decoder: str = "auto") -> Batches:
-    from engine.augment.draw import Policy
-    from engine.augment.loader import Epoch, Loader, Samples
-    from engine.recipe.augment import AffineSection, AugmentSection, ColorSection, CropSection, RandomErasingSection
+    from engine.augment.policy import Policy
+    from engine.loader.batches import Epoch, Loader, Samples
     from engine.recipe.sections import DecodeSection
+    from engine.recipe.sections.augment import (
+        AffineSection,
+        AugmentSection,
+        ColorSection,
+        CropSection,
+        RandomErasingSection,
+    )
 
     section = AugmentSection(
         crop=CropSection(scale=SCALE, ratio=RATIO),
@@ -191,7 +197,7 @@ def dali(paths: Sequence[str], size: int) -> Batches:
 def kornia(paths: Sequence[str], size: int) -> Batches:
     import kornia.augmentation as K  # noqa: N812
 
-    from engine.decode.stream import ImageStream
+    from engine.loader.stream import ImageStream
     from engine.recipe.sections import DecodeSection
 
     crop = K.RandomResizedCrop((size, size), SCALE, RATIO)

@@ -58,9 +58,9 @@ from rich.console import Console
 from rich.table import Table
 
 from engine.bench.timers import machine
-from engine.data.synth import VehicleSet, make_vehicles
 from engine.files import write_text
 from engine.metrics import class_share_log_loss
+from engine.synth.sets import VehicleSet, make_vehicles
 from engine.train.run import prepare
 
 SIDES: dict[str, Callable[[Task, Report], Outcome]] = {"engine": engine_way.run, "timm": timm_way.run}

@@ -49,13 +49,13 @@ from scipy.stats import t as student
 from engine.bench.timers import machine
 from engine.cli.common import progress
 from engine.errors import EngineError
+from engine.events import EpochRecord, Watcher
 from engine.files import write_text
 from engine.metrics import METRICS
 from engine.predict.run import Wishes, answer
 from engine.predict.run import prepare as prepare_prediction
 from engine.recipe.load import parse_recipe
 from engine.recipe.sections import Recipe
-from engine.train.events import EpochRecord, Watcher
 from engine.train.ranks import Ranks
 from engine.train.run import Prepared, prepare, train
 

@@ -1,10 +1,24 @@
-"""Shared test settings: GPU tests skip without a GPU, and one process never fights another for the cores."""
+"""Shared test settings: GPU tests skip without a GPU, and one process never fights another for the cores.
+
+And what tests of several rooms need: pictures, and fold models that were never trained but answer decidedly.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import hypothesis
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from torch import Tensor
+
+from engine.augment.contract import Contract
+from engine.kernels import Ragged
+from engine.model.build import build_model
+from engine.recipe.load import parse_recipe
+from engine.store.checkpoint import Checkpoint
 
 # Machines are shared and noisy: how long an example takes says nothing about the code.
 hypothesis.settings.register_profile("shared", deadline=None)
@@ -22,3 +36,81 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "gpu" in item.keywords:
             item.add_marker(skip)
+
+
+def smooth_picture(height: int, width: int, seed: int) -> Tensor:
+    """uint8 (height, width, 3): a random low-frequency picture with a few hard-edged rectangles and slight noise."""
+    random = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(1, 3, 5, 5, generator=random)
+    image = torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic", align_corners=True)[0]
+    for _ in range(4):
+        y, x = (int(torch.randint(0, max(n - n // 4, 1), (1,), generator=random)) for n in (height, width))
+        image[:, y : y + max(height // 4, 1), x : x + max(width // 4, 1)] = torch.rand(3, 1, 1, generator=random)
+    image = image + 0.02 * torch.randn(3, height, width, generator=random)
+    return (image.clamp(0, 1) * 255).byte().permute(1, 2, 0).contiguous()
+
+
+@pytest.fixture(scope="session")
+def pictures() -> Ragged:
+    """Six images of different sizes and aspects."""
+    sizes = [(80, 60), (60, 90), (64, 64), (100, 50), (45, 120), (70, 71)]
+    return Ragged([smooth_picture(h, w, i) for i, (h, w) in enumerate(sizes)])
+
+
+CLASSES = ("가방", "모자", "신발")
+
+
+def draw(number: int, height: int = 40, width: int = 56) -> np.ndarray:
+    """A uint8 RGB picture, another for each number, without any symmetry."""
+    random = np.random.default_rng(number)
+    coarse = random.integers(0, 256, (4, 6, 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def make_fold(
+    seed: int,
+    classes: Sequence[str] = CLASSES,
+    size: int = 32,
+    counts: Sequence[int] = (6, 3, 1),
+    data: str = "",
+    precision: str = "auto",
+) -> Checkpoint:
+    """A fold model with random weights; the head is loud, so that answers differ between images."""
+    recipe = parse_recipe(
+        {
+            "train": {"precision": precision},
+            "model": {"backbone": "test_convnext", "pretrained": True, "weights": "long/gone.safetensors"},
+            "stage": [{"size": size, "batch": 4, "epochs": 1, "lr": 1e-3}],
+            "data": {"test": data},
+        }
+    )
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        architecture = recipe.model.model_copy(update={"pretrained": False, "weights": ""})
+        model = build_model(architecture, len(classes), (size, size))
+        torch.nn.init.normal_(model.head.linear.weight, std=1.0)
+    contract = Contract.of(recipe.augment, (size, size), (0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
+    return Checkpoint(
+        weights=model.state_dict(),
+        recipe=recipe.model_dump(mode="json"),
+        contract=contract.to_dict(),
+        classes=tuple(classes),
+        class_counts=tuple(counts),
+        data_fingerprint="",
+        metrics={"log_loss": 1.0},
+    )
+
+
+FoldMaker = Callable[..., Checkpoint]
+
+
+@pytest.fixture
+def fold() -> FoldMaker:
+    """`make_fold`, for tests that need a model of their own."""
+    return make_fold
+
+
+@pytest.fixture
+def picture() -> Callable[..., np.ndarray]:
+    """`draw`."""
+    return draw

@@ -11,11 +11,11 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
-from engine.augment.draw import Policy
-from engine.augment.loader import Batch, Epoch, Loader
+from engine.augment.policy import Policy
+from engine.events import EpochRecord, Watcher
+from engine.loader.batches import Batch, Epoch, Loader
 from engine.recipe.load import parse_recipe
 from engine.recipe.sections import Recipe
-from engine.train.events import EpochRecord, Watcher
 from engine.train.ranks import Ranks
 from engine.train.run import Prepared, prepare, train
 from peers.task import EpochResult, Outcome, Report, Task, Waits, mark, processor_seconds
@@ -73,7 +73,7 @@ def run(task: Task, report: Report) -> Outcome:
 
     diary = _Diary(report, waits)
     began_s, worked_s = time.perf_counter(), processor_seconds()
-    with patch("engine.train.fold.Loader", WaitedFor):
+    with patch("engine.train.trainer.Loader", WaitedFor):
         train(prepared, Ranks(0, 1, torch.device("cpu")), diary, lambda: False)
     total_s, cpu_s = time.perf_counter() - began_s, processor_seconds() - worked_s
     return Outcome(tuple(diary.epochs), total_s, cpu_s, *_marks(prepared))
@@ -107,7 +107,7 @@ def _marks(prepared: Prepared) -> tuple[str, str]:
 
 def pretrain(data: str, backbone: str, size: int, epochs: int, folder: Path, threads: int) -> dict[str, torch.Tensor]:
     """Train `backbone` on all of `data` from random weights; its state dict under timm's names, without classifier."""
-    from engine import checkpoint
+    from engine.store import checkpoint
 
     torch.set_num_threads(threads)
     settings = {

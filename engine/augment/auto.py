@@ -20,7 +20,7 @@ from torch import Tensor
 from engine.augment import geometry
 from engine.augment.extras import Extra
 from engine.kernels import Color
-from engine.recipe.augment import PolicySection
+from engine.recipe.sections.augment import PolicySection
 
 BINS = 31  # steps of strength; AutoAugment has 10
 

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Self
 
-from engine.recipe.augment import AugmentSection
+from engine.recipe.sections.augment import AugmentSection
 
 VERSION = 1
 _FITS = ("center", "letterbox", "stretch")

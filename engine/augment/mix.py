@@ -15,7 +15,7 @@ from torch import Tensor
 
 from engine.augment.rng import beta_quantile, hashes, uniforms
 from engine.kernels import Plan
-from engine.recipe.augment import MixSection
+from engine.recipe.sections.augment import MixSection
 
 
 def mix_at(sections: Sequence[MixSection], epoch: int) -> MixSection | None:

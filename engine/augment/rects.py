@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from engine.kernels import Fill, Plan
-from engine.recipe.augment import (
+from engine.recipe.sections.augment import (
     AugmentSection,
     CornerSection,
     CutoutSection,

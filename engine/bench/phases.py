@@ -17,23 +17,23 @@ import numpy as np
 import torch
 
 from engine.augment.contract import Contract
-from engine.augment.draw import Policy
-from engine.augment.loader import Batch, Epoch, Loader, Samples
+from engine.augment.policy import Policy
 from engine.augment.views import views_of
 from engine.bench.timers import Busy, PeakMemory, Rate, measure
-from engine.checkpoint import Checkpoint
-from engine.decode.stream import Decoded, ImageStream
+from engine.inference.predictor import Predictor
 from engine.kernels import Ragged
+from engine.loader.batches import Batch, Epoch, Loader, Samples
+from engine.loader.stream import Decoded, ImageStream
 from engine.model.build import backbone_config, build_model, set_drop_path
 from engine.model.losses import MixedLabels, build_loss
 from engine.model.runtime import Runtime
 from engine.order import epoch_batches
-from engine.predict.predictor import Predictor
-from engine.recipe.augment import MixSection
 from engine.recipe.sections import Recipe
+from engine.recipe.sections.augment import MixSection
+from engine.store.checkpoint import Checkpoint
 from engine.train.averaging import build_average
+from engine.train.learner import TrainStep
 from engine.train.optim import build_optimizer, set_rate
-from engine.train.stage import TrainStep
 
 CLASSES = 400  # of the made-up labels: about as many as the fine-grained sets this is for
 _HELD = 4  # decoded batches that the augmentation goes round, more than a cache holds

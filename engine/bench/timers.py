@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from engine.checkpoint import library_versions
+from engine.store.checkpoint import library_versions
 
 WINDOWS = 5
 _WARM_UP_STEPS = 2

@@ -13,8 +13,8 @@ from engine.errors import EngineError
 from engine.recipe.load import load_recipe
 
 if TYPE_CHECKING:
-    from engine.train.events import Watcher
-    from engine.tune.backbones import Row
+    from engine.events import Watcher
+    from engine.tune.compare import Row
 
 
 @click.command(
@@ -46,7 +46,7 @@ def compare(
     if size is not None:
         changes.append(f"stage.0.size={size if size.isdigit() else '[' + size.lower().replace('x', ', ') + ']'}")
     resolved = load_recipe(recipe, (*sets, *changes))
-    from engine.tune import backbones as tune
+    from engine.tune import compare as tune
     from engine.tune.alone import alone
 
     names = tune.check_backbones(backbones.split(","))

@@ -52,7 +52,7 @@ def synth(folder: Path, kind: str, workers: int, **numbers: float | None) -> Non
     Both come with sample_submission.csv, and test_labels.csv to score by. Run again after an interruption, it goes on;
     on a finished set, it does nothing.
     """
-    from engine.data.synth import DocumentSet, VehicleSet, make
+    from engine.synth.sets import DocumentSet, VehicleSet, make
 
     given = {name: number for name, number in numbers.items() if number is not None}
     made: type[VehicleSet] | type[DocumentSet] = VehicleSet if kind == "vehicles" else DocumentSet
@@ -125,8 +125,8 @@ def check(source: str, sets: tuple[str, ...], test: str | None, json_file: Path 
     """
     from engine.data.checks import check as check_images
     from engine.data.ingest import ingest
-    from engine.data.page import write_page
     from engine.files import write_text
+    from engine.report.findings import write_page
 
     (train, *recipe_test), section = _sources(source, sets)
     test = test or next(iter(recipe_test), None)
@@ -222,10 +222,10 @@ def augment(
     FOLDER/train.csv lists the originals and what each copy was made of, so that a copy is never trained on while its
     original is validated. Run again after an interruption, it goes on.
     """
-    from engine.augment.offline import KINDS, Job
-    from engine.augment.offline import augment as write_copies
+    from engine.data.clean import clean
     from engine.data.ingest import ingest
-    from engine.data.prepare import clean
+    from engine.synth.copies import KINDS, Job
+    from engine.synth.copies import augment as write_copies
 
     if list_:
         table("kind", "what it does", rows=[(name, kind.what) for name, kind in KINDS.items()])

@@ -9,8 +9,8 @@ import torch
 
 from engine.cli.common import console, progress, set_option, table
 from engine.cli.specialists import print_asked
+from engine.ensemble.vote import RULES, Rule
 from engine.predict.run import Job, Outcome, Wishes, answer, prepare, write
-from engine.predict.vote import RULES, Rule
 
 _SHOWN = 10  # images that could not be seen, named one by one
 

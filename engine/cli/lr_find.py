@@ -50,8 +50,8 @@ def lr_find(recipe: Path, sets: tuple[str, ...], stage: int, low: float, high: f
     from engine.train.run import prepare
     from engine.tune.alone import alone
     from engine.tune.curve import Curve
+    from engine.tune.lr_find import range_test
     from engine.tune.pictures import draw_curve
-    from engine.tune.range_test import range_test
 
     curve = Curve(low, high, steps)
     with alone() as ranks:

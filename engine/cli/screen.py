@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 from engine.cli.common import Meter, console, progress
-from engine.train.events import EpochRecord, Watcher
+from engine.events import EpochRecord, Watcher
 
 
 class Screen(Watcher):

@@ -11,8 +11,8 @@ import click
 from engine.cli.common import progress, recipe_argument, set_option, table
 from engine.cli.screen import Screen, stop_on_signals
 from engine.cli.specialists import print_courses, print_effects
+from engine.events import Watcher
 from engine.recipe.load import dump_recipe, load_recipe
-from engine.train.events import Watcher
 
 if TYPE_CHECKING:  # they import torch, and a mistyped recipe must not wait for that
     from engine.train.ranks import Ranks

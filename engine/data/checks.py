@@ -16,12 +16,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.data.clean import by_names
 from engine.data.ingest import Progress, describe
-from engine.data.look import Looks, look
 from engine.data.manifest import OK, Manifest
 from engine.data.names import groups_of
 from engine.data.near import distances, kept_clusters
-from engine.data.prepare import by_names
+from engine.data.pixels import Looks, look
 from engine.recipe.sections import DataSection
 
 TINY_SIDE = 64  # pixels of the shorter side, below which little can be seen

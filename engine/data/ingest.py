@@ -20,9 +20,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from engine.data.cache import cache_places, load_table, save_table
+from engine.data.headers import FACTS, probe_files
 from engine.data.listing import TABLE_SUFFIXES, list_folder, list_table
 from engine.data.manifest import OK, SCHEMA, Manifest
-from engine.data.probe import FACTS, probe_files
 from engine.errors import DataError
 from engine.recipe.sections import DataSection
 

@@ -21,8 +21,8 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from engine.data.headers import stat_files
 from engine.data.manifest import repeated_values
-from engine.data.probe import stat_files
 from engine.errors import DataError
 from engine.recipe.sections import DataSection
 

@@ -19,7 +19,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from engine.data.cache import cache_places, load_table, save_table
-from engine.data.look import HASH_BYTES, HASH_SIDE
+from engine.data.pixels import HASH_BYTES, HASH_SIDE
 
 MOST_BITS = 31
 _PARTS, _PART_BITS = 16, 16

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from engine.data.probe import jpeg_header
+from engine.data.headers import jpeg_header
 from engine.decode.dali import DaliDecoder
 from engine.decode.image import Bad, Image, Want
 from engine.errors import RecipeError

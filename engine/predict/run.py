@@ -19,25 +19,25 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from engine import checkpoint
 from engine.augment.views import views_of
-from engine.checkpoint import Checkpoint
 from engine.data.ingest import Progress, ingest
 from engine.data.listing import list_labels
 from engine.data.manifest import OK, Manifest
 from engine.data.names import Names, groups_of
-from engine.decode.stream import ImageStream
+from engine.ensemble.vote import Answers, Rule, blend, some, vote
 from engine.errors import DataError, RecipeError
 from engine.files import write_text
+from engine.inference.predictor import Predictor
+from engine.loader.stream import ImageStream
 from engine.metrics import group_accuracy, score
 from engine.order import eval_batches
 from engine.predict.ids import find_ids
-from engine.predict.predictor import Predictor
-from engine.predict.specialists import Found, Panel, find_specialists
+from engine.predict.panel import Found, Panel, find_specialists
 from engine.predict.submission import Sheet, write_predictions, write_submission
-from engine.predict.vote import Answers, Rule, blend, some, vote
 from engine.recipe.load import parse_recipe
 from engine.recipe.sections import DataSection, Recipe
+from engine.store import checkpoint
+from engine.store.checkpoint import Checkpoint
 
 PREDICTIONS, SUBMISSION, SCORES = "predictions.parquet", "submission.csv", "scores.json"
 

@@ -21,10 +21,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from engine.data.names import AS_FOUND, Names
+from engine.ensemble.vote import Answers, some
 from engine.errors import DataError
 from engine.files import atomic_write
 from engine.predict.ids import find_ids, same_text
-from engine.predict.vote import Answers, some
 
 _FIXED_COLUMNS = ("id", "path", "label", "confidence", "status")
 _DIGITS = "%.8g"  # float32 needs 9 to be exact; 8 keeps log loss to 1e-8

@@ -18,14 +18,14 @@ from jinja2 import Environment
 from PIL import Image
 
 from engine.augment.contract import Contract
-from engine.augment.draw import Policy
-from engine.augment.loader import Batch, Epoch, Loader
 from engine.augment.mix import mix_at
-from engine.data.page import data_url
+from engine.augment.policy import Policy
 from engine.errors import RecipeError
 from engine.files import write_text
+from engine.loader.batches import Batch, Epoch, Loader
 from engine.model.build import backbone_config
 from engine.recipe.sections import Recipe
+from engine.report.findings import data_url
 from engine.train.run import Prepared
 
 

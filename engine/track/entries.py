@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from engine.train.events import EpochRecord
+from engine.events import EpochRecord
 
 LOG, RUN, SCORES = "log.jsonl", "run.json", "scores.json"  # what engine.train.run writes
 MARK = "train/lr"  # the last scalar sent of an epoch: where it is, the whole epoch is

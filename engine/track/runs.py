@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import DataError, RecipeError
+from engine.events import EpochRecord
 from engine.recipe import schema
 from engine.recipe.load import parse_recipe
 from engine.track.entries import LOG, RUN, SCORES, Scalar, flatten, read_log, read_scores
-from engine.train.events import EpochRecord
 
 SHOWN_METRICS = ("log_loss", "accuracy", "macro_f1")
 LOWER_IS_BETTER = ("log_loss", "entropy", "calibration_error")  # of the metrics that `train.select` may name

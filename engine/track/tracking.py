@@ -21,16 +21,16 @@ from pathlib import Path
 from threading import Lock, Thread
 from types import TracebackType
 
+from engine.ensemble.specialist import FOLDER as SPECIALISTS
 from engine.errors import EngineError, Interrupted
+from engine.events import EpochRecord, Watcher
 from engine.files import write_text
 from engine.recipe.load import dump_recipe
 from engine.recipe.sections import Recipe, TrackSection
-from engine.specialist import FOLDER as SPECIALISTS
 from engine.track.entries import End, Part, Run, Tracker, read_entries, read_scores
 from engine.track.mlflow import MLflow, needed_modules
 from engine.track.tensorboard import TensorBoard, remove_events
 from engine.track.wandb import Wandb, chosen_mode
-from engine.train.events import EpochRecord, Watcher
 
 STATE = "track.json"  # in the folder of models: the run's id, and what was sent when it was finished
 

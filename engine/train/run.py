@@ -20,27 +20,27 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine import checkpoint
-from engine.augment.loader import Samples
 from engine.data.classes import class_names, label_indices
+from engine.data.clean import clean
 from engine.data.folds import assign_folds, held_out, trained_on
 from engine.data.ingest import Progress, ingest
 from engine.data.manifest import Manifest
 from engine.data.names import groups_of, resolved
-from engine.data.prepare import clean
+from engine.ensemble.specialist import FOLDER, write_list
 from engine.errors import EngineError, Interrupted, RecipeError
+from engine.events import EpochRecord, Stop, Watcher
 from engine.files import atomic_write, write_text
+from engine.loader.batches import Samples
 from engine.metrics import class_share_log_loss, group_accuracy, score
 from engine.model.build import check_drop_path, check_sizes
 from engine.recipe.sections import Recipe
-from engine.specialist import FOLDER, write_list
-from engine.train.events import EpochRecord, Stop, Watcher
-from engine.train.fold import FoldData, FoldTrainer
-from engine.train.keep import OOF, remove
+from engine.store import checkpoint
+from engine.store.epochs import OOF, remove
 from engine.train.oof import Held, held_table, mean_held, read_held, write_held
 from engine.train.optim import check_optimizer
 from engine.train.ranks import Ranks
 from engine.train.specialists import ANSWERS, Course, Effect, answers, apply, check_course, course_of, effect_of
+from engine.train.trainer import FoldData, FoldTrainer
 
 RUN = "run.json"
 

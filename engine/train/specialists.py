@@ -15,19 +15,19 @@ from pathlib import Path
 
 import numpy as np
 
-from engine import checkpoint
-from engine.augment.loader import Loader, Samples
 from engine.data.names import Names, nfc
+from engine.ensemble.specialist import Specialist
 from engine.errors import DataError, EngineError, RecipeError
+from engine.inference.member import restore
+from engine.loader.batches import Loader, Samples
 from engine.metrics import score
 from engine.order import eval_batches
 from engine.recipe.sections import Recipe, SpecialistSection
-from engine.restore import restore
-from engine.specialist import Specialist
-from engine.train.fold import FoldData
+from engine.store import checkpoint
+from engine.train.learner import probabilities
 from engine.train.oof import Held, mean_held
 from engine.train.ranks import Ranks
-from engine.train.stage import probabilities
+from engine.train.trainer import FoldData
 
 ANSWERS = "answers.parquet"  # of a specialist's fold: about all images that the main fold held out
 _SHOWN = ("log_loss", "accuracy", "macro_f1")

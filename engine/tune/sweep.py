@@ -26,12 +26,12 @@ import torch
 
 from engine.data.ingest import Progress
 from engine.errors import DataError, EngineError, Interrupted, RecipeError
+from engine.events import EpochRecord, Stop, Watcher
 from engine.files import write_text
 from engine.metrics import METRICS
 from engine.recipe.load import dump_recipe, parse_recipe
 from engine.recipe.sections import Recipe
-from engine.train.events import EpochRecord, Stop, Watcher
-from engine.train.keep import remove
+from engine.store.epochs import remove
 from engine.train.ranks import Ranks
 from engine.train.run import prepare, train
 from engine.tune.claim import claim

@@ -8,7 +8,7 @@ import io
 import shlex
 from collections.abc import Sequence
 
-from engine.train.events import Watcher
+from engine.events import Watcher
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ from engine.augment.auto import BINS, Chosen, Geometry, choose, policy_streams
 from engine.augment.extras import Extra
 from engine.augment.rng import uniforms
 from engine.kernels import Color
-from engine.recipe.augment import PolicySection
+from engine.recipe.sections.augment import PolicySection
 
 COUNT = 5000
 # torchvision's names, what they are here, and how its magnitudes become our arguments (for the sign +).

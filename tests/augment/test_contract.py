@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.augment.contract import Contract
-from engine.recipe.augment import AugmentSection, ValidSection
+from engine.recipe.sections.augment import AugmentSection, ValidSection
 
 shares = st.floats(0.01, 1)
 triples = st.tuples(shares, shares, shares)

@@ -9,11 +9,12 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from engine.augment.draw import Policy
-from engine.augment.executor import execute
-from engine.augment.extras import Extra, Extras, apply_extras
+from engine.augment.extras import Extra, Extras
+from engine.augment.policy import Policy
 from engine.kernels import Plan, Ragged
-from engine.recipe.augment import AugmentSection
+from engine.loader.neighbourhood import apply_extras
+from engine.loader.passes import execute
+from engine.recipe.sections.augment import AugmentSection
 
 COUNT = 4000
 KEYS = torch.arange(COUNT) * 104_729

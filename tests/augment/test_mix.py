@@ -12,7 +12,7 @@ from torch import Tensor
 
 from engine.augment.mix import mix_at, with_mix
 from engine.kernels import Plan
-from engine.recipe.augment import MixSection
+from engine.recipe.sections.augment import MixSection
 
 KEYS = torch.arange(3000) * 104_729
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from engine.augment.contract import Contract
-from engine.augment.executor import execute
 from engine.augment.views import PLAIN, View, crop_views, tta_views, validation_plan, view_plan
 from engine.kernels import Filter, Ragged
+from engine.loader.passes import execute
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 CPU = torch.device("cpu")

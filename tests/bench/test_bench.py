@@ -14,7 +14,7 @@ from engine.bench.photos import photos
 from engine.cli.main import main
 from engine.recipe.load import parse_recipe
 from engine.recipe.sections import Recipe
-from engine.train.stage import TrainStep
+from engine.train.learner import TrainStep
 
 PHASES = ["decode", "augmentation", "loader", "training step", "training", "inference"]
 

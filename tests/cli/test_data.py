@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from engine.cli.main import main
-from engine.data.synth import DocumentSet, VehicleSet
+from engine.synth.sets import DocumentSet, VehicleSet
 
 
 def engine(*arguments: str | Path) -> Result:

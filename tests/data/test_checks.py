@@ -13,8 +13,8 @@ from PIL import Image
 
 from engine.data.checks import Checked, check
 from engine.data.ingest import ingest
-from engine.data.page import MOST_CASES, write_page
 from engine.recipe.sections import DataSection
+from engine.report.findings import MOST_CASES, write_page
 
 MakeScene = Callable[..., Image.Image]
 

@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from engine.data import headers as probe_module
 from engine.data import ingest as ingest_module
-from engine.data import probe as probe_module
+from engine.data.headers import probe
 from engine.data.ingest import describe, ingest
 from engine.data.manifest import Manifest
-from engine.data.probe import probe
 from engine.errors import DataError
 from engine.recipe.sections import DataSection
 

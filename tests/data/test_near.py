@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from engine.data.look import HASH_BYTES, perceptual_hash
 from engine.data.near import MOST_BITS, clusters, distances
+from engine.data.pixels import HASH_BYTES, perceptual_hash
 
 
 def same_parts(a: np.ndarray, b: np.ndarray) -> bool:

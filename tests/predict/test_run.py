@@ -14,16 +14,16 @@ import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from engine import checkpoint
 from engine.augment.views import View, crop_views, tta_views
-from engine.checkpoint import Checkpoint
 from engine.cli.main import main
+from engine.ensemble.vote import Answers, Rule, blend, vote
 from engine.errors import DataError, RecipeError
+from engine.inference.predictor import Predictor
 from engine.metrics import log_loss
-from engine.predict.predictor import Predictor
 from engine.predict.run import Outcome, Wishes, answer, prepare
 from engine.predict.submission import read_predictions
-from engine.predict.vote import Answers, Rule, blend, vote
+from engine.store import checkpoint
+from engine.store.checkpoint import Checkpoint
 
 CPU = torch.device("cpu")
 CLASSES = ("가방", "모자", "신발")
@@ -85,7 +85,7 @@ def test_views_are_averaged_by_the_same_rule(models: Path, rule: Rule, wishes: W
     job = prepare(models / "0", wishes)
     voted_NC = answer(job, CPU, rule).answers.probabilities_NC
     predictor = Predictor(job.checkpoints, CPU, views)
-    from engine.decode.stream import ImageStream
+    from engine.loader.stream import ImageStream
 
     (decoded,) = ImageStream(job.manifest.paths, [np.arange(10)], job.recipe.decode, CPU)
     views_VNC = predictor.logits(decoded.images)[0].double().softmax(2).numpy()

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from engine.data.names import Names
+from engine.ensemble.vote import Answers
 from engine.errors import DataError
 from engine.predict.submission import Sheet, read_predictions, write_predictions, write_submission
-from engine.predict.vote import Answers
 from engine.recipe.sections import DataSection
 
 CLASSES = ("K5_3세대", "아반떼_N", "GLE, 클래스")

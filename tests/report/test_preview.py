@@ -13,10 +13,10 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from engine.augment.draw import Policy
-from engine.augment.loader import Epoch, Loader
+from engine.augment.policy import Policy
 from engine.cli.main import main
 from engine.errors import RecipeError
+from engine.loader.batches import Epoch, Loader
 from engine.recipe.load import dump_recipe, parse_recipe
 from engine.recipe.sections import Recipe
 from engine.report.preview import preview

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from engine.events import EpochRecord, Watcher
 from engine.recipe.load import dump_recipe, parse_recipe
 from engine.recipe.sections import Recipe
 from engine.track.entries import Part, Run
-from engine.train.events import EpochRecord, Watcher
 
 NAME = "고양이 A"
 

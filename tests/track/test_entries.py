@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from engine.events import EpochRecord
 from engine.track.entries import MARK, Part, flatten, read_entries, read_log
-from engine.train.events import EpochRecord
 
 Make = Callable[..., EpochRecord]
 MakeModels = Callable[..., Any]

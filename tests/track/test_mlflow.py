@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from engine.events import EpochRecord
 from engine.track.entries import End, read_entries, read_scores
 from engine.track.mlflow import MLflow, needed_modules, store_of
-from engine.train.events import EpochRecord
 
 MakeModels = Callable[..., Any]
 

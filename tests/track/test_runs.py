@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from engine.errors import DataError
+from engine.events import EpochRecord
 from engine.track.runs import DEPTH, differences, find_runs, read_run, sort_runs
-from engine.train.events import EpochRecord
 
 Make = Callable[..., EpochRecord]
 MakeModels = Callable[..., Any]

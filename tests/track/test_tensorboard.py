@@ -10,9 +10,9 @@ from typing import Any
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.tensorboard import SummaryWriter
 
+from engine.events import EpochRecord
 from engine.track.entries import read_entries, read_scores
 from engine.track.tensorboard import TensorBoard, remove_events
-from engine.train.events import EpochRecord
 
 MakeModels = Callable[..., Any]
 

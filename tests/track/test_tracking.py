@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from engine.errors import EngineError, Interrupted, RecipeError
+from engine.events import EpochRecord
 from engine.track import tracking
 from engine.track.entries import End, Entry, Part, Run
 from engine.track.tracking import Tracking, check
-from engine.train.events import EpochRecord
 
 Make = Callable[..., EpochRecord]
 MakeModels = Callable[..., Any]

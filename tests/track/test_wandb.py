@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
+from engine.events import EpochRecord
 from engine.track.entries import read_entries, read_scores
 from engine.track.tracking import Tracking, check
 from engine.track.wandb import Wandb, chosen_mode
-from engine.train.events import EpochRecord
 
 wandb = pytest.importorskip("wandb")
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
+from engine.events import EpochRecord, Watcher
 from engine.recipe.load import parse_recipe
 from engine.recipe.sections import Recipe
-from engine.train.events import EpochRecord, Watcher
 from engine.train.ranks import Ranks
 from engine.train.run import Result, prepare, train
 

@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from engine import checkpoint
 from engine.errors import RecipeError
 from engine.predict.run import Wishes, answer, write
 from engine.predict.run import prepare as prepare_prediction
+from engine.store import checkpoint
 
 LATIN = {"고리": "ring", "네모": "square", "세모": "triangle"}
 

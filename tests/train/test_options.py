@@ -12,21 +12,21 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from engine import checkpoint
-from engine.augment.loader import Loader
 from engine.errors import EngineError, Interrupted, RecipeError
+from engine.events import EpochRecord, Watcher
+from engine.loader.batches import Loader
 from engine.metrics import METRICS
 from engine.model.losses import BinaryCrossEntropy, CrossEntropy, Focal, build_loss
 from engine.predict.run import Wishes, answer
 from engine.predict.run import prepare as prepare_answer
 from engine.recipe.sections import Metric, ModelSection, Recipe, TrainSection
-from engine.train import fold as fold_module
-from engine.train.events import EpochRecord, Watcher
-from engine.train.fold import FoldTrainer
-from engine.train.keep import epoch_folder
+from engine.store import checkpoint
+from engine.store.epochs import epoch_folder
+from engine.train import trainer as fold_module
 from engine.train.oof import read_held
 from engine.train.ranks import Ranks
 from engine.train.run import prepare
+from engine.train.trainer import FoldTrainer
 
 MakeRecipe = Callable[..., Recipe]
 Run = Callable[..., Any]

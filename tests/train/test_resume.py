@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from engine import checkpoint
 from engine.errors import Interrupted
 from engine.files import write_text
 from engine.recipe.sections import Recipe
-from engine.train.fold import FoldTrainer
+from engine.store import checkpoint
+from engine.train.trainer import FoldTrainer
 
 MakeRecipe = Callable[..., Recipe]
 Run = Callable[..., Any]

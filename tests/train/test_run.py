@@ -15,12 +15,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from engine import checkpoint
 from engine.data.ingest import ingest
 from engine.errors import DataError, EngineError, RecipeError
+from engine.events import Watcher
 from engine.metrics import log_loss
 from engine.recipe.sections import Recipe
-from engine.train.events import Watcher
+from engine.store import checkpoint
 from engine.train.ranks import Ranks
 from engine.train.run import prepare, train
 

@@ -11,14 +11,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from engine import checkpoint
+from engine.ensemble.specialist import FOLDER, LIST, Specialist, read_list
 from engine.errors import DataError, EngineError, Interrupted, RecipeError
 from engine.metrics import log_loss
 from engine.recipe.sections import Recipe
-from engine.specialist import FOLDER, LIST, Specialist, read_list
-from engine.train.fold import FoldTrainer
+from engine.store import checkpoint
 from engine.train.run import Prepared, prepare
 from engine.train.specialists import ANSWERS
+from engine.train.trainer import FoldTrainer
 
 MakeRecipe = Callable[..., Recipe]
 Run = Callable[..., Any]

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from engine import checkpoint
 from engine.recipe.sections import Recipe
+from engine.store import checkpoint
 from engine.train.writer import Writer, set_apart
 
 MakeRecipe = Callable[..., Recipe]

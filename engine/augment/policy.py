@@ -1,0 +1,242 @@
+"""A policy draws plans: from a recipe's section and an address (seed, epoch, sample keys) to numbers, never to pixels.
+
+Nothing here reads an image, so drawing costs the same for any resolution, and the executor that runs the plan can be
+swapped without changing what is drawn. Each operation draws from streams of its own name; an operation whose chance is
+0 takes no part at all, and its colour steps and rectangles do not lengthen the plan.
+
+In order: quarter turn, half, crop or letterbox, flips, affine, perspective, policy -> one matrix; policy, colour
+jitter, tone -> the colour program; coarse dropout, random erasing, cutout, corner -> rectangles; then the mix.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from engine.augment import geometry
+from engine.augment.auto import choose, policy_streams
+from engine.augment.extras import Extras, draw_extras, extra_streams
+from engine.augment.mix import with_mix
+from engine.augment.rects import rect_streams, with_rects
+from engine.augment.rng import hashes, uniforms
+from engine.kernels import Border, Color, Filter, Plan
+from engine.recipe.sections.augment import AugmentSection, MixSection
+
+Draws = dict[str, Tensor]
+Steps = list[tuple[Tensor, Tensor]]  # colour steps: int32 codes (B,) and float32 arguments (B,)
+
+
+class Policy:
+    """What a recipe's `augment` section says, ready to draw plans. `mean` and `std` are the backbone's."""
+
+    def __init__(
+        self, section: AugmentSection, mean: tuple[float, float, float], std: tuple[float, float, float]
+    ) -> None:
+        self.section = section
+        self.mean = mean
+        self.std = std
+        self._streams = _streams(section)
+
+    def draw(
+        self,
+        keys_B: Tensor,
+        sizes_B2: Tensor,
+        height: int,
+        width: int,
+        seed: int,
+        epoch: int,
+        mix: MixSection | None = None,
+    ) -> Plan:
+        """The plan of one batch, on the device of `keys_B` (int64); `sizes_B2` are the sources' (height, width).
+
+        All of a sample's numbers depend on (seed, epoch, its key), its source's size and the output's; its partner also
+        on the other keys of the batch.
+        """
+        sizes_B2 = sizes_B2.to(keys_B.device)
+        draws = uniforms(seed, epoch, keys_B, self._streams)
+        chosen = choose(self.section.policy, draws)
+        matrix_B33, padded_B = self._geometry(draws, sizes_B2, height, width)
+        steps: Steps = []
+        if chosen is not None:
+            matrix_B33 = matrix_B33 @ chosen.matrix(height, width)
+            steps += zip(chosen.color_BS.unbind(1), chosen.arg_BS.unbind(1), strict=True)
+        steps += _jitter(self.section, draws) + _tones(self.section, draws)
+        plan = Plan(
+            height=height,
+            width=width,
+            matrix_B33=matrix_B33.float(),
+            mean=self.mean,
+            std=self.std,
+            filter=Filter[self.section.filter.upper()],
+            border_B=_where(padded_B, Border.CONSTANT, Border[self.section.border.upper()]),
+            border_color_B3=matrix_B33.new_tensor(self.mean, dtype=torch.float32).repeat(len(keys_B), 1),
+            color_op_BK=torch.stack([op for op, _ in steps], dim=1) if steps else None,
+            color_arg_BK=torch.stack([arg for _, arg in steps], dim=1) if steps else None,
+        )
+        plan = with_rects(plan, self.section, draws, hashes(seed, epoch, keys_B, "rects/noise"))
+        return plan if mix is None else with_mix(plan, mix, keys_B, seed, epoch)
+
+    def extras(self, keys_B: Tensor, seed: int, epoch: int) -> Extras | None:
+        """What `apply_extras` does to the batch between geometry and colours; None when the recipe asks for nothing."""
+        draws = uniforms(seed, epoch, keys_B, self._streams)
+        chosen = choose(self.section.policy, draws)
+        steps = draw_extras(self.section.extras, draws)
+        if chosen is not None:
+            steps = [*zip(chosen.extra_BS.unbind(1), chosen.arg_BS.unbind(1), strict=True), *steps]
+        if not steps:
+            return None
+        ops_BE, args_BE = (torch.stack(parts, dim=1) for parts in zip(*steps, strict=True))
+        return Extras(ops_BE, args_BE, hashes(seed, epoch, keys_B, "extras/noise"))
+
+    def _geometry(self, draws: Draws, sizes_B2: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """The composed matrices, float64, and who is letterboxed."""
+        section = self.section
+        turn_B33: Tensor | None = None
+        if section.quarter_turn:
+            chance_B, which_B = draws["quarter_turn"].unbind(1)
+            turns_B = torch.where(chance_B < section.quarter_turn, 1 + (which_B * 3).long(), 0)
+            turn_B33, sizes_B2 = geometry.quarter_turns(turns_B, sizes_B2)
+        box_B4, letterboxed_B = self._crop(draws, sizes_B2, height, width)
+        matrix_B33 = geometry.box_matrix(box_B4, height, width)
+        if turn_B33 is not None:
+            matrix_B33 = turn_B33 @ matrix_B33
+        if section.flip or section.vertical_flip:
+            horizontal_B = draws["flip"][:, 0] < section.flip
+            vertical_B = draws["vertical_flip"][:, 0] < section.vertical_flip
+            matrix_B33 = matrix_B33 @ geometry.flips(horizontal_B, vertical_B, height, width)
+        if section.affine.p:
+            matrix_B33 = matrix_B33 @ _affine(section, draws["affine"], height, width)
+        if section.perspective.p:
+            matrix_B33 = matrix_B33 @ _perspective(section, draws["perspective"], height, width)
+        return matrix_B33, letterboxed_B
+
+    def _crop(self, draws: Draws, sizes_B2: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """The part of each (turned) source that is shown, x, y, width, height; and who is letterboxed."""
+        crop = self.section.crop
+        whole_B4 = geometry.fit_box("letterbox", 1.0, sizes_B2, height, width)
+        letterboxed_B = draws["letterbox"][:, 0] < (1.0 if crop.kind == "letterbox" else crop.letterbox_p)
+        if crop.kind == "letterbox":
+            return whole_B4, letterboxed_B
+        left_B = torch.zeros(len(sizes_B2), dtype=torch.float64, device=sizes_B2.device)
+        sizes_B2 = sizes_B2.double()
+        if crop.half_p:
+            half_B = draws["half"][:, 0] < crop.half_p
+            halved_B2 = sizes_B2 * sizes_B2.new_tensor([1.0, 0.5])
+            left_B = torch.where(half_B & (draws["half"][:, 1] < 0.5), halved_B2[:, 1], left_B)
+            sizes_B2 = torch.where(half_B[:, None], halved_B2, sizes_B2)
+        if crop.kind == "random_resized":
+            box_B4 = geometry.random_box(draws["crop"], sizes_B2, crop.scale, crop.ratio)
+        else:
+            box_B4 = geometry.fit_box(crop.kind, 1.0, sizes_B2, height, width)
+        box_B4[:, 0] += left_B
+        return torch.where(letterboxed_B[:, None], whole_B4, box_B4), letterboxed_B
+
+
+def _streams(section: AugmentSection) -> dict[str, int]:
+    """How many uniform numbers each operation in use draws for a sample."""
+    color, tone = section.color, section.tone
+    wanted = {
+        "letterbox": (1, True),
+        "crop": (geometry.CROP_DRAWS, section.crop.kind == "random_resized"),
+        "half": (2, section.crop.half_p),
+        "flip": (1, True),
+        "vertical_flip": (1, True),
+        "quarter_turn": (2, section.quarter_turn),
+        "affine": (7, section.affine.p),
+        "perspective": (9, section.perspective.p),
+        "color": (1, color.p),
+        "color/order": (4, color.p),
+        "color/brightness": (1, color.p),
+        "color/contrast": (1, color.p),
+        "color/saturation": (1, color.p),
+        "color/hue": (1, color.p),
+        "tone/gamma": (2, tone.gamma),
+        "tone/gray": (1, tone.gray),
+        "tone/shuffle": (2, tone.shuffle),
+        "tone/invert": (1, tone.invert),
+        "tone/solarize": (2, tone.solarize),
+        "tone/posterize": (2, tone.posterize),
+    }
+    streams = {name: count for name, (count, used) in wanted.items() if used}
+    return streams | rect_streams(section) | policy_streams(section.policy) | extra_streams(section.extras)
+
+
+def _affine(section: AugmentSection, draws_B7: Tensor, height: int, width: int) -> Tensor:
+    affine = section.affine
+    applied_B1 = (draws_B7[:, :1] < affine.p).double()
+    signed_B6 = (2 * draws_B7[:, 1:].double() - 1) * applied_B1
+    scale_B = 1 + affine.scale * signed_B6[:, 0]
+    angle_B = torch.deg2rad(affine.rotate * signed_B6[:, 1])
+    shear_B2 = torch.tan(torch.deg2rad(affine.shear * signed_B6[:, 2:4]))
+    shift_B2 = affine.shift * signed_B6[:, 4:] * signed_B6.new_tensor([width, height])
+    return geometry.affine(geometry.linear(scale_B, angle_B, shear_B2), shift_B2, height, width)
+
+
+def _perspective(section: AugmentSection, draws_B9: Tensor, height: int, width: int) -> Tensor:
+    applied_B11 = (draws_B9[:, :1] < section.perspective.p).double()[:, None]
+    moves_B42 = (draws_B9[:, 1:].double().view(-1, 4, 2) - 0.5) * section.perspective.distortion * applied_B11
+    corners_42 = moves_B42.new_tensor([[0, 0], [1, 0], [1, 1], [0, 1]])
+    size_2 = moves_B42.new_tensor([width, height])
+    return geometry.perspective((corners_42 + moves_B42) * size_2, height, width)
+
+
+def _jitter(section: AugmentSection, draws: Draws) -> Steps:
+    """Brightness, contrast, saturation and hue in an order of each sample's own; a part of strength 0 is no step."""
+    color = section.color
+    parts = [
+        (Color.BRIGHTNESS, "color/brightness", 1.0, color.brightness),
+        (Color.CONTRAST, "color/contrast", 1.0, color.contrast),
+        (Color.SATURATION, "color/saturation", 1.0, color.saturation),
+        (Color.HUE, "color/hue", 0.0, color.hue),
+    ]
+    active = [i for i, (_, _, _, strength) in enumerate(parts) if strength > 0]
+    if not color.p or not active:
+        return []
+    ops_K = draws["color"].new_tensor([parts[i][0] for i in active], dtype=torch.int32)
+    args_BK = torch.cat([_around(draws[parts[i][1]], *parts[i][2:]) for i in active], dim=1)
+    order_BK = draws["color/order"][:, active].argsort(dim=1)
+    applied_B = draws["color"][:, 0] < color.p
+    ops_BK = torch.where(applied_B[:, None], ops_K[order_BK], int(Color.NONE))
+    return list(zip(ops_BK.unbind(1), args_BK.gather(1, order_BK).unbind(1), strict=True))
+
+
+def _tones(section: AugmentSection, draws: Draws) -> Steps:
+    tone = section.tone
+    steps: Steps = []
+
+    def step(op: Color, draw_BN: Tensor, chance: float, arg_B: Tensor) -> None:
+        steps.append((_where(draw_BN[:, 0] < chance, op, Color.NONE), arg_B))
+
+    if tone.gamma:
+        draw = draws["tone/gamma"]
+        step(Color.GAMMA, draw, tone.gamma, _between(draw[:, 1], *tone.gamma_range))
+    if tone.gray:
+        draw = draws["tone/gray"]
+        step(Color.GRAY, draw, tone.gray, torch.ones_like(draw[:, 0]))
+    if tone.shuffle:
+        draw = draws["tone/shuffle"]
+        step(Color.SHUFFLE, draw, tone.shuffle, 1 + (draw[:, 1] * 5).floor())  # 0 is the order as it is
+    if tone.invert:
+        draw = draws["tone/invert"]
+        step(Color.INVERT, draw, tone.invert, torch.zeros_like(draw[:, 0]))
+    if tone.solarize:
+        draw = draws["tone/solarize"]
+        step(Color.SOLARIZE, draw, tone.solarize, _between(draw[:, 1], *tone.solarize_range))
+    if tone.posterize:
+        draw = draws["tone/posterize"]
+        low, high = tone.posterize_bits
+        step(Color.POSTERIZE, draw, tone.posterize, low + (draw[:, 1] * (high - low + 1)).floor())
+    return steps
+
+
+def _between(draw: Tensor, low: float, high: float) -> Tensor:
+    return low + (high - low) * draw
+
+
+def _around(draw: Tensor, middle: float, strength: float) -> Tensor:
+    return _between(draw, middle - strength, middle + strength)
+
+
+def _where(condition_B: Tensor, yes: int, no: int) -> Tensor:
+    """int32 codes."""
+    return torch.where(condition_B, int(yes), int(no)).to(torch.int32)

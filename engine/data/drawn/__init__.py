@@ -1,1 +1,0 @@
-"""How drawn pictures are drawn: paint, scenes, vehicles and documents. The door is `engine.data.synth`."""

@@ -1,0 +1,361 @@
+"""Augmented copies on disk: named kinds of change, several copies of each, and a table that trains without leaking.
+
+Everything is drawn and run as in training (policy, extras, one pass), addressed by (seed, number of the copy, id of the
+source), so the same command makes the same files whatever else is in the folder. The table lists the originals where
+they lie and the copies with what they were made from; training then holds a copy back whenever its original is
+validated, which a folder of copies sorted by class could not say.
+
+A mixed copy is mixed with another image of its class, because a table holds one label a row; it is held back with
+either of the two.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, Self
+
+import numpy as np
+import simplejpeg
+import torch
+from torch import Tensor
+
+from engine.augment.policy import Policy
+from engine.augment.rng import hashes, uniforms
+from engine.data.ingest import Progress
+from engine.data.manifest import Manifest
+from engine.errors import DataError, RecipeError
+from engine.files import write_text
+from engine.kernels import Ragged
+from engine.loader.neighbourhood import apply_extras
+from engine.loader.passes import execute
+from engine.loader.stream import ImageStream
+from engine.recipe.sections import DataSection, DecodeSection
+from engine.recipe.sections.augment import AugmentSection, MixSection
+
+TABLE, MARKER, PICTURES = "train.csv", "augment.json", "images"
+QUALITY = 92  # of the JPEG files
+_BATCH = 16
+_MIDDLE = (0.5, 0.5, 0.5)  # the colour of a constant border
+_SEPARATOR = "+"
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """A named change: what it sets in an `augment` section that otherwise does nothing, or how it mixes."""
+
+    what: str
+    sets: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    mix: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    shadow: bool = False
+
+
+def _affine(**values: float) -> dict[str, Any]:
+    return {"affine": {"p": 1.0, "shift": 0.0, "scale": 0.0, "rotate": 0.0, **values}}
+
+
+def _color(**values: float) -> dict[str, Any]:
+    return {"color": {"p": 1.0, **values}}
+
+
+def _extra(name: str, **values: Any) -> dict[str, Any]:
+    return {"extras": {name: 1.0, **values}}
+
+
+KINDS: dict[str, Kind] = {
+    "flip": Kind("mirrored left to right", {"flip": 1.0}),
+    "vertical_flip": Kind("mirrored top to bottom", {"vertical_flip": 1.0}),
+    "quarter_turn": Kind("turned by 90, 180 or 270 degrees", {"quarter_turn": 1.0}),
+    "turn": Kind("turned by any angle", _affine(rotate=180.0)),
+    "tilt": Kind("turned by up to 15 degrees", _affine(rotate=15.0)),
+    "shift": Kind("shifted by up to a fifth of the side", _affine(shift=0.2)),
+    "zoom": Kind("up to 30% larger or smaller", _affine(scale=0.3)),
+    "shear": Kind("slanted by up to 20 degrees", _affine(shear=20.0)),
+    "perspective": Kind("seen from the side", {"perspective": {"p": 1.0, "distortion": 0.35}}),
+    "crop": Kind("a part of 40 to 80% of the area", {"crop": {"kind": "random_resized", "scale": (0.4, 0.8)}}),
+    "elastic": Kind("bent like rubber", _extra("elastic", elastic_shift=(0.008, 0.016))),
+    "blur": Kind("out of focus", _extra("blur", blur_sigma=(1.0, 3.0))),
+    "motion": Kind("blurred by motion", _extra("motion", motion_length=(7, 17))),
+    "noise": Kind("sensor noise", _extra("noise", noise_std=(0.04, 0.12))),
+    "jpeg": Kind("saved as a poor JPEG", _extra("jpeg", jpeg_quality=(8.0, 30.0))),
+    "clahe": Kind("local contrast", _extra("clahe", clahe_clip=(2.0, 4.0))),
+    "equalize": Kind("histogram equalised", _extra("equalize")),
+    "brightness": Kind("darker or brighter by up to half", _color(brightness=0.5)),
+    "contrast": Kind("less or more contrast by up to half", _color(contrast=0.5)),
+    "saturation": Kind("paler or more colourful", _color(saturation=0.8)),
+    "hue": Kind("other colours", _color(hue=0.25)),
+    "gamma": Kind("mid-tones darker or brighter", {"tone": {"gamma": 1.0, "gamma_range": (0.5, 2.0)}}),
+    "gray": Kind("without colour", {"tone": {"gray": 1.0}}),
+    "invert": Kind("the negative", {"tone": {"invert": 1.0}}),
+    "solarize": Kind("bright values inverted", {"tone": {"solarize": 1.0, "solarize_range": (0.4, 0.8)}}),
+    "posterize": Kind("2 to 4 bits a colour", {"tone": {"posterize": 1.0, "posterize_bits": (2, 4)}}),
+    "shuffle": Kind("colour channels exchanged", {"tone": {"shuffle": 1.0}}),
+    "erase": Kind("3 to 8 rectangles filled with noise", {"erase": {"p": 1.0, "count": (3, 8), "fill": "noise"}}),
+    "cutout": Kind("one large square hidden", {"cutout": {"p": 1.0, "size": 0.4}}),
+    "corner": Kind("the upper right corner hidden", {"corner": {"p": 1.0}}),
+    "shadow": Kind("a soft shadow over a part", shadow=True),
+    "mixup": Kind("mixed with another image of its class", mix={"mixup": 4.0}),
+    "cutmix": Kind("a part of another image of its class put in", mix={"cutmix": 4.0}),
+}
+
+_NOTHING: dict[str, Any] = {
+    "flip": 0.0,
+    "crop": {"kind": "center"},  # all of it, and of a partner of another shape the middle
+    "color": {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What is to be made. kinds: names of KINDS; several joined by "+" are done to one image. copies: of each kind and
+    image. longest: the copies' longer side in pixels at most; 0: the original's. border: what shows beyond the image.
+
+    Raises RecipeError for an unknown kind, or impossible numbers.
+    """
+
+    kinds: tuple[str, ...]
+    copies: int = 1
+    longest: int = 0
+    seed: int = 0
+    border: Literal["reflect", "edge", "constant"] = "reflect"
+
+    def __post_init__(self) -> None:
+        for name in (name for kind in self.kinds for name in kind.split(_SEPARATOR)):
+            if name not in KINDS:
+                known = ", ".join(KINDS)
+                raise RecipeError(f"there is no kind {name!r}; the kinds are {known}, or several joined by +")
+        if not self.kinds or len(set(self.kinds)) < len(self.kinds) or self.copies < 1:
+            raise RecipeError("give at least one kind, each once, and at least one copy")
+
+
+@dataclasses.dataclass(frozen=True)
+class Made:
+    """What came of it: the table, how many originals and copies it lists, and files that could not be decoded."""
+
+    table: Path
+    originals: int
+    copies: int
+    left_out: dict[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Change:
+    """A kind, ready to draw."""
+
+    policy: Policy
+    mix: MixSection | None
+    shadow: bool
+
+    @classmethod
+    def of(cls, kind: str, border: str) -> Self:
+        parts = [KINDS[name] for name in kind.split(_SEPARATOR)]
+        values: dict[str, Any] = _NOTHING | {"border": border}
+        mix: dict[str, Any] = {}
+        for part in parts:
+            values, mix = _merged(values, part.sets), _merged(mix, part.mix)
+        if "extras" in values:
+            values["extras"]["most"] = sum("extras" in part.sets for part in parts)
+        policy = Policy(AugmentSection.model_validate(values), _MIDDLE, (1.0, 1.0, 1.0))
+        return cls(policy, MixSection(**mix) if mix else None, any(part.shadow for part in parts))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Copy:
+    """One file to be made: the n-th copy of a row by a kind, perhaps mixed with another row (else -1)."""
+
+    row: int
+    kind: str
+    number: int
+    partner: int
+    path: str  # below the folder
+
+
+def augment(manifest: Manifest, section: DataSection, folder: Path, job: Job, progress: Progress | None = None) -> Made:
+    """Write augmented copies of the samples of `manifest` and the table that lists all into `folder`.
+
+    `manifest` is what is trained on, with labels as found; `section` names the columns of the table. What an
+    interrupted command made is not made again. Raises DataError when the folder holds anything else.
+    """
+    _claim(folder, manifest, job)
+    changes = {kind: _Change.of(kind, job.border) for kind in job.kinds}
+    copies = list(_planned(manifest, job, changes))
+    missing = [copy for copy in copies if not (folder / copy.path).is_file()]
+    batches = list(_batches(missing))
+    rows = [np.unique([row for c in batch for row in (c.row, c.partner) if row >= 0]) for batch in batches]
+    stream = ImageStream(manifest.paths, rows, DecodeSection(device="cpu"), torch.device("cpu"))
+    done, wanted = len(copies) - len(missing), iter(batches)
+    with ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as writers:
+        for decoded in stream:
+            images = dict(zip(decoded.rows_B.tolist(), decoded.images.tensors, strict=True))
+            batch = next(wanted)
+            while not images.keys() <= {row for c in batch for row in (c.row, c.partner)}:
+                batch = next(wanted)  # the stream skips a batch whose files are all bad
+            writing = []
+            for copy in batch:
+                if copy.row in images and (copy.partner < 0 or copy.partner in images):
+                    key = int(manifest.keys_N[copy.row])
+                    pixels_HW3 = _picture(copy, images, key, job, changes[copy.kind])
+                    writing.append(writers.submit(_save, folder / copy.path, pixels_HW3))
+            for written in writing:
+                written.result()
+            done += len(batch)
+            if progress:
+                progress(done, len(copies))
+    there = [copy for copy in copies if (folder / copy.path).is_file()]
+    write_text(folder / TABLE, _table(manifest, section, folder, there))
+    return Made(folder / TABLE, len(manifest), len(there), dict(stream.quarantine))
+
+
+def _merged(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
+    """The tables of both, those of one name joined; `b` counts where both have a value."""
+    merged = dict(a)
+    for key, value in b.items():
+        merged[key] = _merged(merged.get(key, {}), value) if isinstance(value, Mapping) else value
+    return merged
+
+
+def _claim(folder: Path, manifest: Manifest, job: Job) -> None:
+    description = {**dataclasses.asdict(job), "kinds": list(job.kinds), "data_fingerprint": manifest.fingerprint}
+    marker = folder / MARKER
+    if marker.is_file():
+        if json.loads(marker.read_text("utf-8")) != description:
+            raise DataError(
+                f"{folder} holds copies of other images, or made in another way; choose another folder, or repeat the "
+                "command as it was"
+            )
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise DataError(f"{folder} is not empty and holds no augmented copies; choose a new or an empty folder")
+    write_text(marker, json.dumps(description, indent=1) + "\n")
+
+
+def _planned(manifest: Manifest, job: Job, changes: Mapping[str, _Change]) -> Iterator[_Copy]:
+    """Every copy there is to make, source by source, so that a source is decoded once."""
+    stems = _stems(manifest)
+    partners = {
+        (kind, number): _partners(manifest, job.seed, number) if changes[kind].mix else None
+        for kind in job.kinds
+        for number in range(job.copies)
+    }
+    for row in range(len(manifest)):
+        for kind in job.kinds:
+            for number in range(job.copies):
+                mates = partners[kind, number]
+                if mates is None or mates[row] >= 0:
+                    path = f"{PICTURES}/{stems[row]}__{kind}_{number + 1}.jpg"
+                    yield _Copy(row, kind, number, -1 if mates is None else mates[row], path)
+
+
+def _stems(manifest: Manifest) -> list[str]:
+    """For each sample a path for its copies, made of its id, distinct."""
+    stems = []
+    taken: set[str] = set()
+    for id_, key in zip(manifest.ids, manifest.keys_N.tolist(), strict=True):
+        path = PurePosixPath(id_.replace("\\", "/")).with_suffix("")
+        parts = [part for part in path.parts if part not in ("/", "..")]
+        stem = "/".join(parts) or "image"
+        if stem.casefold() in taken:  # a.jpg beside a.png
+            stem = f"{stem}_{key & 0xFFFFFFFF:08x}"
+        taken.add(stem.casefold())
+        stems.append(stem)
+    return stems
+
+
+def _partners(manifest: Manifest, seed: int, number: int) -> list[int]:
+    """For each row another of its class, drawn by its key; -1 where it is the only one."""
+    members: dict[str, list[int]] = {}
+    for row, label in enumerate(manifest.labels):
+        members.setdefault(label, []).append(row)
+    place = {row: at for rows in members.values() for at, row in enumerate(rows)}
+    draws = hashes(seed, number, torch.from_numpy(manifest.keys_N), "offline/partner").tolist()
+    partners = []
+    for row, label in enumerate(manifest.labels):
+        mates = members[label]
+        step = 1 + draws[row] % (len(mates) - 1) if len(mates) > 1 else 0
+        partners.append(mates[(place[row] + step) % len(mates)] if step else -1)
+    return partners
+
+
+def _batches(copies: Sequence[_Copy]) -> Iterator[list[_Copy]]:
+    """The copies of a few sources at a time."""
+    batch: list[_Copy] = []
+    rows: set[int] = set()
+    for copy in copies:
+        if copy.row not in rows and len(rows) == _BATCH:
+            yield batch
+            batch, rows = [], set()
+        batch.append(copy)
+        rows.add(copy.row)
+    if batch:
+        yield batch
+
+
+def _picture(copy: _Copy, images: Mapping[int, Tensor], key: int, job: Job, change: _Change) -> np.ndarray:
+    """The copy, uint8 (height, width, 3)."""
+    sources = [images[copy.row], *([images[copy.partner]] if change.mix else [])]
+    keys_B = torch.tensor([key, ~key][: len(sources)])  # the partner is drawn by an address of its own here
+    height, width = _size(images[copy.row], change, keys_B, copy, job)
+    ragged = Ragged(sources)
+    plan = change.policy.draw(keys_B, ragged.sizes_B2, height, width, job.seed, copy.number, change.mix)
+    extras = change.policy.extras(keys_B, job.seed, copy.number)
+    if extras is not None:
+        ragged, plan = apply_extras(extras, ragged, plan)
+    pixels_CHW = execute("auto", ragged, plan)[0] + 0.5  # what the pass took off as the mean
+    if change.shadow:
+        pixels_CHW = pixels_CHW * _shadow(keys_B[:1], job.seed, copy.number, height, width)
+    return (pixels_CHW.clamp(0, 1) * 255 + 0.5).to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+
+
+def _size(image_HW3: Tensor, change: _Change, keys_B: Tensor, copy: _Copy, job: Job) -> tuple[int, int]:
+    """Height and width of the copy: the original's, turned with it, and no longer than wished."""
+    height, width = image_HW3.shape[:2]
+    if change.policy.section.quarter_turn:
+        which = float(uniforms(job.seed, copy.number, keys_B[:1], {"quarter_turn": 2})["quarter_turn"][0, 1])
+        if int(1 + which * 3) % 2 == 1:  # as the policy draws it
+            height, width = width, height
+    scale = min(1.0, job.longest / max(height, width)) if job.longest else 1.0
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def _shadow(key_1: Tensor, seed: int, number: int, height: int, width: int) -> Tensor:
+    """Factors (height, width): half of the image, beyond a soft line in any direction, is 40 to 70% darker."""
+    angle, place, depth, soft = uniforms(seed, number, key_1, {"offline/shadow": 4})["offline/shadow"][0].tolist()
+    y, x = torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij")
+    across = x * np.cos(2 * np.pi * angle) + y * np.sin(2 * np.pi * angle) - 0.8 * (place - 0.5)
+    return 1 - (0.4 + 0.3 * depth) * torch.sigmoid(across / (0.01 + 0.09 * soft))
+
+
+def _save(path: Path, pixels_HW3: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")  # renamed when whole, but not synced: a lost picture is made again
+    part.write_bytes(simplejpeg.encode_jpeg(pixels_HW3, quality=QUALITY, colorsubsampling="420"))
+    part.replace(path)
+
+
+def _table(manifest: Manifest, section: DataSection, folder: Path, copies: Sequence[_Copy]) -> str:
+    columns = [section.id_column or "id", section.path_column or "path", section.label_column or "label"]
+    grouped, folded = any(manifest.groups), bool((manifest.folds_N >= 0).any())
+    columns += [section.group_column or "group"] if grouped else []
+    columns += [section.fold_column or "fold"] if folded else []
+    columns += ["made_from", "mixed_with", "kind"]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+
+    def write(row: int, id_: str, path: str, *rest: str) -> None:
+        shared = [manifest.labels[row]]
+        shared += [manifest.groups[row]] if grouped else []
+        shared += [str(manifest.folds_N[row])] if folded else []
+        writer.writerow([id_, path, *shared, *rest])
+
+    for row, (id_, path) in enumerate(zip(manifest.ids, manifest.paths, strict=True)):
+        write(row, id_, Path(os.path.relpath(path, folder.absolute())).as_posix(), "", "", "")
+    for copy in copies:
+        partner = manifest.ids[copy.partner] if copy.partner >= 0 else ""
+        write(copy.row, copy.path, copy.path, manifest.ids[copy.row], partner, copy.kind)
+    return text.getvalue()
