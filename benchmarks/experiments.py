@@ -54,9 +54,9 @@ from engine.files import write_text
 from engine.metrics import METRICS
 from engine.predict.run import Wishes, answer
 from engine.predict.run import prepare as prepare_prediction
+from engine.ranks import Ranks
 from engine.recipe.load import parse_recipe
 from engine.recipe.sections import Recipe
-from engine.train.ranks import Ranks
 from engine.train.run import Prepared, prepare, train
 
 RESULTS = Path("benchmarks/results/experiments_cpu.json")

@@ -14,9 +14,9 @@ import torch
 from engine.augment.policy import Policy
 from engine.events import EpochRecord, Watcher
 from engine.loader.batches import Batch, Epoch, Loader
+from engine.ranks import Ranks
 from engine.recipe.load import parse_recipe
 from engine.recipe.sections import Recipe
-from engine.train.ranks import Ranks
 from engine.train.run import Prepared, prepare, train
 from peers.task import EpochResult, Outcome, Report, Task, Waits, mark, processor_seconds
 

@@ -15,7 +15,7 @@ from engine.events import Watcher
 from engine.recipe.load import dump_recipe, load_recipe
 
 if TYPE_CHECKING:  # they import torch, and a mistyped recipe must not wait for that
-    from engine.train.ranks import Ranks
+    from engine.ranks import Ranks
     from engine.train.run import Prepared, Result
 
 
@@ -37,8 +37,8 @@ Stop it with Ctrl-C (exit code 3); the same command goes on from the step it sto
 def train(recipe: Path, sets: tuple[str, ...], dry_run: bool, overwrite: bool) -> None:
     """Train the folds of RECIPE, or go on where an earlier run stopped."""
     resolved = load_recipe(recipe, sets)
+    from engine.ranks import join_ranks
     from engine.track.tracking import Tracking, check
-    from engine.train.ranks import join_ranks
     from engine.train.run import prepare
     from engine.train.run import train as train_run
 

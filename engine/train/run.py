@@ -33,12 +33,12 @@ from engine.files import atomic_write, write_text
 from engine.loader.batches import Samples
 from engine.metrics import class_share_log_loss, group_accuracy, score
 from engine.model.build import check_drop_path, check_sizes
+from engine.ranks import Ranks
 from engine.recipe.sections import Recipe
 from engine.store import checkpoint
 from engine.store.epochs import OOF, remove
 from engine.train.oof import Held, held_table, mean_held, read_held, write_held
 from engine.train.optim import check_optimizer
-from engine.train.ranks import Ranks
 from engine.train.specialists import ANSWERS, Course, Effect, answers, apply, check_course, course_of, effect_of
 from engine.train.trainer import FoldData, FoldTrainer
 

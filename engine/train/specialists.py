@@ -22,11 +22,11 @@ from engine.inference.member import restore
 from engine.loader.batches import Loader, Samples
 from engine.metrics import score
 from engine.order import eval_batches
+from engine.ranks import Ranks
 from engine.recipe.sections import Recipe, SpecialistSection
 from engine.store import checkpoint
 from engine.train.learner import probabilities
 from engine.train.oof import Held, mean_held
-from engine.train.ranks import Ranks
 from engine.train.trainer import FoldData
 
 ANSWERS = "answers.parquet"  # of a specialist's fold: about all images that the main fold held out

@@ -36,6 +36,7 @@ from engine.model.build import Classifier, backbone_config, build_model, set_dro
 from engine.model.losses import MixedLabels, build_loss
 from engine.model.runtime import Runtime
 from engine.order import Pair, Sampler, eval_batches
+from engine.ranks import Ranks
 from engine.recipe.sections import Recipe, StageSection
 from engine.store import checkpoint
 from engine.store.epochs import OOF, epoch_folder, keep_only
@@ -45,7 +46,6 @@ from engine.train.history import TRAIN_LOSS, epochs_without_gain, kept_epochs, p
 from engine.train.learner import TrainStep, probabilities
 from engine.train.oof import Held, write_held
 from engine.train.optim import build_optimizer, set_rate
-from engine.train.ranks import Ranks
 from engine.train.schedule import Span, rate_factor, time_at
 from engine.train.writer import Writer, set_apart
 

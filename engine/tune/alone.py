@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from engine.errors import EngineError
-from engine.train.ranks import Ranks, join_ranks
+from engine.ranks import Ranks, join_ranks
 
 
 @contextmanager

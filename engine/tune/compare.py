@@ -25,9 +25,9 @@ from engine.events import Stop, Watcher
 from engine.files import write_text
 from engine.metrics import METRICS
 from engine.model.build import backbone_config, build_model, check_drop_path, check_sizes
+from engine.ranks import join_ranks
 from engine.recipe.load import parse_recipe
 from engine.recipe.sections import Recipe
-from engine.train.ranks import join_ranks
 from engine.train.run import Prepared, prepare, train
 from engine.tune.claim import claim
 from engine.tune.memory import peak_host_bytes

@@ -18,9 +18,9 @@ from torch import Tensor
 from engine.errors import EngineError
 from engine.loader.batches import Batch
 from engine.model.losses import MixedLabels
+from engine.ranks import Ranks
 from engine.train.freeze import to_training
 from engine.train.optim import set_rate
-from engine.train.ranks import Ranks
 from engine.train.run import Prepared
 from engine.train.trainer import FoldTrainer
 from engine.tune.curve import Curve

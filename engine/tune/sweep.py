@@ -29,10 +29,10 @@ from engine.errors import DataError, EngineError, Interrupted, RecipeError
 from engine.events import EpochRecord, Stop, Watcher
 from engine.files import write_text
 from engine.metrics import METRICS
+from engine.ranks import Ranks
 from engine.recipe.load import dump_recipe, parse_recipe
 from engine.recipe.sections import Recipe
 from engine.store.epochs import remove
-from engine.train.ranks import Ranks
 from engine.train.run import prepare, train
 from engine.tune.claim import claim
 from engine.tune.pictures import draw_history

@@ -12,9 +12,9 @@ import torch
 from PIL import Image, ImageDraw
 
 from engine.events import EpochRecord, Watcher
+from engine.ranks import Ranks
 from engine.recipe.load import parse_recipe
 from engine.recipe.sections import Recipe
-from engine.train.ranks import Ranks
 from engine.train.run import Result, prepare, train
 
 COLORS = {"고리": (220, 40, 40), "네모": (40, 200, 60), "세모": (50, 60, 220)}

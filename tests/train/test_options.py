@@ -19,12 +19,12 @@ from engine.metrics import METRICS
 from engine.model.losses import BinaryCrossEntropy, CrossEntropy, Focal, build_loss
 from engine.predict.run import Wishes, answer
 from engine.predict.run import prepare as prepare_answer
+from engine.ranks import Ranks
 from engine.recipe.sections import Metric, ModelSection, Recipe, TrainSection
 from engine.store import checkpoint
 from engine.store.epochs import epoch_folder
 from engine.train import trainer as fold_module
 from engine.train.oof import read_held
-from engine.train.ranks import Ranks
 from engine.train.run import prepare
 from engine.train.trainer import FoldTrainer
 

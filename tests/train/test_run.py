@@ -19,9 +19,9 @@ from engine.data.ingest import ingest
 from engine.errors import DataError, EngineError, RecipeError
 from engine.events import Watcher
 from engine.metrics import log_loss
+from engine.ranks import Ranks
 from engine.recipe.sections import Recipe
 from engine.store import checkpoint
-from engine.train.ranks import Ranks
 from engine.train.run import prepare, train
 
 MakeRecipe = Callable[..., Recipe]

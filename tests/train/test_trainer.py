@@ -19,13 +19,13 @@ from engine.loader.batches import Loader
 from engine.model.build import build_model
 from engine.model.runtime import Runtime
 from engine.order import eval_batches
+from engine.ranks import Ranks
 from engine.recipe.load import parse_recipe
 from engine.recipe.sections import Recipe
 from engine.store import checkpoint
 from engine.train import trainer as fold_module
 from engine.train.learner import probabilities
 from engine.train.oof import read_held
-from engine.train.ranks import Ranks
 from engine.train.run import prepare
 from engine.train.trainer import FoldTrainer
 

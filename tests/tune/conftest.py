@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
+from engine.ranks import Ranks
 from engine.recipe.load import parse_recipe
 from engine.recipe.sections import Recipe
-from engine.train.ranks import Ranks
 
 MakeRecipe = Callable[..., Recipe]
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from engine.events import EpochRecord, Watcher
+from engine.ranks import Ranks
 from engine.recipe.sections import Recipe
-from engine.train.ranks import Ranks
 from engine.train.run import prepare, train
 from engine.tune.curve import Curve
 from engine.tune.lr_find import range_test

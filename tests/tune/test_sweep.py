@@ -11,9 +11,9 @@ import optuna
 import pytest
 
 from engine.errors import EngineError, Interrupted, RecipeError
+from engine.ranks import Ranks
 from engine.recipe.load import load_recipe
 from engine.recipe.sections import Recipe
-from engine.train.ranks import Ranks
 from engine.tune.sweep import Sweep, need_optuna
 from engine.tune.trials import Row, SweepWatcher, sets_line
 

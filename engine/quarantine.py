@@ -1,0 +1,75 @@
+"""Files that could not be used, by sample id, each with a typed reason, whoever met them: indexing, the look at pixels,
+training, prediction.
+
+One bad file must not end a run of a million, and must not vanish either. So whoever meets one says what it is (a
+Fault), puts it here under its sample's id, and goes on with the others; whoever shows results reads it from here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Iterator, Mapping
+
+from engine.text import some
+
+
+class FaultKind(enum.StrEnum):
+    """What kept a file from being used."""
+
+    UNREADABLE = "unreadable"  # the file system or the network did not give its bytes
+    EMPTY = "empty"  # it holds none
+    NOT_AN_IMAGE = "not an image"  # no decoder here knows its header
+    DAMAGED = "damaged"  # its header is sound and its pixels are not
+
+
+@dataclasses.dataclass(frozen=True)
+class Fault:
+    """Why a file cannot be used. `detail` is in words and stands behind the file's name: "is empty (0 bytes)"."""
+
+    kind: FaultKind
+    detail: str
+
+    def __str__(self) -> str:
+        return self.detail
+
+
+@dataclasses.dataclass(frozen=True)
+class SetAside:
+    """A file in quarantine: its sample's id, where it lies, and why it is here."""
+
+    id: str
+    where: str
+    fault: Fault
+
+    def __str__(self) -> str:
+        return f"{self.where or self.id}: {self.fault}"
+
+
+class Quarantine(Mapping[str, SetAside]):
+    """Files set aside, by sample id, in the order in which they were met. The first word about a file stands."""
+
+    def __init__(self, entries: Mapping[str, SetAside] | None = None) -> None:
+        self._entries: dict[str, SetAside] = dict(entries or {})
+
+    def add(self, id_: str, fault: Fault, where: str = "") -> None:
+        """Set the file of a sample aside; `where` is its path or address."""
+        self._entries.setdefault(id_, SetAside(id_, where, fault))
+
+    def update(self, other: Mapping[str, SetAside]) -> None:
+        """Take in what another one holds."""
+        for id_, entry in other.items():
+            self._entries.setdefault(id_, entry)
+
+    def some(self, most: int = 3) -> str:
+        """The first few, for a message; "" for none."""
+        return some(self._entries.values(), most, str)
+
+    def __getitem__(self, id_: str) -> SetAside:
+        return self._entries[id_]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)

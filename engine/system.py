@@ -1,0 +1,58 @@
+"""The machine and the installation, as far as results and messages name them. Knows no torch: it is asked before that
+is imported."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import re
+import sys
+from pathlib import Path
+
+GIB = 2**30
+
+_LIBRARIES = ("torch", "timm", "torchvision", "kornia", "nvidia-dali-cuda130", "numpy", "pyarrow", "safetensors")
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cpu_name() -> str:
+    """What the processor calls itself."""
+    info = Path("/proc/cpuinfo")
+    if info.is_file() and (found := re.search(r"^model name\s*:\s*(.+)$", info.read_text("utf-8"), re.MULTILINE)):
+        return found[1].strip()
+    return platform.processor() or "unknown"
+
+
+def cache_folder() -> Path:
+    """The user's own folder for what can be made again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "engine"
+
+
+def peak_host_bytes() -> int:
+    """Bytes of main memory that this process has held at most, libraries and all.
+
+    Read from /proc where there is one: elsewhere (and in getrusage) a process begins with the figure of the one that
+    started it.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file() and (found := re.search(r"^VmHWM:\s+(\d+) kB", status.read_text("utf-8"), re.MULTILINE)):
+        return int(found[1]) * 1024
+    import resource  # not on every system
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that a result depends on, as far as they are installed."""
+    versions = {"python": platform.python_version()}
+    for name in _LIBRARIES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
