@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from engine.augment.policy import Policy
-from engine.events import EpochRecord, Watcher
+from engine.events import EpochEnded, Event, Watcher
 from engine.loader.batches import Batch, Epoch, Loader
 from engine.ranks import Ranks
 from engine.recipe.load import parse_recipe
@@ -85,7 +85,10 @@ class _Diary(Watcher):
         self.epochs: list[EpochResult] = []
         self._report, self._waits = report, waits
 
-    def epoch_ends(self, record: EpochRecord) -> None:
+    def hear(self, event: Event) -> None:
+        if not isinstance(event, EpochEnded):
+            return
+        record = event.record
         self.epochs.append(
             EpochResult(
                 images=record.images,

@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from engine.events import EpochRecord
+from engine.store.log import read_log
 
 LOG, RUN, SCORES = "log.jsonl", "run.json", "scores.json"  # what engine.train.run writes
 MARK = "train/lr"  # the last scalar sent of an epoch: where it is, the whole epoch is
 
 Scalar = str | int | float | bool
 End = Literal["finished", "stopped", "failed"]
-
-_FIELDS = {field.name for field in dataclasses.fields(EpochRecord)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +44,7 @@ class Entry:
             "speed/images_per_second": record.images_per_second,
             "speed/train_seconds": record.train_seconds,
             "speed/valid_seconds": record.valid_seconds,
+            **({} if record.waited is None else {"speed/waited": record.waited}),
             "stage/number": record.stage,
             "stage/height": record.size[0],
             "stage/width": record.size[1],
@@ -97,30 +97,6 @@ class Tracker(Protocol):
 
     def drop(self) -> None:
         """A call has failed: let go of what is open, without waiting. Another tracker will go on."""
-
-
-def read_log(path: Path) -> list[EpochRecord]:
-    """The epochs in a log, each once (of an epoch trained again the later line), in the order of the lines. Lines that
-    were cut short or are no epochs are passed over; no log is an empty one."""
-    records: dict[tuple[int, int], EpochRecord] = {}
-    try:
-        lines = path.read_text("utf-8", errors="replace").splitlines()
-    except FileNotFoundError:
-        return []
-    for line in lines:
-        if (record := _record(line)) is not None:
-            records.pop((record.fold, record.epoch), None)
-            records[record.fold, record.epoch] = record
-    return list(records.values())
-
-
-def _record(line: str) -> EpochRecord | None:
-    try:
-        fields = json.loads(line)
-        height, width = fields["size"]
-        return EpochRecord(**{k: v for k, v in fields.items() if k in _FIELDS} | {"size": (height, width)})
-    except (ValueError, TypeError, KeyError):
-        return None
 
 
 def read_entries(parts: Sequence[Part]) -> dict[Part, list[Entry]]:

@@ -21,7 +21,8 @@ from engine.errors import DataError, RecipeError
 from engine.events import EpochRecord
 from engine.recipe import schema
 from engine.recipe.load import parse_recipe
-from engine.track.entries import LOG, RUN, SCORES, Scalar, flatten, read_log, read_scores
+from engine.store.log import read_log
+from engine.track.entries import LOG, RUN, SCORES, Scalar, flatten, read_scores
 
 SHOWN_METRICS = ("log_loss", "accuracy", "macro_f1")
 LOWER_IS_BETTER = ("log_loss", "entropy", "calibration_error")  # of the metrics that `train.select` may name
@@ -50,6 +51,7 @@ class PastRun:
     metrics: dict[str, float]
     seconds: float  # of training and scoring; of an epoch that was interrupted, since it went on
     images_per_second: float  # while training
+    waited: float | None  # share of the time of training in which it waited for data; None when the log does not say
     recipe: dict[str, Scalar]  # flattened
 
     def to_dict(self) -> dict[str, Any]:
@@ -113,6 +115,7 @@ def read_run(folder: Path) -> PastRun | None:
         metrics=scores or _best_so_far(records, select),
         seconds=trained + sum(record.valid_seconds for record in records),
         images_per_second=sum(record.images for record in records) / trained if trained > 0 else 0.0,
+        waited=_waited(records),
         recipe=_flat_recipe(tables) | {"data (fingerprint)": str(about.get("data_fingerprint", _ABSENT))[:8]},
     )
 
@@ -138,6 +141,13 @@ def _best_so_far(records: Sequence[EpochRecord], select: str) -> dict[str, float
             best[record.fold] = record.metrics
     names = [name for name in SHOWN_METRICS if best and all(name in metrics for metrics in best.values())]
     return {name: sum(metrics[name] for metrics in best.values()) / len(best) for name in names}
+
+
+def _waited(records: Sequence[EpochRecord]) -> float | None:
+    """Over the epochs that say it, by their time."""
+    known = [(record.waited, record.train_seconds) for record in records if record.waited is not None]
+    seconds = sum(trained for _, trained in known)
+    return sum(share * trained for share, trained in known) / seconds if seconds > 0 else None
 
 
 def _flat_recipe(tables: Mapping[str, Any]) -> dict[str, Scalar]:

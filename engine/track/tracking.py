@@ -23,7 +23,7 @@ from types import TracebackType
 
 from engine.ensemble.specialist import FOLDER as SPECIALISTS
 from engine.errors import EngineError, Interrupted
-from engine.events import EpochRecord, Watcher
+from engine.events import EpochEnded, Event, FoldBegan, Notice, Watcher
 from engine.files import write_text
 from engine.recipe.load import dump_recipe
 from engine.recipe.sections import Recipe, TrackSection
@@ -69,13 +69,14 @@ def _wants_wandb(track: TrackSection) -> bool:
 
 
 class Tracking(Watcher):
-    """A watcher around another one, and a context: within it the recipe's trackers follow the run in `recipe.output`.
+    """A watcher of a run and a context: within it the recipe's trackers follow the run in `recipe.output`.
 
-    Only for the process that writes there. With `afresh` what the folder holds is another run's, about to be removed.
+    Only for the process that writes there. It stands beside the other watchers, behind the log; what the user should
+    read about trackers it tells `screen`. With `afresh` what the folder holds is another run's, about to be removed.
     """
 
-    def __init__(self, recipe: Recipe, watcher: Watcher, afresh: bool = False) -> None:
-        self._recipe, self._watcher, self._afresh = recipe, watcher, afresh
+    def __init__(self, recipe: Recipe, screen: Watcher, afresh: bool = False) -> None:
+        self._recipe, self._screen, self._afresh = recipe, screen, afresh
         self._senders: list[_Sender] | None = None  # None: the run has not begun
 
     def __enter__(self) -> Tracking:
@@ -92,22 +93,18 @@ class Tracking(Watcher):
             sender.end(end)
         self._wait(senders, 0.0 if kind is KeyboardInterrupt else _PATIENCE_S[end])
 
-    def fold_begins(self, fold: int, images: int, done: int, epoch: int) -> None:
-        self._begun()
-        self._watcher.fold_begins(fold, images, done, epoch)
+    def hear(self, event: Event) -> None:
+        match event:
+            case FoldBegan():
+                self._begun()
+            case EpochEnded():
+                for sender in self._begun():
+                    sender.wake()
+                    if trouble := sender.untold():
+                        self._tell(f"{trouble}. Training goes on, and what is missing is sent later")
 
-    def images_done(self, count: int, loss: float | None) -> None:
-        self._watcher.images_done(count, loss)
-
-    def epoch_ends(self, record: EpochRecord) -> None:
-        self._watcher.epoch_ends(record)
-        for sender in self._begun():
-            sender.wake()
-            if trouble := sender.untold():
-                self._watcher.notice(f"{trouble}. Training goes on, and what is missing is sent later")
-
-    def notice(self, message: str) -> None:
-        self._watcher.notice(message)
+    def _tell(self, message: str) -> None:
+        self._screen.hear(Notice(message))
 
     def _begun(self) -> list[_Sender]:
         """The trackers, followed from now on: the folder is this run's."""
@@ -126,10 +123,10 @@ class Tracking(Watcher):
             for sender in senders:
                 until = began + min(patience_s, _QUIET_S if quiet else patience_s)
                 if not sender.wait(until - time.monotonic()) and quiet and patience_s > _QUIET_S:
-                    self._watcher.notice(f"sending to {sender.title}")
+                    self._tell(f"sending to {sender.title}")
         for sender in senders:
             if trouble := sender.trouble or ("" if sender.wait(0) else f"{sender.title} did not answer in time"):
-                self._watcher.notice(f"{trouble}. What is missing there is sent when the same command is given again")
+                self._tell(f"{trouble}. What is missing there is sent when the same command is given again")
 
 
 def _senders(recipe: Recipe, folder: Path) -> list[_Sender]:

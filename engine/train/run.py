@@ -21,13 +21,14 @@ import pyarrow.parquet as pq
 
 from engine.ensemble.specialist import FOLDER, write_list
 from engine.errors import EngineError, Interrupted, RecipeError
-from engine.events import EpochRecord, Stop, Watcher
+from engine.events import Notice, Relay, Stop, Watcher
 from engine.files import atomic_write, write_text
 from engine.metrics import class_share_log_loss, group_accuracy, score
 from engine.ranks import Ranks
 from engine.recipe.sections import Recipe
 from engine.store import checkpoint
 from engine.store.epochs import OOF, remove
+from engine.store.log import Log
 from engine.train.feed import FoldData
 from engine.train.oof import Held, held_table, mean_held, read_held, write_held
 from engine.train.prepare import Prepared
@@ -82,11 +83,11 @@ def train(prepared: Prepared, ranks: Ranks, watcher: Watcher, stop: Stop, overwr
     ranks.gather(None)  # nobody reads the folder before it is claimed
     if ranks.leads:
         for notice in prepared.notices:
-            watcher.notice(notice)
+            watcher.hear(Notice(notice))
         for path, reason in prepared.left_out.items():
-            watcher.notice(f"left out: {path}: {reason}")
+            watcher.hear(Notice(f"left out: {path}: {reason}"))
     folds = {fold: prepared.fold_data(fold) for fold in prepared.folds}
-    trained = _train_folds(recipe, folder, folds, ranks, _Log(folder / "log.jsonl", watcher), stop)
+    trained = _train_folds(recipe, folder, folds, ranks, watcher, stop)
     for course in prepared.courses:
         trained |= _train_specialist(course, folder, folds, prepared, ranks, watcher, stop)
     ranks.gather(None)  # all is written by now
@@ -101,13 +102,20 @@ def train(prepared: Prepared, ranks: Ranks, watcher: Watcher, stop: Stop, overwr
 
 
 def _train_folds(
-    recipe: Recipe, folder: Path, folds: Mapping[int, FoldData], ranks: Ranks, log: _Log, stop: Stop
+    recipe: Recipe,
+    folder: Path,
+    folds: Mapping[int, FoldData],
+    ranks: Ranks,
+    watcher: Watcher,
+    stop: Stop,
+    specialist: str = "",
 ) -> bool:
     """Train the folds that are not finished; whether there were any."""
+    watchers = Relay(Log(folder / "log.jsonl"), watcher) if ranks.leads else Watcher()
     to_train = [fold for fold in folds if not _is_finished(folder / str(fold))]
     for fold in to_train:
-        trainer = FoldTrainer(recipe, fold, folds[fold], folder / str(fold), ranks)
-        trainer.train(log if ranks.leads else Watcher(), stop)
+        trainer = FoldTrainer(recipe, fold, folds[fold], folder / str(fold), ranks, specialist)
+        trainer.train(watchers, stop)
     return bool(to_train)
 
 
@@ -125,9 +133,9 @@ def _train_specialist(
     name, folder = course.name, models / FOLDER / course.name
     own = {fold: course.fold_data(main) for fold, main in folds.items()}
     if ranks.leads and not all(_is_finished(folder / str(fold)) for fold in own):
-        watcher.notice(f"specialist {name}: {', '.join(course.specialist.answers)}")
+        watcher.hear(Notice(f"specialist {name}: {', '.join(course.specialist.answers)}"))
     try:
-        trained = _train_folds(course.recipe, folder, own, ranks, _Log(folder / "log.jsonl", watcher, name), stop)
+        trained = _train_folds(course.recipe, folder, own, ranks, watcher, stop, name)
         ranks.gather(None)  # the checkpoints are written by now
         to_ask = [f for f in folds if len(folds[f].held_rows_N) and not (folder / str(f) / ANSWERS).is_file()]
         for fold in to_ask:
@@ -141,46 +149,6 @@ def _train_specialist(
     except EngineError as error:
         raise EngineError(f"specialist {name}: {error}. To begin it alone afresh, remove {folder}") from error
     return trained or bool(to_ask)
-
-
-class _Log(Watcher):
-    """Writes each epoch, of the named specialist or the main model, as a line of JSON, then passes everything on.
-
-    A process that died may have logged an epoch that it did not save, which is then trained again: its line goes.
-    """
-
-    def __init__(self, path: Path, watcher: Watcher, specialist: str = "") -> None:
-        self._path, self._watcher, self._specialist = path, watcher, specialist
-
-    def fold_begins(self, fold: int, images: int, done: int, epoch: int) -> None:
-        if self._path.is_file():
-            lines = self._path.read_text("utf-8").splitlines(keepends=True)
-            kept = [line for line in lines if not _is_ahead(line, fold, epoch)]
-            if kept != lines:
-                write_text(self._path, "".join(kept))
-        self._watcher.fold_begins(fold, images, done, epoch)
-
-    def images_done(self, count: int, loss: float | None) -> None:
-        self._watcher.images_done(count, loss)
-
-    def epoch_ends(self, record: EpochRecord) -> None:
-        record = dataclasses.replace(record, specialist=self._specialist)
-        line = dataclasses.asdict(record) | {"images_per_second": record.images_per_second}
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-        self._watcher.epoch_ends(record)
-
-    def notice(self, message: str) -> None:
-        self._watcher.notice(message)
-
-
-def _is_ahead(line: str, fold: int, epoch: int) -> bool:
-    """Whether a line of the log, which may have been cut short, is of an epoch of `fold` from `epoch` on."""
-    try:
-        entry = json.loads(line)
-    except ValueError:
-        return True
-    return bool(entry["fold"] == fold and entry["epoch"] >= epoch)
 
 
 def _is_finished(folder: Path) -> bool:

@@ -24,11 +24,12 @@ import torch
 from torch import Tensor
 
 from engine.errors import EngineError, Interrupted
-from engine.events import EpochRecord, Stop, Watcher
+from engine.events import EpochEnded, EpochRecord, FileSetAside, FoldBegan, ImagesDone, Stop, Watcher
 from engine.loader.batches import Batch
 from engine.metrics import better, confused_pairs, confusion, score
 from engine.model.runtime import Runtime
 from engine.order import Pair, eval_batches
+from engine.quarantine import Fault, FaultKind, SetAside
 from engine.ranks import Ranks
 from engine.recipe.sections import Recipe, StageSection
 from engine.store import checkpoint
@@ -58,11 +59,14 @@ class _Trained:
 class FoldTrainer:
     """Trains fold number `fold` of `recipe` in `folder`; `train` continues what an earlier process left there.
 
-    Raises RecipeError where the model cannot be built.
+    `specialist`: whose fold it is; "" for the main model's. Raises RecipeError where the model cannot be built.
     """
 
-    def __init__(self, recipe: Recipe, fold: int, data: FoldData, folder: Path, ranks: Ranks) -> None:
+    def __init__(
+        self, recipe: Recipe, fold: int, data: FoldData, folder: Path, ranks: Ranks, specialist: str = ""
+    ) -> None:
         self.recipe, self.fold, self.data, self.folder, self.ranks = recipe, fold, data, folder, ranks
+        self.specialist = specialist
         self.runtime = Runtime.of(recipe.train, ranks.device)
         self.feed = Feed(recipe, data, ranks, self.runtime.dtype)
         steps = [self.feed.steps(stage) for stage in recipe.stage]
@@ -90,7 +94,7 @@ class FoldTrainer:
         if state is not None:
             self._restore(state)
         at = self.position
-        watcher.fold_begins(self.fold, self.timetable.images, self.timetable.images_done(at), at.run_epoch)
+        watcher.hear(FoldBegan(self.fold, self.timetable.images, self.timetable.images_done(at), at.run_epoch))
         with own_randomness(self.ranks.device), self._writer:
             self._begin_stage(restored=state is not None)
             try:
@@ -154,6 +158,7 @@ class FoldTrainer:
             images=trained.images,
             train_seconds=trained.seconds,
             valid_seconds=time.perf_counter() - began,
+            specialist=self.specialist,
             waited=trained.waited,
         )
         at.history.append(metrics | {TRAIN_LOSS: trained.loss})
@@ -167,7 +172,7 @@ class FoldTrainer:
         # The log before the state: a process that dies in between logs the epoch again, and the first line is dropped;
         # the other way round it would be missing.
         self._writer.wait()
-        watcher.epoch_ends(record)
+        watcher.hear(EpochEnded(record))
         self._save(weights)
         self._name_bad_files(watcher)
         if self.ranks.any(stop()):
@@ -190,11 +195,11 @@ class FoldTrainer:
                 seen = len(batch.rows_B) * self.ranks.world
                 images += seen
                 if part < parts - 1:
-                    watcher.images_done(seen, None)
+                    watcher.hear(ImagesDone(seen))
                     continue
                 at.step += 1
                 hear = at.step % HEAR_EVERY == 0
-                watcher.images_done(seen, self._hear(losses[-1]) if hear else None)
+                watcher.hear(ImagesDone(seen, self._hear(losses[-1]) if hear else None))
                 # Asking the other ranks makes the CPU wait, too.
                 if (hear or self.ranks.world == 1) and self.ranks.any(stop()):
                     self._stop_within_epoch(losses)
@@ -247,7 +252,7 @@ class FoldTrainer:
                 f"fold {self.fold}: none of its {len(data.held_rows_N)} held-out images could be read"
                 + self.feed.some_bad_files()
             )
-        watcher.images_done(len(rows), None)
+        watcher.hear(ImagesDone(len(rows)))
         order = np.argsort(rows)
         rows, probabilities_NC = rows[order], np.concatenate(answers)[order]
         if not np.isfinite(probabilities_NC).all():
@@ -276,7 +281,7 @@ class FoldTrainer:
         quarantine = self.feed.loader.quarantine
         for path, reason in quarantine.items():
             if path not in self._named:
-                watcher.notice(f"set aside: {path}: {reason}")
+                watcher.hear(FileSetAside(SetAside(path, path, Fault(FaultKind.DAMAGED, reason))))
         self._named |= quarantine.keys()
 
     # -- what is kept

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from engine.events import EpochRecord, Watcher
+from engine.events import EpochRecord, Event, Notice, Watcher
 from engine.recipe.load import dump_recipe, parse_recipe
 from engine.recipe.sections import Recipe
 from engine.track.entries import Part, Run
@@ -97,14 +97,11 @@ def make_record() -> Callable[..., EpochRecord]:
 
 class Diary(Watcher):
     def __init__(self) -> None:
-        self.epochs: list[int] = []
         self.notices: list[str] = []
 
-    def epoch_ends(self, record: EpochRecord) -> None:
-        self.epochs.append(record.epoch)
-
-    def notice(self, message: str) -> None:
-        self.notices.append(message)
+    def hear(self, event: Event) -> None:
+        if isinstance(event, Notice):
+            self.notices.append(event.message)
 
 
 @pytest.fixture

@@ -8,23 +8,10 @@ from typing import Any
 import pytest
 
 from engine.events import EpochRecord
-from engine.track.entries import MARK, Part, flatten, read_entries, read_log
+from engine.track.entries import MARK, Part, flatten, read_entries
 
 Make = Callable[..., EpochRecord]
 MakeModels = Callable[..., Any]
-
-
-def test_a_line_that_was_cut_short_is_passed_over_and_of_an_epoch_the_later_line_counts(
-    models: MakeModels, make_record: Make
-) -> None:
-    run = models()
-    run.log(make_record(0, 0), make_record(0, 1))
-    path = run.folder / "log.jsonl"
-    text = path.read_text("utf-8")
-    path.write_text(text + text.splitlines()[1][:40] + "\n", "utf-8")
-    run.log(make_record(0, 1, train_loss=7.0))
-    assert [(r.epoch, r.train_loss) for r in read_log(path)] == [(0, 2.0), (1, 7.0)]
-    assert read_log(run.folder / "none.jsonl") == []
 
 
 def test_entries_go_up_to_the_first_epoch_that_is_missing(models: MakeModels, make_record: Make) -> None:

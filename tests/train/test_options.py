@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from engine.errors import EngineError, Interrupted, RecipeError
-from engine.events import EpochRecord, Watcher
+from engine.events import EpochEnded, EpochRecord, Event, Watcher
 from engine.loader.batches import Loader
 from engine.metrics import METRICS
 from engine.model.losses import BinaryCrossEntropy, CrossEntropy, Focal, build_loss
@@ -52,8 +52,10 @@ class Story(Watcher):
 
         self.trainer._train_epoch = watched  # type: ignore[method-assign]
 
-    def epoch_ends(self, record: EpochRecord) -> None:
-        self.records.append(record)
+    def hear(self, event: Event) -> None:
+        if not isinstance(event, EpochEnded):
+            return
+        self.records.append(event.record)
         self.after.append(copied(self.trainer.learner.model))
         self.scored.append(copied(self.trainer.learner.scored))
 

@@ -154,8 +154,8 @@ def test_a_bad_image_is_set_aside_and_the_run_goes_on(
     bad.write_bytes(content[:200] + b"\0" * (len(content) - 200))
     os.utime(bad, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     result, diary = run(made)
-    about = [notice for notice in diary.notices if str(bad) in notice]
-    assert about and "set aside" in about[0]
+    about = [entry for entry in diary.bad_files if str(bad) in entry]
+    assert len(about) == 2  # each fold meets it
     answered = pq.read_table(result.folder / "oof.parquet")["id"].to_pylist()
     assert set(answered) == set(manifest.ids) - {manifest.ids[5]}
     assert {record.images for record in diary.records} == {24}

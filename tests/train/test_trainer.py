@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 
 from engine.augment.contract import Contract
 from engine.errors import EngineError
-from engine.events import EpochRecord, Watcher
+from engine.events import EpochEnded, EpochRecord, Event, Watcher
 from engine.loader.batches import Loader
 from engine.model.build import build_model
 from engine.model.runtime import Runtime
@@ -44,8 +45,10 @@ class Snapshots(Watcher):
         self.scored: list[Weights] = []
         self.records: list[EpochRecord] = []
 
-    def epoch_ends(self, record: EpochRecord) -> None:
-        self.records.append(record)
+    def hear(self, event: Event) -> None:
+        if not isinstance(event, EpochEnded):
+            return
+        self.records.append(event.record)
         self.trained.append(copied(self.trainer.learner.model))
         self.scored.append(copied(self.trainer.learner.scored))
 
@@ -162,6 +165,24 @@ def test_folds_start_from_different_weights_and_the_same_fold_from_the_same(
     assert same(first_weights(1, 0), first_weights(1, 0))
     assert not same(first_weights(1, 0), first_weights(2, 0))
     assert not same(first_weights(1, 0), first_weights(1, 1))
+
+
+def test_an_epoch_says_how_long_it_waited_for_its_batches(
+    recipe: MakeRecipe, make_stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = Loader.train
+
+    def slow(self: Loader, *args: Any) -> Any:
+        for batch in begin(self, *args):
+            time.sleep(0.2)
+            yield batch
+
+    quick = trained(recipe(stage=[make_stage()]), tmp_path / "quick")[1].records[1]
+    monkeypatch.setattr(Loader, "train", slow)
+    waiting = trained(recipe(stage=[make_stage()]), tmp_path / "slow")[1].records[1]
+    assert quick.waited is not None and waiting.waited is not None
+    assert 0 <= quick.waited < waiting.waited < 1
+    assert waiting.waited * waiting.train_seconds >= 3 * 0.2  # three steps
 
 
 def test_the_next_epoch_is_decoded_while_this_one_is_scored(
