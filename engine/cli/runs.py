@@ -17,7 +17,7 @@ from engine.files import write_text
 from engine.track.runs import SORTS, PastRun, commonest, differences, find_runs, sort_runs
 
 if TYPE_CHECKING:
-    from engine.track.entries import Scalar
+    from engine.track.tracker import Scalar
 
 _MOST_COLUMNS = 8  # of keys; more are listed below the table
 _LONGEST_VALUE = 48  # of one, in characters

@@ -58,7 +58,7 @@ def train(recipe: Path, sets: tuple[str, ...], dry_run: bool, overwrite: bool) -
         with stop_on_signals() as stop, Screen() as screen, ExitStack() as stack:
             watcher: Watcher = screen
             if ranks.leads:
-                watcher = Relay(screen, stack.enter_context(Tracking(prepared.recipe, screen, afresh=overwrite)))
+                watcher = Relay(screen, stack.enter_context(Tracking(prepared.recipe, screen)))
             result = train_run(prepared, ranks, watcher, stop, overwrite)
         if ranks.leads:
             _print_result(result, prepared)

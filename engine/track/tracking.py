@@ -21,18 +21,16 @@ from pathlib import Path
 from threading import Lock, Thread
 from types import TracebackType
 
-from engine.ensemble.specialist import FOLDER as SPECIALISTS
 from engine.errors import EngineError, Interrupted
 from engine.events import EpochEnded, Event, FoldBegan, Notice, Watcher
 from engine.files import write_text
 from engine.recipe.load import dump_recipe
 from engine.recipe.sections import Recipe, TrackSection
-from engine.track.entries import End, Part, Run, Tracker, read_entries, read_scores
+from engine.store.run_folder import RunFolder
 from engine.track.mlflow import MLflow, needed_modules
-from engine.track.tensorboard import TensorBoard, remove_events
+from engine.track.tensorboard import TensorBoard
+from engine.track.tracker import End, TrackedFold, TrackedRun, Tracker, read_epochs, read_scores
 from engine.track.wandb import Wandb, chosen_mode
-
-STATE = "track.json"  # in the folder of models: the run's id, and what was sent when it was finished
 
 # Seconds that the end of a run waits for its trackers. Who stops a run wants to go, and may be killed in half a minute.
 _PATIENCE_S: dict[End, float] = {"finished": 60.0, "stopped": 15.0, "failed": 15.0}
@@ -72,11 +70,12 @@ class Tracking(Watcher):
     """A watcher of a run and a context: within it the recipe's trackers follow the run in `recipe.output`.
 
     Only for the process that writes there. It stands beside the other watchers, behind the log; what the user should
-    read about trackers it tells `screen`. With `afresh` what the folder holds is another run's, about to be removed.
+    read about trackers it tells `screen`. It looks at the folder when the first fold begins: until then what is in it
+    may be another run's, about to be removed.
     """
 
-    def __init__(self, recipe: Recipe, screen: Watcher, afresh: bool = False) -> None:
-        self._recipe, self._screen, self._afresh = recipe, screen, afresh
+    def __init__(self, recipe: Recipe, screen: Watcher) -> None:
+        self._recipe, self._screen = recipe, screen
         self._senders: list[_Sender] | None = None  # None: the run has not begun
 
     def __enter__(self) -> Tracking:
@@ -109,11 +108,7 @@ class Tracking(Watcher):
     def _begun(self) -> list[_Sender]:
         """The trackers, followed from now on: the folder is this run's."""
         if self._senders is None:
-            folder = Path(self._recipe.output)
-            if self._afresh:
-                (folder / STATE).unlink(missing_ok=True)
-                remove_events(folder)
-            self._senders = _senders(self._recipe, folder)
+            self._senders = _senders(self._recipe)
         return self._senders
 
     def _wait(self, senders: list[_Sender], patience_s: float) -> None:
@@ -129,15 +124,15 @@ class Tracking(Watcher):
                 self._tell(f"{trouble}. What is missing there is sent when the same command is given again")
 
 
-def _senders(recipe: Recipe, folder: Path) -> list[_Sender]:
-    track = recipe.track
-    folds = recipe.data.folds.run or tuple(range(recipe.data.folds.count))
-    parts = [Part(folder, fold) for fold in folds]
-    for specialist in recipe.specialist:
-        parts += [Part(folder / SPECIALISTS / specialist.name, fold, specialist.name) for fold in folds]
-    state = _State(folder / STATE)
+def _senders(recipe: Recipe) -> list[_Sender]:
+    track, folder = recipe.track, RunFolder(Path(recipe.output))
+    numbers = recipe.data.folds.run or tuple(range(recipe.data.folds.count))
+    folds = [TrackedFold(folder, number) for number in numbers]
+    for one in recipe.specialist:
+        folds += [TrackedFold(folder.specialist(one.name), number, one.name) for number in numbers]
+    state = _State(folder.tracking)
     values = recipe.model_dump(mode="json", exclude={"track"})
-    run = Run(folder, state.id, recipe.name, values, tuple(parts), dump_recipe(recipe))
+    run = TrackedRun(folder, state.id, recipe.name, values, tuple(folds), dump_recipe(recipe))
     senders = []
     if track.tensorboard:
         senders.append(_Sender("TensorBoard", lambda: TensorBoard(run), run, None))
@@ -191,7 +186,7 @@ class _Sent:
         self.state.set_sent(self.name, self._digest(news))
 
     def _digest(self, news: _News) -> str:
-        records = {part.name: [dataclasses.asdict(e.record) for e in entries] for part, entries in news.epochs.items()}
+        records = {fold.name: [dataclasses.asdict(e.record) for e in epochs] for fold, epochs in news.epochs.items()}
         text = json.dumps([self.place, records, news.scores], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -199,15 +194,15 @@ class _Sent:
 class _News:
     """What a run's folder says now."""
 
-    def __init__(self, run: Run, end: End | None) -> None:
-        self.epochs = read_entries(run.parts)
+    def __init__(self, run: TrackedRun, end: End | None) -> None:
+        self.epochs = read_epochs(run.folds)
         self.scores: Mapping[str, float] = read_scores(run.folder) if end == "finished" else {}
 
 
 class _Sender:
     """One tracker and its thread, which ends with the process wherever it is."""
 
-    def __init__(self, title: str, open_: Callable[[], Tracker], run: Run, sent: _Sent | None) -> None:
+    def __init__(self, title: str, open_: Callable[[], Tracker], run: TrackedRun, sent: _Sent | None) -> None:
         self.title = title
         self.trouble = ""  # what went wrong in the last attempt
         self._open, self._run, self._sent = open_, run, sent
@@ -268,8 +263,8 @@ class _Sender:
             return
         if self._tracker is None:
             self._tracker = self._open()
-        for part, entries in news.epochs.items():
-            self._tracker.follow(part, entries)
+        for fold, epochs in news.epochs.items():
+            self._tracker.follow(fold, epochs)
         if news.scores:
             self._tracker.score(news.scores)
         if end is not None:

@@ -16,7 +16,6 @@ import math
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,7 +32,8 @@ from engine.quarantine import Fault, FaultKind, SetAside
 from engine.ranks import Ranks
 from engine.recipe.sections import Recipe, StageSection
 from engine.store import checkpoint
-from engine.store.epochs import OOF, epoch_folder, keep_only
+from engine.store.resume import load_resume, save_resume
+from engine.store.run_folder import FoldFolder, MemberFolder
 from engine.train.feed import Feed, FoldData
 from engine.train.history import TRAIN_LOSS, epochs_without_gain, kept_epochs
 from engine.train.learner import Learner
@@ -63,7 +63,7 @@ class FoldTrainer:
     """
 
     def __init__(
-        self, recipe: Recipe, fold: int, data: FoldData, folder: Path, ranks: Ranks, specialist: str = ""
+        self, recipe: Recipe, fold: int, data: FoldData, folder: FoldFolder, ranks: Ranks, specialist: str = ""
     ) -> None:
         self.recipe, self.fold, self.data, self.folder, self.ranks = recipe, fold, data, folder, ranks
         self.specialist = specialist
@@ -88,7 +88,7 @@ class FoldTrainer:
 
     def train(self, watcher: Watcher, stop: Stop) -> None:
         """Train to the end. Raises Interrupted, with the state saved, when `stop` says so."""
-        state = checkpoint.load_resume(self.folder)
+        state = load_resume(self.folder.resume)
         if state is not None and state["finished"]:
             return
         if state is not None:
@@ -104,7 +104,7 @@ class FoldTrainer:
                 self._drop_ahead()
         if self.ranks.leads:
             # The optimiser and the averages are several times the weights, and nothing will need them again.
-            checkpoint.save_resume(self.folder, {"finished": True})
+            save_resume(self.folder.resume, {"finished": True})
 
     # -- stages
 
@@ -298,22 +298,22 @@ class FoldTrainer:
     def _weights_to_save(self, held: Held | None, record: EpochRecord) -> Callable[[], None]:
         """What writes the epoch's checkpoint where it is the best one, and where it is one of those to keep."""
         at, train = self.position, self.recipe.train
-        folders = [self.folder] if record.best else []
+        folders: list[MemberFolder] = [self.folder] if record.best else []
         keeps = train.keep_last + train.keep_best > 0
         values = at.values(train.select) if held is not None else [math.nan] * len(at.history)
         kept = kept_epochs(values, train.select, train.keep_last, train.keep_best)
         if at.run_epoch in kept:
-            folders.append(epoch_folder(self.folder, at.run_epoch))
+            folders.append(self.folder.epoch(at.run_epoch))
         saved = self._checkpoint(record) if folders and self.ranks.leads else None
 
         def write() -> None:
             for folder in folders:
                 assert saved is not None  # only the leading rank writes
-                checkpoint.save(folder, saved)
+                checkpoint.save(folder.path, saved)
                 if held is not None:
-                    write_held(folder / OOF, held, self.data.classes, self.fold)
+                    write_held(folder.out_of_fold, held, self.data.classes, self.fold)
             if keeps:
-                keep_only(self.folder, kept)
+                self.folder.keep_only(kept)
 
         return write
 
@@ -342,7 +342,7 @@ class FoldTrainer:
 
         def write() -> None:
             weights()
-            checkpoint.save_resume(self.folder, apart)
+            save_resume(self.folder.resume, apart)
 
         self._writer.submit(write)
 

@@ -29,6 +29,7 @@ from engine.ranks import join_ranks
 from engine.recipe.load import parse_recipe
 from engine.recipe.sections import Recipe
 from engine.store.log import read_log
+from engine.store.run_folder import RunFolder
 from engine.train.prepare import Prepared, prepare
 from engine.train.run import train
 from engine.tune.claim import claim
@@ -193,7 +194,7 @@ def measure(recipe: Recipe, watcher: Watcher, stop: Stop) -> BackboneResult:
             peak = _peak(folder, ranks.device)
     (fold,) = prepared.folds
     held = len(prepared.fold_data(fold).held_rows_N)
-    epochs = read_log(folder / "log.jsonl")
+    epochs = read_log(RunFolder(folder).log)
     with torch.device("meta"):
         shapes_only = recipe.model.model_copy(update={"pretrained": False, "weights": ""})
         model = build_model(shapes_only, len(prepared.classes), recipe.stage[0].size)

@@ -32,7 +32,7 @@ from engine.metrics import METRICS
 from engine.ranks import Ranks
 from engine.recipe.load import dump_recipe, parse_recipe
 from engine.recipe.sections import Recipe
-from engine.store.epochs import remove
+from engine.store.run_folder import RunFolder
 from engine.train.prepare import prepare
 from engine.train.run import train
 from engine.tune.claim import claim
@@ -145,7 +145,7 @@ class Sweep:
             study.tell(trial, result.metrics[self.metric])
             return
         study.tell(trial, state=TrialState.PRUNED)
-        remove(folder / str(self.fold))  # weights and optimiser of a run that nobody will go on with
+        RunFolder(folder).fold(self.fold).clear()  # weights and optimiser of a run that nobody will go on with
 
     def _recipe(self, sets: Sequence[str], folder: Path) -> Recipe:
         """The recipe of a trial: one fold of it, the same images held out whatever the trial's seed."""

@@ -13,8 +13,9 @@ import pytest
 
 from engine.errors import EngineError, Interrupted, RecipeError
 from engine.events import EpochEnded, EpochRecord, FoldBegan
+from engine.store.run_folder import RunFolder
 from engine.track import tracking
-from engine.track.entries import End, Entry, Part, Run
+from engine.track.tracker import End, TrackedEpoch, TrackedFold, TrackedRun
 from engine.track.tracking import Tracking, check
 
 Make = Callable[..., EpochRecord]
@@ -37,15 +38,15 @@ class Fake:
         cls.gate = threading.Event()
         cls.gate.set()
 
-    def __init__(self, run: Run, *_: object) -> None:
+    def __init__(self, run: TrackedRun, *_: object) -> None:
         type(self).opened += 1
 
-    def follow(self, part: Part, entries: Sequence[Entry]) -> None:
+    def follow(self, fold: TrackedFold, epochs: Sequence[TrackedEpoch]) -> None:
         self.gate.wait()
         if self.broken:
             raise OSError("no route to host")
-        known = self.sent.setdefault(part.name, [])
-        known += [entry.epoch for entry in entries[len(known) :]]
+        known = self.sent.setdefault(fold.name, [])
+        known += [epoch.number for epoch in epochs[len(known) :]]
 
     def score(self, scores: Mapping[str, float]) -> None:
         self.scores.append(scores)
@@ -178,8 +179,8 @@ def test_a_run_begun_afresh_is_another_one(models: MakeModels, make_record: Make
     run = models(track=TRACK | {"tensorboard": True})
     ids = []
     for _ in range(2):
-        (run.folder / "log.jsonl").unlink(missing_ok=True)
-        with Tracking(run.recipe, diary, afresh=True) as watched:
+        with Tracking(run.recipe, diary) as watched:
+            RunFolder(run.folder).clear()  # as training does
             train(run, watched, make_record(0, 0))
         ids.append(json.loads((run.folder / "track.json").read_text("utf-8"))["id"])
         assert len([*(run.folder / "tensorboard" / "0").iterdir()]) == 1

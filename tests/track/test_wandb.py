@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from engine.events import EpochEnded, EpochRecord, FoldBegan
-from engine.track.entries import read_entries, read_scores
+from engine.store.run_folder import RunFolder
+from engine.track.tracker import read_epochs, read_scores
 from engine.track.tracking import Tracking, check
 from engine.track.wandb import Wandb, chosen_mode
 
@@ -62,9 +63,9 @@ def rows(path: Path) -> list[dict[str, Any]]:
 
 def send(run: Any, mode: str) -> None:
     tracker = Wandb(run.run(), "team/cats" if mode == "online" else "cats", mode)
-    for part, entries in read_entries(run.run().parts).items():
-        tracker.follow(part, entries)
-    if scores := read_scores(run.folder):
+    for fold, epochs in read_epochs(run.run().folds).items():
+        tracker.follow(fold, epochs)
+    if scores := read_scores(RunFolder(run.folder)):
         tracker.score(scores)
     tracker.close("finished")
 

@@ -24,6 +24,8 @@ from engine.ranks import Ranks
 from engine.recipe.load import parse_recipe
 from engine.recipe.sections import Recipe
 from engine.store import checkpoint
+from engine.store.resume import load_resume
+from engine.store.run_folder import FoldFolder
 from engine.train import trainer as fold_module
 from engine.train.oof import read_held
 from engine.train.prepare import prepare
@@ -64,7 +66,7 @@ def same(a: Weights, b: Weights) -> bool:
 def trained(recipe: Recipe, tmp_path: Path) -> tuple[Path, Snapshots]:
     """Fold 0 of the recipe, trained; its folder."""
     prepared = prepare(recipe)
-    trainer = FoldTrainer(recipe, 0, prepared.fold_data(0), tmp_path / "0", Ranks(0, 1, CPU))
+    trainer = FoldTrainer(recipe, 0, prepared.fold_data(0), FoldFolder(tmp_path / "0"), Ranks(0, 1, CPU))
     snapshots = Snapshots(trainer)
     trainer.train(snapshots, lambda: False)
     return tmp_path / "0", snapshots
@@ -139,7 +141,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_the_key_to_change(
     )
     with pytest.raises(EngineError, match=r"the loss is (nan|inf) in fold 0, stage 1, epoch 2, step \d.*stage\.1\.lr"):
         trained(made, tmp_path)
-    state = checkpoint.load_resume(tmp_path / "0")
+    state = load_resume(FoldFolder(tmp_path / "0").resume)
     assert state is not None and state["position"]["run_epoch"] == 1  # of the last good epoch
     assert all(torch.isfinite(tensor).all() for tensor in state["model"].values())
 
@@ -160,7 +162,7 @@ def test_folds_start_from_different_weights_and_the_same_fold_from_the_same(
 
     def first_weights(seed: int, fold: int) -> Weights:
         changed = made.model_copy(update={"seed": seed})
-        return copied(FoldTrainer(changed, fold, data, tmp_path, Ranks(0, 1, CPU)).learner.model)
+        return copied(FoldTrainer(changed, fold, data, FoldFolder(tmp_path), Ranks(0, 1, CPU)).learner.model)
 
     assert same(first_weights(1, 0), first_weights(1, 0))
     assert not same(first_weights(1, 0), first_weights(2, 0))
@@ -213,7 +215,7 @@ def test_no_thread_is_left_behind(recipe: MakeRecipe, make_stage: Stage, tmp_pat
     trained(recipe(stage=[make_stage(epochs=1)]), tmp_path / "whole")
     assert decoding() == 0
     made = recipe(stage=[make_stage()])
-    trainer = FoldTrainer(made, 0, prepare(made).fold_data(0), tmp_path / "0", Ranks(0, 1, CPU))
+    trainer = FoldTrainer(made, 0, prepare(made).fold_data(0), FoldFolder(tmp_path / "0"), Ranks(0, 1, CPU))
     asked = iter([False, False, False, True])  # at the end of the first epoch, when the second is being decoded
     with pytest.raises(EngineError):
         trainer.train(Watcher(), lambda: next(asked))
