@@ -45,8 +45,8 @@ def compare(
     if size is not None:
         changes.append(f"stage.0.size={size if size.isdigit() else '[' + size.lower().replace('x', ', ') + ']'}")
     resolved = load_recipe(recipe, (*sets, *changes))
+    from engine.ranks import alone
     from engine.tune import compare as tune
-    from engine.tune.alone import alone
 
     names = tune.check_backbones(backbones.split(","))
     with alone():

@@ -56,7 +56,7 @@ def sweep(
     """Search for the values of RECIPE's keys that score best on one fold."""
     changes = [f"train.select={metric}"] if metric is not None else []
     resolved = load_recipe(recipe, (*sets, *changes))
-    from engine.tune.alone import alone
+    from engine.ranks import alone
     from engine.tune.sweep import Sweep, need_optuna
 
     need_optuna()

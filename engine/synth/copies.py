@@ -14,7 +14,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -38,6 +37,7 @@ from engine.loader.passes import execute
 from engine.loader.stream import ImageStream
 from engine.recipe.sections import DataSection, DecodeSection
 from engine.recipe.sections.augment import AugmentSection, MixSection
+from engine.store.claim import Claim, claim
 
 TABLE, MARKER, PICTURES = "train.csv", "augment.json", "images"
 QUALITY = 92  # of the JPEG files
@@ -180,7 +180,8 @@ def augment(manifest: Manifest, section: DataSection, folder: Path, job: Job, pr
     """Write augmented copies of the samples of `manifest` and the table that lists all into `folder`.
 
     `manifest` is what is trained on, with labels as found; `section` names the columns of the table. What an
-    interrupted command made is not made again. Raises DataError when the folder holds anything else.
+    interrupted command made is not made again. Raises RecipeError when the folder holds other copies, DataError when it
+    holds anything else.
     """
     _claim(folder, manifest, job)
     changes = {kind: _Change.of(kind, job.border) for kind in job.kinds}
@@ -221,17 +222,11 @@ def _merged(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _claim(folder: Path, manifest: Manifest, job: Job) -> None:
-    description = {**dataclasses.asdict(job), "kinds": list(job.kinds), "data_fingerprint": manifest.fingerprint}
     marker = folder / MARKER
-    if marker.is_file():
-        if json.loads(marker.read_text("utf-8")) != description:
-            raise DataError(
-                f"{folder} holds copies of other images, or made in another way; choose another folder, or repeat the "
-                "command as it was"
-            )
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if not marker.is_file() and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{folder} is not empty and holds no augmented copies; choose a new or an empty folder")
-    write_text(marker, json.dumps(description, indent=1) + "\n")
+    content = dataclasses.asdict(job) | {"data_fingerprint": manifest.fingerprint}
+    claim(Claim(marker, "a set of copies", content, "Choose another folder, or repeat the command as it was"))
 
 
 def _planned(manifest: Manifest, job: Job, changes: Mapping[str, _Change]) -> Iterator[_Copy]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.ensemble.specialist import write_list
-from engine.errors import EngineError, Interrupted, RecipeError
+from engine.errors import EngineError, Interrupted
 from engine.events import Notice, Relay, Stop, Watcher
 from engine.files import atomic_write, write_text
 from engine.metrics import class_share_log_loss, group_accuracy, score
 from engine.ranks import Ranks
 from engine.recipe.sections import Recipe
+from engine.store.claim import Claim, claim
 from engine.store.log import Log
 from engine.store.run_folder import RunFolder
 from engine.train.feed import FoldData
@@ -32,22 +33,6 @@ from engine.train.oof import Held, held_table, mean_held, read_held, write_held
 from engine.train.prepare import Prepared
 from engine.train.specialists import Course, Effect, answers, apply, effect_of
 from engine.train.trainer import FoldTrainer
-
-# Keys that may change between a run and its continuation: they do not touch what is learnt.
-FREE_KEYS = (
-    "name",
-    "output",
-    "data.test",
-    "data.sample_submission",
-    "data.cache",
-    "data.alias_columns",
-    "data.class_groups",
-    "data.folds.run",
-    "decode",
-    "predict",
-    "track",
-    "specialist",  # each has a run.json of its own
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,48 +133,17 @@ def _train_specialist(
 
 
 def _claim(prepared: Prepared) -> None:
-    """Write down what the run's folders are trained with, once it is checked that it is the same as before."""
-    models = RunFolder(Path(prepared.recipe.output))
-    now = {"recipe": prepared.recipe.model_dump(mode="json"), "data_fingerprint": prepared.fingerprint}
-    claims = {models: now}
+    """Write down what the folders of the run and its specialists are trained with. Raises RecipeError when one of them
+    holds another run."""
+    folder = RunFolder(Path(prepared.recipe.output))
+    content = {"recipe": prepared.recipe.model_dump(mode="json"), "data_fingerprint": prepared.fingerprint}
+    remedy = "Choose another folder with --set output=DIR, or start afresh with --overwrite"
+    claims = [Claim(folder.claim, "a run", content, remedy)]
     for course in prepared.courses:
         own = {"recipe": course.recipe.model_dump(mode="json"), "classes": list(course.specialist.classes)}
-        claims[models.specialist(course.name)] = now | own
-    for folder, claim in claims.items():
-        remedy = (
-            "Choose another folder with --set output=DIR, or start afresh with --overwrite"
-            if folder == models
-            else "Give the specialist another name, or remove this folder to train it again"
-        )
-        _check_claim(folder.claim, claim, remedy)
-    for folder, claim in claims.items():
-        write_text(folder.claim, json.dumps(claim, ensure_ascii=False, indent=1) + "\n")
-
-
-def _check_claim(path: Path, now: Mapping[str, Any], remedy: str) -> None:
-    if not path.is_file():
-        return
-    before = json.loads(path.read_text("utf-8"))
-    changes = list(changes_between(before["recipe"], now["recipe"]))
-    changes += changes_between(before.get("classes"), now.get("classes"), "classes")
-    if before["data_fingerprint"] != now["data_fingerprint"]:
-        changes.append("the training data (files, labels or contents)")
-    if changes:
-        raise RecipeError(f"{path.parent} holds a run that differs in {'; '.join(changes)}. {remedy}")
-
-
-def changes_between(before: Any, now: Any, key: str = "") -> Iterator[str]:
-    """What differs between two recipes, as "key: old -> new", leaving out the keys that do not touch learning."""
-    if key in FREE_KEYS:
-        return
-    if isinstance(before, Mapping) and isinstance(now, Mapping):
-        for name in {**before, **now}:
-            yield from changes_between(before.get(name), now.get(name), f"{key}.{name}" if key else name)
-    elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
-        for i, (old, new) in enumerate(zip(before, now, strict=True)):
-            yield from changes_between(old, new, f"{key}.{i}")
-    elif before != now:
-        yield f"{key}: {json.dumps(before, ensure_ascii=False)} -> {json.dumps(now, ensure_ascii=False)}"
+        remedy = "Give the specialist another name, or remove this folder to train it again"
+        claims.append(Claim(folder.specialist(course.name).claim, "a run", content | own, remedy))
+    claim(*claims)
 
 
 def _summary(prepared: Prepared, folder: RunFolder, ranks: Ranks, already_finished: bool) -> Result:

@@ -28,17 +28,16 @@ from engine.model.build import backbone_config, build_model, check_drop_path, ch
 from engine.ranks import join_ranks
 from engine.recipe.load import parse_recipe
 from engine.recipe.sections import Recipe
+from engine.store.claim import Claim, claim
 from engine.store.log import read_log
 from engine.store.run_folder import RunFolder
+from engine.system import GIB, peak_host_bytes
 from engine.train.prepare import Prepared, prepare
 from engine.train.run import train
-from engine.tune.claim import claim
-from engine.tune.memory import peak_host_bytes
 from engine.tune.subprocess import run_apart
 
-ROW = "result.json"
+_RESULT = "result.json"
 _PEAK = "peak.json"
-_GIB = 2**30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,11 +163,12 @@ def _refusal(recipe: Recipe) -> str:
 def _claim(folder: Path, prepared: Prepared) -> None:
     tables: dict[str, Any] = prepared.recipe.model_dump(mode="json")
     del tables["model"]["backbone"]  # more of them may join later
-    claim(folder / "recipe.json", tables, training_data=prepared.fingerprint)
+    content = {"recipe": tables, "data_fingerprint": prepared.fingerprint}
+    claim(Claim(folder / "recipe.json", "a comparison", content, "Choose another folder with --out DIR, or remove it"))
 
 
 def _finished(recipe: Recipe) -> BackboneResult | None:
-    path = Path(recipe.output) / ROW
+    path = Path(recipe.output) / _RESULT
     return BackboneResult(**json.loads(path.read_text("utf-8"))) if path.is_file() else None
 
 
@@ -209,7 +209,7 @@ def measure(recipe: Recipe, watcher: Watcher, stop: Stop) -> BackboneResult:
         device_gib=peak["device_gib"],
         seconds=sum(epoch.train_seconds + epoch.valid_seconds for epoch in epochs),
     )
-    write_text(folder / ROW, json.dumps(dataclasses.asdict(row), indent=1) + "\n")
+    write_text(folder / _RESULT, json.dumps(dataclasses.asdict(row), indent=1) + "\n")
     return row
 
 
@@ -217,8 +217,8 @@ def _peak(folder: Path, device: torch.device) -> dict[str, float | None]:
     """The most memory held so far, by this process and by earlier ones that trained in the folder."""
     on_gpu = device.type == "cuda"
     peak = {
-        "host_gib": peak_host_bytes() / _GIB,
-        "device_gib": torch.cuda.max_memory_allocated(device) / _GIB if on_gpu else None,
+        "host_gib": peak_host_bytes() / GIB,
+        "device_gib": torch.cuda.max_memory_allocated(device) / GIB if on_gpu else None,
     }
     path = folder / _PEAK
     before = json.loads(path.read_text("utf-8")) if path.is_file() else {}

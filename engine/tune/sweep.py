@@ -32,10 +32,10 @@ from engine.metrics import METRICS
 from engine.ranks import Ranks
 from engine.recipe.load import dump_recipe, parse_recipe
 from engine.recipe.sections import Recipe
+from engine.store.claim import Claim, claim
 from engine.store.run_folder import RunFolder
 from engine.train.prepare import prepare
 from engine.train.run import train
-from engine.tune.claim import claim
 from engine.tune.pictures import draw_history
 from engine.tune.space import Dimension, parse_space
 from engine.tune.trials import TrialBegan, TrialEnded, TrialResult, to_csv
@@ -79,8 +79,14 @@ class Sweep:
         """Look at the data, and claim the folder. Raises RecipeError, DataError."""
         base = self._recipe((), self.folder)
         prepared = prepare(base, progress)
-        more = {"over": self._space_texts, "fold": self.fold, "training_data": prepared.fingerprint}
-        claim(self.folder / "sweep.json", base.model_dump(mode="json"), **more)
+        content = {
+            "recipe": base.model_dump(mode="json"),
+            "over": self._space_texts,
+            "fold": self.fold,
+            "data_fingerprint": prepared.fingerprint,
+        }
+        remedy = "Choose another folder with --out DIR, or remove it"
+        claim(Claim(self.folder / "sweep.json", "a sweep", content, remedy))
 
     def run(self, trials: int, ranks: Ranks, watcher: Watcher, stop: Stop) -> list[TrialResult]:
         """All trials, until there are `trials` that are done, those of earlier calls among them.

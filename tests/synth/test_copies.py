@@ -175,7 +175,7 @@ def test_a_folder_of_something_else_is_refused(folder: Path, tmp_path: Path) -> 
     with pytest.raises(DataError, match="not empty"):
         augment(manifest_of(folder), DataSection(), tmp_path / "mine", Job(("flip",)))
     augment(manifest_of(folder), DataSection(), tmp_path / "out", Job(("flip",)))
-    with pytest.raises(DataError, match="made in another way"):
+    with pytest.raises(RecipeError, match="a set of copies that differs in seed: 0 -> 2"):
         augment(manifest_of(folder), DataSection(), tmp_path / "out", Job(("flip",), seed=2))
 
 
