@@ -38,7 +38,7 @@ from engine.recipe.load import parse_recipe
 from engine.recipe.sections import DataSection, Recipe
 from engine.store import checkpoint
 from engine.store.checkpoint import Checkpoint
-from engine.store.run_folder import MemberFolder, PredictionsFolder, RunFolder
+from engine.store.run_folder import CHECKPOINT, MemberFolder, PredictionsFolder, RunFolder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,10 +108,10 @@ class Wishes:
 
     def applied_to(self, saved: Checkpoint) -> Recipe:
         """The checkpoint's recipe with these changes. Raises RecipeError for one that a trained model cannot follow."""
-        trained = parse_recipe(saved.recipe, origin="checkpoint.json")
+        trained = parse_recipe(saved.recipe, origin=CHECKPOINT)
         asked = {"predict.tta": self.views, "predict.batch": self.batch}
         sets = (*self.sets, *(f"{key}={value}" for key, value in asked.items() if value is not None))
-        recipe = parse_recipe(saved.recipe, sets, origin="checkpoint.json")
+        recipe = parse_recipe(saved.recipe, sets, origin=CHECKPOINT)
         augment = trained.augment.model_copy(update={"executor": recipe.augment.executor})
         free = {"data": recipe.data, "decode": recipe.decode, "predict": recipe.predict, "augment": augment}
         if trained.model_copy(update=free) != recipe:
