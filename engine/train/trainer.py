@@ -199,7 +199,7 @@ class FoldTrainer:
 
     def _run_epoch(self, watcher: Watcher, stop: Stop) -> None:
         at, train, stage = self.position, self.recipe.train, self.stage
-        train_loss, images, seconds = self._train_epoch(watcher, stop)
+        train_loss, images, seconds, waited = self._train_epoch(watcher, stop)
         if not train.sampling.hard_pairs:  # else the next batches depend on this validation
             self._ahead = self._begin_next()
         began = time.perf_counter()
@@ -219,6 +219,7 @@ class FoldTrainer:
             images=images,
             train_seconds=seconds,
             valid_seconds=time.perf_counter() - began,
+            waited=waited,
         )
         at.history.append(metrics | {TRAIN_LOSS: train_loss})
         if held is not None:
@@ -237,18 +238,20 @@ class FoldTrainer:
         if self.ranks.any(stop()):
             raise Interrupted(f"stopped in fold {self.fold}, after epoch {at.run_epoch}; {_GOES_ON}")
 
-    def _train_epoch(self, watcher: Watcher, stop: Stop) -> tuple[float, int, float]:
-        """Train from the position to the end of the epoch: mean loss, images and seconds of this process's part."""
+    def _train_epoch(self, watcher: Watcher, stop: Stop) -> tuple[float, int, float, float]:
+        """Train from the position to the end of the epoch: mean loss; images, seconds and the share of these in which
+        batches were waited for, of this process's part."""
         at, parts = self.position, self.stage.accumulate
         batches, self._ahead = self._ahead or self._begin(self.stage, at.run_epoch, at.step), None
         self._thaw()
         to_training(self.model)
         assert self.step is not None
         began = time.perf_counter()
+        waits = _Waits()
         losses: list[Tensor] = []
         images = 0
         with closing(batches):
-            for number, batch in enumerate(batches):
+            for number, batch in enumerate(waits.of(batches)):
                 part = number % parts
                 self._seed(at.step * parts + part)
                 set_rate(self.optimizer, self._rate(at.step))
@@ -277,7 +280,8 @@ class FoldTrainer:
         if not at.losses:
             raise EngineError(f"fold {self.fold}: no training image could be read{self._some_bad_files()}")
         means = self.ranks.gather(sum(at.losses) / len(at.losses))
-        return self._hear(sum(means) / len(means)), images, time.perf_counter() - began
+        seconds = time.perf_counter() - began
+        return self._hear(sum(means) / len(means)), images, seconds, waits.seconds / seconds
 
     def _begin(self, stage: StageSection, number: int, step: int = 0) -> Generator[Batch, None, None]:
         """The batches of epoch `number` of the run from `step` on; decoding begins at once."""
@@ -477,3 +481,19 @@ class FoldTrainer:
         address = (self.recipe.seed, self.fold, self.position.run_epoch, step, self.ranks.rank)
         digest = hashlib.blake2b(repr(address).encode(), digest_size=8).digest()
         torch.manual_seed(int.from_bytes(digest, "little"))
+
+
+class _Waits:
+    """Adds up the time in which the next batch is waited for."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def of(self, batches: Generator[Batch, None, None]) -> Generator[Batch, None, None]:
+        while True:
+            began = time.perf_counter()
+            batch = next(batches, None)
+            self.seconds += time.perf_counter() - began
+            if batch is None:
+                return
+            yield batch
