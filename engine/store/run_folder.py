@@ -113,8 +113,8 @@ class FoldFolder(MemberFolder):
         return _saved(MemberFolder(path) for path in self.path.glob(f"{_EPOCH}*"))
 
     def members(self) -> list[MemberFolder]:
-        """Who answers for the fold: the kept epochs in place of the best one."""
-        return self.epochs() or [self]
+        """Who answers for the fold: the kept epochs in place of the best one. Raises CheckpointError for nobody."""
+        return _not_none(self.epochs() or ([self] if self.holds_checkpoint else []), self.path)
 
     def keep_only(self, epochs: Collection[int]) -> None:
         """Remove the kept epochs that are not among `epochs`."""
@@ -227,22 +227,15 @@ class RunFolder:
         return state is not None and bool(state["finished"])
 
     def members(self) -> list[MemberFolder]:
-        """The models that answer together: those of each fold. A fold's own folder is its only fold.
-
-        Raises CheckpointError when there is none.
-        """
+        """The models that answer together: those of each fold. A fold's own folder is its only fold. Raises
+        CheckpointError for none."""
         if not self.path.is_dir():
             raise CheckpointError(
                 f"{self.path}: no such folder; train first, or give the folder that `engine train` wrote"
             )
         only = FoldFolder(self.path)
-        members = [member for fold in ([only] if only.holds_checkpoint else self.folds()) for member in fold.members()]
-        if not members:
-            raise CheckpointError(
-                f"{self.path}: no fold in it holds a {CHECKPOINT}; finish at least one epoch of `engine train`, or "
-                "give the folder that it wrote"
-            )
-        return members
+        folds = [only] if only.holds_checkpoint else self.folds()
+        return _not_none([member for fold in folds for member in fold.members()], self.path)
 
     # -- specialists
 
@@ -281,6 +274,15 @@ class RunFolder:
 def _saved(folders: Iterable[Member]) -> list[Member]:
     """Those that hold a checkpoint, by name, numbers as numbers."""
     return sorted((folder for folder in folders if folder.holds_checkpoint), key=lambda folder: _natural(folder.path))
+
+
+def _not_none(members: list[MemberFolder], path: Path) -> list[MemberFolder]:
+    if not members:
+        raise CheckpointError(
+            f"{path}: no fold in it holds a {CHECKPOINT}; finish at least one epoch of `engine train`, or give the "
+            "folder that it wrote"
+        )
+    return members
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:

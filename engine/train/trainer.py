@@ -28,7 +28,6 @@ from engine.loader.batches import Batch
 from engine.metrics import better, confused_pairs, confusion, score
 from engine.model.runtime import Runtime
 from engine.order import Pair, eval_batches
-from engine.quarantine import Fault, FaultKind, SetAside
 from engine.ranks import Ranks
 from engine.recipe.sections import Recipe, StageSection
 from engine.store import checkpoint
@@ -279,9 +278,9 @@ class FoldTrainer:
     def _name_bad_files(self, watcher: Watcher) -> None:
         """Tell of the files that could not be decoded, each once."""
         quarantine = self.feed.loader.quarantine
-        for path, reason in quarantine.items():
-            if path not in self._named:
-                watcher.hear(FileSetAside(SetAside(path, path, Fault(FaultKind.DAMAGED, reason))))
+        for id_, entry in quarantine.items():
+            if id_ not in self._named:
+                watcher.hear(FileSetAside(entry))
         self._named |= quarantine.keys()
 
     # -- what is kept

@@ -69,6 +69,8 @@ def test_no_folds_is_an_error_that_says_where_it_looked(run: RunFolder) -> None:
     run.path.mkdir()
     with pytest.raises(CheckpointError, match=r"no fold in it holds a checkpoint\.json"):
         run.members()
+    with pytest.raises(CheckpointError, match=r"models/0: no fold in it"):
+        run.fold(0).members()
 
 
 def test_a_folder_without_a_name_of_its_own_has_one(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
