@@ -60,7 +60,7 @@ from rich.table import Table
 from engine.bench.timers import machine
 from engine.files import write_text
 from engine.metrics import class_share_log_loss
-from engine.synth.sets import VehicleSet, make_vehicles
+from engine.synth.sets import VehicleSet, draw_set
 from engine.train.run import prepare
 
 SIDES: dict[str, Callable[[Task, Report], Outcome]] = {"engine": engine_way.run, "timm": timm_way.run}
@@ -100,7 +100,7 @@ def initial_weights(kind: str, task: Task, work: Path, epochs: int) -> str:
     if path.is_file():
         return str(path)
     if kind == "vehicles":
-        make_vehicles(work / "vehicles", VEHICLES)
+        draw_set(work / "vehicles", VEHICLES)
         with _process() as pool:
             source, folder = str(work / "vehicles" / "train"), work / name
             arguments = (source, task.backbone, task.size, epochs, folder, task.threads)

@@ -34,7 +34,7 @@ def write_page(checked: Checked, path: Path) -> None:
     shown = classes if len(classes) <= MOST_CLASSES else classes[: MOST_CLASSES // 2] + classes[-MOST_CLASSES // 2 :]
     members: dict[str, list[Sample]] = {name: [] for name, _ in shown}
     for sample in checked.samples:
-        if sample.part == "train" and sample.label in members:
+        if sample.split == "train" and sample.label in members:
             members[sample.label].append(sample)
     rows = [
         {"name": name, "count": count, "share": 100 * count / classes[0][1], "samples": _spread(members[name])}
@@ -96,11 +96,11 @@ def _shape(case: Case) -> str:
 
 
 def _scatter(samples: Sequence[Sample]) -> dict[str, Any]:
-    """Points (x, y, part) in a 400 x 300 box, width to the right and height upwards, from 0 to the largest of each."""
+    """Points (x, y, split) in a 400 x 300 box, width to the right and height upwards, from 0 to the largest of each."""
     sized = [sample for sample in samples if sample.width and sample.height]
     step = max(1, -(-len(sized) // _DOTS))
     wide, high = (max((getattr(s, side) for s in sized), default=1) for side in ("width", "height"))
-    points = {(round(400 * s.width / wide), round(300 - 300 * s.height / high), s.part) for s in sized[::step]}
+    points = {(round(400 * s.width / wide), round(300 - 300 * s.height / high), s.split) for s in sized[::step]}
     return {"points": sorted(points), "width": wide, "height": high}
 
 
@@ -197,7 +197,7 @@ a { color: inherit; }
 <figure>
 {% if thumb(sample) %}<img src="{{ thumb(sample) }}" alt="">{% else %}<div class="gone">no picture</div>{% endif %}
 <figcaption>
-{% if checked.test %}{{ sample.part }} {% endif %}{% if sample.label %}<b>{{ sample.label }}</b><br>{% endif %}
+{% if checked.test %}{{ sample.split }} {% endif %}{% if sample.label %}<b>{{ sample.label }}</b><br>{% endif %}
 
 {{ sample.id }}</figcaption>
 </figure>
@@ -243,7 +243,7 @@ a { color: inherit; }
 </table>
 <svg viewBox="-44 -8 470 344" width="470" height="344" role="img" aria-label="width and height of the images">
 <rect class="frame" x="0" y="0" width="400" height="300"/>
-{% for x, y, part in scatter.points %}<circle class="dot {{ part }}" cx="{{ x }}" cy="{{ y }}" r="3"/>{% endfor %}
+{% for x, y, split in scatter.points %}<circle class="dot {{ split }}" cx="{{ x }}" cy="{{ y }}" r="3"/>{% endfor %}
 
 <text x="400" y="318" text-anchor="end">{{ "{:,}".format(scatter.width) }} px wide</text>
 <text x="-6" y="10" text-anchor="end">{{ "{:,}".format(scatter.height) }}</text>

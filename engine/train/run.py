@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,12 +19,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.data.classes import class_names, label_indices
+from engine.data.classes import class_names, groups_of, label_indices
 from engine.data.clean import clean
 from engine.data.folds import assign_folds, held_out, trained_on
 from engine.data.ingest import Progress, ingest
 from engine.data.manifest import Manifest
-from engine.data.names import groups_of, resolved
+from engine.data.names import resolved
 from engine.ensemble.specialist import FOLDER, write_list
 from engine.errors import EngineError, Interrupted, RecipeError
 from engine.events import EpochRecord, Stop, Watcher
@@ -33,10 +32,12 @@ from engine.files import atomic_write, write_text
 from engine.loader.batches import Samples
 from engine.metrics import class_share_log_loss, group_accuracy, score
 from engine.model.build import check_drop_path, check_sizes
+from engine.quarantine import Quarantine
 from engine.ranks import Ranks
 from engine.recipe.sections import Recipe
 from engine.store import checkpoint
 from engine.store.epochs import OOF, remove
+from engine.text import nearest
 from engine.train.oof import Held, held_table, mean_held, read_held, write_held
 from engine.train.optim import check_optimizer
 from engine.train.specialists import ANSWERS, Course, Effect, answers, apply, check_course, course_of, effect_of
@@ -73,7 +74,7 @@ class Prepared:
     classes: list[str]
     fold_N: np.ndarray
     fingerprint: str
-    left_out: dict[str, str]  # path -> why
+    left_out: Quarantine
     notices: tuple[str, ...] = ()  # what cleaning the data did
     groups: Sequence[str] = ()  # of each class, when the recipe has class groups
     courses: tuple[Course, ...] = ()  # of the recipe's specialists
@@ -157,8 +158,8 @@ def _check(recipe: Recipe, classes: Sequence[str]) -> None:
 def _check_boosts(recipe: Recipe, classes: Sequence[str]) -> None:
     for name in recipe.train.sampling.boost_classes:
         if name not in classes:
-            near = difflib.get_close_matches(name, classes, n=3) or classes[:3]
-            raise RecipeError(f"train.sampling.boost_classes: there is no class {name!r}; nearest: {', '.join(near)}")
+            near = ", ".join(nearest(name, classes))
+            raise RecipeError(f"train.sampling.boost_classes: there is no class {name!r}; nearest: {near}")
 
 
 def _check_held_out(recipe: Recipe) -> None:
@@ -194,8 +195,8 @@ def train(prepared: Prepared, ranks: Ranks, watcher: Watcher, stop: Stop, overwr
     if ranks.leads:
         for notice in prepared.notices:
             watcher.notice(notice)
-        for path, reason in prepared.left_out.items():
-            watcher.notice(f"left out: {path}: {reason}")
+        for entry in prepared.left_out.values():
+            watcher.notice(f"left out: {entry}")
     folds = {fold: prepared.fold_data(fold) for fold in prepared.folds}
     trained = _train_folds(recipe, folder, folds, ranks, _Log(folder / "log.jsonl", watcher), stop)
     for course in prepared.courses:

@@ -109,7 +109,7 @@ def test_every_fault_is_found_and_nothing_else(faulty: Path, tmp_path: Path, sce
     )
     plain = json.loads(json.dumps(result.to_dict()))
     (case,) = next(f for f in plain["findings"] if f["kind"] == "near_leaks")["cases"]
-    assert [image["part"] for image in case["images"]] == ["train", "test"] and "of 256 bits" in case["note"]
+    assert [image["split"] for image in case["images"]] == ["train", "test"] and "of 256 bits" in case["note"]
 
 
 def test_what_the_recipe_settles_is_found_no_more(faulty: Path) -> None:
