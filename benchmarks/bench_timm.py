@@ -61,7 +61,7 @@ from engine.bench.timers import machine
 from engine.files import write_text
 from engine.metrics import class_share_log_loss
 from engine.synth.sets import VehicleSet, draw_set
-from engine.train.run import prepare
+from engine.train.prepare import prepare
 
 SIDES: dict[str, Callable[[Task, Report], Outcome]] = {"engine": engine_way.run, "timm": timm_way.run}
 VEHICLES = VehicleSet(classes=12, per_class=80, test_per_class=0, seed=3)

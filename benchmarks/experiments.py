@@ -57,7 +57,8 @@ from engine.predict.run import prepare as prepare_prediction
 from engine.ranks import Ranks
 from engine.recipe.load import parse_recipe
 from engine.recipe.sections import Recipe
-from engine.train.run import Prepared, prepare, train
+from engine.train.prepare import Prepared, prepare
+from engine.train.run import train
 
 RESULTS = Path("benchmarks/results/experiments_cpu.json")
 PARTS = {

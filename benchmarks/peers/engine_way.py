@@ -17,7 +17,8 @@ from engine.loader.batches import Batch, Epoch, Loader
 from engine.ranks import Ranks
 from engine.recipe.load import parse_recipe
 from engine.recipe.sections import Recipe
-from engine.train.run import Prepared, prepare, train
+from engine.train.prepare import Prepared, prepare
+from engine.train.run import train
 from peers.task import EpochResult, Outcome, Report, Task, Waits, mark, processor_seconds
 
 

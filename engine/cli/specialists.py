@@ -11,7 +11,8 @@ from engine.cli.common import table
 
 if TYPE_CHECKING:  # they import torch
     from engine.predict.run import Outcome
-    from engine.train.run import Prepared, Result
+    from engine.train.prepare import Prepared
+    from engine.train.run import Result
 
 _METRICS = {"log_loss": "log loss", "accuracy": "accuracy", "macro_f1": "macro F1"}
 

@@ -16,7 +16,8 @@ from engine.recipe.load import dump_recipe, load_recipe
 
 if TYPE_CHECKING:  # they import torch, and a mistyped recipe must not wait for that
     from engine.ranks import Ranks
-    from engine.train.run import Prepared, Result
+    from engine.train.prepare import Prepared
+    from engine.train.run import Result
 
 
 @click.command(
@@ -39,7 +40,7 @@ def train(recipe: Path, sets: tuple[str, ...], dry_run: bool, overwrite: bool) -
     resolved = load_recipe(recipe, sets)
     from engine.ranks import join_ranks
     from engine.track.tracking import Tracking, check
-    from engine.train.run import prepare
+    from engine.train.prepare import prepare
     from engine.train.run import train as train_run
 
     check(resolved.track)

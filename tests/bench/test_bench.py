@@ -12,9 +12,10 @@ from click.testing import CliRunner
 from engine.bench.phases import FULL_POLICY, Bench, bench_recipe
 from engine.bench.photos import photos
 from engine.cli.main import main
+from engine.loader.batches import Batch
 from engine.recipe.load import parse_recipe
 from engine.recipe.sections import Recipe
-from engine.train.learner import TrainStep
+from engine.train.learner import Learner
 
 PHASES = ["decode", "augmentation", "loader", "training step", "training", "inference"]
 
@@ -68,13 +69,13 @@ def test_training_is_measured_with_the_training_step_and_its_augmented_images(
     images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[torch.Tensor] = []
-    step = TrainStep.__call__
+    step = Learner.take_step
 
-    def watched(self: TrainStep, images_BCHW: torch.Tensor, labels: object) -> torch.Tensor:
-        seen.append(images_BCHW.clone())
-        return step(self, images_BCHW, labels)  # type: ignore[arg-type]
+    def watched(self: Learner, batch: Batch) -> torch.Tensor:
+        seen.append(batch.images_BCHW.clone())
+        return step(self, batch)
 
-    monkeypatch.setattr(TrainStep, "__call__", watched)
+    monkeypatch.setattr(Learner, "take_step", watched)
     paths = [str(path) for path in sorted(images.iterdir()) if path.suffix == ".jpg"]
     bench = Bench(bench_recipe(recipe(), (32, 48), 2), paths, torch.device("cpu"), 0.05)
     assert bench.training().median > 0
