@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from engine.store.checkpoint import library_versions
+from engine.system import library_versions
 
 WINDOWS = 5
 _WARM_UP_STEPS = 2

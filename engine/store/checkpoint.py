@@ -17,11 +17,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib.metadata
 import json
 import math
 import pickle
-import platform
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -35,6 +33,7 @@ from torch import Tensor
 
 from engine.errors import EngineError
 from engine.files import atomic_write, remove_leftovers, write_text
+from engine.system import library_versions
 
 FORMAT = 1  # of checkpoint.json; raised when an older engine could not read it rightly
 
@@ -44,22 +43,9 @@ NEXT_META = "checkpoint.next.json"
 RESUME = "resume.pt"
 EPOCH_PREFIX = "epoch_"  # folders of kept epochs inside a fold's
 
-_LIBRARIES = ("torch", "timm", "torchvision", "kornia", "nvidia-dali-cuda130", "numpy", "pyarrow", "safetensors")
-
 
 class CheckpointError(EngineError):
     """A checkpoint that is missing, damaged or of a newer format; the message names the file and the remedy."""
-
-
-def library_versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that a result depends on, as far as they are installed."""
-    versions = {"python": platform.python_version()}
-    for name in _LIBRARIES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # tensors have no single truth value to compare by

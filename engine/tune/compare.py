@@ -28,15 +28,14 @@ from engine.model.build import backbone_config, build_model, check_drop_path, ch
 from engine.ranks import join_ranks
 from engine.recipe.load import parse_recipe
 from engine.recipe.sections import Recipe
+from engine.system import GIB, peak_host_bytes
 from engine.train.prepare import Prepared, prepare
 from engine.train.run import train
 from engine.tune.claim import claim
-from engine.tune.memory import peak_host_bytes
 from engine.tune.subprocess import run_apart
 
 ROW = "result.json"
 _PEAK = "peak.json"
-_GIB = 2**30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,8 +219,8 @@ def _peak(folder: Path, device: torch.device) -> dict[str, float | None]:
     """The most memory held so far, by this process and by earlier ones that trained in the folder."""
     on_gpu = device.type == "cuda"
     peak = {
-        "host_gib": peak_host_bytes() / _GIB,
-        "device_gib": torch.cuda.max_memory_allocated(device) / _GIB if on_gpu else None,
+        "host_gib": peak_host_bytes() / GIB,
+        "device_gib": torch.cuda.max_memory_allocated(device) / GIB if on_gpu else None,
     }
     path = folder / _PEAK
     before = json.loads(path.read_text("utf-8")) if path.is_file() else {}
