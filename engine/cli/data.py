@@ -126,7 +126,7 @@ def check(source: str, sets: tuple[str, ...], test: str | None, json_file: Path 
     from engine.data.checks import check as check_images
     from engine.data.ingest import ingest
     from engine.files import write_text
-    from engine.report.findings import write_page
+    from engine.report.findings import write_findings
 
     (train, *recipe_test), section = _sources(source, sets)
     test = test or next(iter(recipe_test), None)
@@ -136,7 +136,7 @@ def check(source: str, sets: tuple[str, ...], test: str | None, json_file: Path 
     with progress(unit="images", title="Looking") as meter:
         checked = check_images(manifest, train, section, tested, meter)
     if page is not None:
-        write_page(checked, page)
+        write_findings(checked, page)
     if json_file is not None:
         text = json.dumps(checked.to_dict(), ensure_ascii=False, indent=1)
         if json_file == Path("-"):
