@@ -17,13 +17,15 @@ import numpy as np
 import torch
 
 from engine.augment.contract import Contract
+from engine.augment.mix import MixedLabels
 from engine.augment.policy import Policy
 from engine.augment.views import views_of
 from engine.bench.timers import Busy, PeakMemory, Rate, measure
 from engine.inference.predictor import Predictor
 from engine.kernels import Ragged
 from engine.loader.batches import Batch, Epoch, Loader, Samples
-from engine.loader.stream import Decoded, ImageStream
+from engine.loader.source import Files
+from engine.loader.stream import Decoded
 from engine.model.build import backbone_config, build_model
 from engine.model.runtime import Runtime
 from engine.order import epoch_batches
@@ -67,7 +69,7 @@ class Bench:
         self.runtime = Runtime.of(recipe.train, device)
         self.policy = Policy(recipe.augment, self.backbone.mean, self.backbone.std)
         rows_N = np.arange(len(paths))
-        self.samples = Samples(paths, rows_N, rows_N % CLASSES)
+        self.samples = Samples(paths, Files(paths), rows_N, rows_N % CLASSES)
         self.batches = epoch_batches(rows_N, self.stage.batch, recipe.seed, epoch=0)
         self.epoch = Epoch(recipe.seed, 0, *self.stage.size, _mix(recipe))
         self._learner: Learner | None = None
@@ -121,7 +123,7 @@ class Bench:
         images_BCHW = images_BCHW.to(memory_format=torch.channels_last)
         labels_B = torch.arange(count, device=self.device) % CLASSES
         share_B = torch.full((count,), 0.7, device=self.device)
-        batch = Batch(images_BCHW, labels_B, labels_B.flip(0), share_B, np.arange(count))
+        batch = Batch(images_BCHW, MixedLabels(labels_B, labels_B.flip(0), share_B), np.arange(count))
 
         def step() -> int:
             learner.take_step(batch)
@@ -166,7 +168,7 @@ class Bench:
         return self.batches * (_ENDLESS // len(self.batches))
 
     def _decoded(self) -> Generator[Decoded, None, None]:
-        yield from ImageStream(self.samples.paths, self._endless(), self.recipe.decode, self.device)
+        return self._loader().photos(self._endless())
 
     def _loader(self) -> Loader:
         executor = self.recipe.augment.executor

@@ -36,8 +36,9 @@ from engine.files import write_text
 from engine.kernels import Ragged
 from engine.loader.neighbourhood import apply_extras
 from engine.loader.passes import execute
+from engine.loader.source import Files
 from engine.loader.stream import ImageStream
-from engine.quarantine import Fault, FaultKind, Quarantine
+from engine.quarantine import Quarantine
 from engine.recipe.sections import AugmentSection, DataSection, DecodeSection, MixSection
 from engine.system import cores
 
@@ -139,7 +140,7 @@ class CopySpec:
 
 
 @dataclasses.dataclass(frozen=True)
-class Written:
+class CopiesWritten:
     """What came of it: the table, how many originals and copies it lists, and files that could not be decoded."""
 
     table: Path
@@ -194,7 +195,7 @@ def originals(manifest: Manifest, section: DataSection, progress: Progress | Non
 
 def write_copies(
     manifest: Manifest, section: DataSection, folder: Path, spec: CopySpec, progress: Progress | None = None
-) -> Written:
+) -> CopiesWritten:
     """Write augmented copies of the samples of `manifest` and the table that lists all into `folder`.
 
     `manifest` is what is trained on, with labels as found; `section` names the columns of the table. What an
@@ -206,14 +207,13 @@ def write_copies(
     missing = [copy for copy in copies if not (folder / copy.path).is_file()]
     batches = list(_batches(missing))
     rows = [np.unique([row for c in batch for row in (c.row, c.partner) if row >= 0]) for batch in batches]
-    stream = ImageStream(manifest.paths, rows, DecodeSection(device="cpu"), torch.device("cpu"))
-    done, wanted = len(copies) - len(missing), iter(batches)
+    stream = ImageStream(Files(manifest.paths), rows, DecodeSection(device="cpu"), torch.device("cpu"))
+    done, left_out = len(copies) - len(missing), Quarantine()
     with ThreadPoolExecutor(max(2, cores())) as writers:
-        for decoded in stream:
+        for batch, decoded in zip(batches, stream, strict=True):
             images = dict(zip(decoded.rows_B.tolist(), decoded.images.tensors, strict=True))
-            batch = next(wanted)
-            while not images.keys() <= {row for c in batch for row in (c.row, c.partner)}:
-                batch = next(wanted)  # the stream skips a batch whose files are all bad
+            for row, fault in decoded.faults.items():
+                left_out.add(manifest.ids[row], fault, manifest.paths[row])
             writing = []
             for copy in batch:
                 if copy.row in images and (copy.partner < 0 or copy.partner in images):
@@ -227,11 +227,7 @@ def write_copies(
                 progress(done, len(copies))
     there = [copy for copy in copies if (folder / copy.path).is_file()]
     write_text(folder / TABLE, _table(manifest, section, folder, there))
-    left_out = Quarantine()
-    for id_, path in zip(manifest.ids, manifest.paths, strict=True):
-        if path in stream.quarantine:
-            left_out.add(id_, Fault(FaultKind.DAMAGED, stream.quarantine[path]), path)
-    return Written(folder / TABLE, len(manifest), len(there), left_out)
+    return CopiesWritten(folder / TABLE, len(manifest), len(there), left_out)
 
 
 def _merged(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:

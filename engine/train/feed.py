@@ -76,5 +76,4 @@ class Feed:
 
     def some_bad_files(self) -> str:
         """The first files that could not be used, to stand behind an error's message; "" for none."""
-        some = [f"{path} {reason}" for path, reason in self.loader.quarantine.items()][:3]
-        return f": {'; '.join(some)}" if some else ""
+        return f": {some}" if (some := self.loader.quarantine.some()) else ""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from engine.loader.batches import Batch
 from engine.model.build import Classifier, build_model, set_drop_path
-from engine.model.losses import MixedLabels, build_loss
+from engine.model.losses import build_loss
 from engine.model.runtime import Runtime
 from engine.recipe.sections import ModelSection, StageSection, TrainSection
 from engine.train.averaging import EpochMean, build_average
@@ -90,8 +90,7 @@ class Learner:
         """
         assert self._step is not None, "begin_epoch comes first"
         last = part == parts - 1
-        labels = MixedLabels(batch.own_B, batch.partner_B, batch.share_B)
-        loss = self._step(batch.images_BCHW, labels, parts, last)
+        loss = self._step(batch.images_BCHW, batch.labels, parts, last)
         if last and self.average is not None:
             self.average.update(self.model)
         return loss

@@ -18,6 +18,7 @@ from engine.data.manifest import Manifest
 from engine.data.names import resolved
 from engine.errors import RecipeError
 from engine.loader.batches import Samples
+from engine.loader.source import Files
 from engine.model.build import check_drop_path, check_sizes
 from engine.quarantine import Quarantine
 from engine.recipe.sections import Recipe
@@ -68,7 +69,7 @@ def prepare(recipe: Recipe, progress: Progress | None = None) -> Prepared:
     usable = cleaned.manifest
     classes = class_names(usable)
     _check(recipe, classes)
-    samples = Samples(usable.paths, usable.keys_N, label_indices(usable, classes))
+    samples = Samples(usable.ids, Files(usable.paths), usable.keys_N, label_indices(usable, classes))
     courses = tuple(course_of(section, recipe, samples, classes) for section in recipe.specialist)
     for course in courses:
         try:

@@ -274,9 +274,9 @@ class FoldTrainer:
     def _name_bad_files(self, watcher: Watcher) -> None:
         """Tell of the files that could not be decoded, each once."""
         quarantine = self.feed.loader.quarantine
-        for path, reason in quarantine.items():
-            if path not in self._named:
-                watcher.notice(f"set aside: {path}: {reason}")
+        for id_, entry in quarantine.items():
+            if id_ not in self._named:
+                watcher.notice(f"set aside: {entry}")
         self._named |= quarantine.keys()
 
     # -- what is kept

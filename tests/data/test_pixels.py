@@ -17,7 +17,7 @@ from engine.data.manifest import Manifest
 from engine.data.near import distances
 from engine.data.pixels import PixelFacts, look
 from engine.decode.dali import DaliDecoder
-from engine.quarantine import FaultKind
+from engine.quarantine import Fault, FaultKind
 from engine.recipe.sections import DataSection
 
 MakeScene = Callable[..., Image.Image]
@@ -54,9 +54,13 @@ def test_a_file_is_refused_exactly_when_the_decoder_of_training_refuses_it(tmp_p
         files |= {suffix: file.getvalue(), f"{suffix} cut": file.getvalue()[: file.tell() // 2]}
     manifest, facts = looked(tmp_path / "set", {f"{name}.jpg": content for name, content in files.items()}, tmp_path)
     contents = [Path(path).read_bytes() for path in manifest.paths]
-    _, bad = DaliDecoder(torch.device("cpu"), threads=1)(contents)
+    decoder = DaliDecoder(torch.device("cpu"), threads=1)
+    bad = set()
+    for id_, opened in zip(manifest.ids, decoder.open(contents), strict=True):
+        if isinstance(opened, Fault) or isinstance(decoder.pixels([opened])[0], Fault):
+            bad.add(id_)
     refused = {i for i, a, b in zip(manifest.ids, manifest.faults, facts.faults, strict=True) if a or b}
-    assert refused == {manifest.ids[position] for position, _ in bad}
+    assert refused == bad
     assert "whole cut.jpg" in refused and "whole with junk behind.jpg" not in refused
     doubtful = {id_ for id_, doubt in zip(manifest.ids, facts.doubts, strict=True) if doubt}
     assert doubtful == {"whole with a hole.jpg", "progressive with a hole.jpg"}

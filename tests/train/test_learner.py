@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from engine.augment.mix import MixedLabels
 from engine.errors import RecipeError
 from engine.loader.batches import Batch
 from engine.model.runtime import Runtime
@@ -46,7 +47,8 @@ def batch(number: int, count: int = 4) -> Batch:
     random = torch.Generator().manual_seed(number)
     images_BCHW = torch.randn(count, 3, 32, 32, generator=random)
     own_B = torch.randint(0, 3, (count,), generator=random)
-    return Batch(images_BCHW, own_B, own_B.flip(0), torch.rand(count, generator=random), np.arange(count))
+    labels = MixedLabels(own_B, own_B.flip(0), torch.rand(count, generator=random))
+    return Batch(images_BCHW, labels, np.arange(count))
 
 
 def weights(model: torch.nn.Module) -> Weights:
@@ -70,10 +72,10 @@ def test_the_weights_and_their_average_change_with_the_last_part_of_a_step() -> 
 
 def test_two_half_batches_make_the_step_of_a_whole_one() -> None:
     whole, halves = learner(recipe(clip=0.0)), learner(recipe(clip=0.0))
-    images, own, partner, share, rows = batch(0, 8)
-    whole.take_step(Batch(images, own, partner, share, rows))
+    images, labels, rows = batch(0, 8)
+    whole.take_step(Batch(images, labels, rows))
     for part, at in enumerate((slice(0, 4), slice(4, 8))):
-        halves.take_step(Batch(images[at], own[at], partner[at], share[at], rows[at]), part, 2)
+        halves.take_step(Batch(images[at], MixedLabels(*(each[at] for each in labels)), rows[at]), part, 2)
     for name, tensor in whole.model.state_dict().items():
         torch.testing.assert_close(tensor, halves.model.state_dict()[name], atol=2e-3, rtol=0)
 
