@@ -20,10 +20,12 @@ import numpy as np
 import torch
 
 from engine.augment.views import views_of
+from engine.data.classes import groups_of
+from engine.data.ids import find_ids
 from engine.data.ingest import Progress, ingest
-from engine.data.listing import list_labels
 from engine.data.manifest import OK, Manifest
-from engine.data.names import Names, groups_of
+from engine.data.names import ClassNames
+from engine.data.sources.table import list_labels
 from engine.ensemble.vote import Answers, Rule, blend, some, vote
 from engine.errors import DataError, RecipeError
 from engine.files import write_text
@@ -32,7 +34,6 @@ from engine.loader.batches import Loader, Samples
 from engine.loader.source import Files
 from engine.metrics import group_accuracy, score
 from engine.order import eval_batches
-from engine.predict.ids import find_ids
 from engine.predict.panel import Found, Panel, find_specialists
 from engine.predict.submission import Sheet, write_predictions, write_submission
 from engine.recipe.load import parse_recipe
@@ -148,7 +149,7 @@ def prepare(models: Path, wishes: Wishes, progress: Progress | None = None) -> J
     if not recipe.data.test:
         raise RecipeError("no images to predict: give --data FOLDER_OR_TABLE, or set data.test in the recipe")
     manifest = ingest(recipe.data.test, recipe.data, progress)
-    names = Names.of(recipe.data)
+    names = ClassNames.of(recipe.data)
     if recipe.data.sample_submission:
         sheet = Sheet.like(Path(recipe.data.sample_submission), manifest.ids, first.classes, names)
     else:
@@ -174,7 +175,7 @@ def answer(job: Job, device: torch.device, rule: Rule = "soft", progress: Progre
     began_s = time.perf_counter()
     manifest, predict = job.manifest, job.recipe.predict
     predictor = Predictor(job.checkpoints, device, views_of(predict), job.recipe.augment.executor)
-    status = manifest.table["status"].to_pylist()
+    status = [OK if fault is None else str(fault) for fault in manifest.faults]
     rows_N = np.flatnonzero(np.array(status) == OK)
     unknown_N = np.full(len(manifest), -1)
     samples = Samples(manifest.ids, Files(manifest.paths), manifest.keys_N, unknown_N)

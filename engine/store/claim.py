@@ -28,6 +28,7 @@ FREE_KEYS = (
     "data.class_groups",
     "data.folds.run",
     "decode",
+    "ensemble",
     "predict",
     "track",
     "specialist",  # each makes a claim of its own

@@ -19,6 +19,7 @@ from typing import Any
 
 from engine.errors import DataError, RecipeError
 from engine.events import EpochRecord
+from engine.metrics import METRICS, better
 from engine.recipe import schema
 from engine.recipe.load import parse_recipe
 from engine.store.log import read_log
@@ -26,7 +27,6 @@ from engine.store.run_folder import RunFolder
 from engine.track.tracker import Scalar, flatten, read_scores
 
 SHOWN_METRICS = ("log_loss", "accuracy", "macro_f1")
-LOWER_IS_BETTER = ("log_loss", "entropy", "calibration_error")  # of the metrics that `train.select` may name
 DEPTH = 6  # folders below those given
 
 # Keys whose values say where a run is and not what it is.
@@ -134,8 +134,7 @@ def _best_so_far(records: Sequence[EpochRecord], select: str) -> dict[str, float
     for record in records:
         value = record.metrics.get(select, math.nan)
         known = best.get(record.fold, {}).get(select, math.nan)
-        lower = select in LOWER_IS_BETTER
-        if not math.isnan(value) and (math.isnan(known) or (value < known if lower else value > known)):
+        if select in METRICS and better(select, value, known):
             best[record.fold] = record.metrics
     names = [name for name in SHOWN_METRICS if best and all(name in metrics for metrics in best.values())]
     return {name: sum(metrics[name] for metrics in best.values()) / len(best) for name in names}
@@ -193,6 +192,7 @@ def sort_runs(runs: Sequence[PastRun], key: str) -> list[PastRun]:
         value = run.metrics.get(key, math.nan) if key in SHOWN_METRICS else getattr(run, key)
         if not isinstance(value, float):
             return False, value
-        return math.isnan(value), value if key in (*LOWER_IS_BETTER, "seconds") else -value
+        rising = METRICS[key].higher_is_better if key in METRICS else key != "seconds"
+        return math.isnan(value), -value if rising else value
 
     return sorted(runs, key=rank)

@@ -65,8 +65,8 @@ def train(prepared: Prepared, ranks: Ranks, watcher: Watcher, stop: Stop, overwr
     if ranks.leads:
         for notice in prepared.notices:
             watcher.hear(Notice(notice))
-        for path, reason in prepared.left_out.items():
-            watcher.hear(Notice(f"left out: {path}: {reason}"))
+        for entry in prepared.left_out.values():
+            watcher.hear(Notice(f"left out: {entry}"))
     folds = {fold: prepared.fold_data(fold) for fold in prepared.folds}
     trained = _train_folds(recipe, folder, folds, ranks, watcher, stop)
     for course in prepared.courses:

@@ -9,13 +9,12 @@ the main fold held out, and the gain is counted over what comes out of both.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from engine.data.names import Names, nfc
+from engine.data.names import ClassNames
 from engine.ensemble.specialist import Specialist
 from engine.errors import DataError, EngineError, RecipeError
 from engine.inference.member import restore
@@ -26,6 +25,7 @@ from engine.ranks import Ranks
 from engine.recipe.sections import Recipe, SpecialistSection
 from engine.store import checkpoint
 from engine.store.run_folder import FoldFolder
+from engine.text import nearest, nfc
 from engine.train.feed import FoldData
 from engine.train.oof import Held, mean_held
 from engine.train.step import probabilities
@@ -78,7 +78,7 @@ def course_of(section: SpecialistSection, recipe: Recipe, samples: Samples, clas
 
     Raises RecipeError for a class that is not among them, naming the nearest.
     """
-    names = Names.of(recipe.data)
+    names = ClassNames.of(recipe.data)
     own = {_class(name, section, classes, names) for name in section.classes}
     if len(own) < len(section.classes):
         raise RecipeError(
@@ -93,13 +93,11 @@ def course_of(section: SpecialistSection, recipe: Recipe, samples: Samples, clas
     return Course(specialist, recipe.of_specialist(section), own_samples)
 
 
-def _class(name: str, section: SpecialistSection, classes: Sequence[str], names: Names) -> str:
+def _class(name: str, section: SpecialistSection, classes: Sequence[str], names: ClassNames) -> str:
     found = nfc(name) if nfc(name) in classes else names.class_of(nfc(name))
     if found not in classes:
-        near = difflib.get_close_matches(name, classes, n=3) or classes[:3]
-        raise RecipeError(
-            f"specialist {section.name}: classes: there is no class {name!r}; nearest: {', '.join(map(repr, near))}"
-        )
+        near = ", ".join(map(repr, nearest(name, classes)))
+        raise RecipeError(f"specialist {section.name}: classes: there is no class {name!r}; nearest: {near}")
     return found
 
 
