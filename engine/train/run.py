@@ -55,6 +55,7 @@ FREE_KEYS = (
     "data.class_groups",
     "data.folds.run",
     "decode",
+    "ensemble",
     "predict",
     "track",
     "specialist",  # each has a run.json of its own

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from engine.recipe.sections.base import Section
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Range = tuple[float, float]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+class _Ranged(Section):
+    """A section with ranges, pairs of numbers from and to."""
 
     def _ordered(self, key: str, above: float, up_to: float, of: str) -> None:
         """Raise ValueError unless `key` holds above < first <= second <= up_to."""
@@ -26,7 +28,7 @@ class _Section(BaseModel):
             raise ValueError(f"{key}: {of} lie above {above:g} and up to {up_to:g}, got {[low, high]}")
 
 
-class CropSection(_Section):
+class CropSection(_Ranged):
     """Which part of the source a training image shows."""
 
     kind: Literal["random_resized", "center", "letterbox", "stretch"] = Field(
@@ -48,7 +50,7 @@ class CropSection(_Section):
         return self
 
 
-class AffineSection(_Section):
+class AffineSection(Section):
     """Shift, scale, rotate, shear, about the centre."""
 
     p: Probability = Field(0.0, description="Chance per image.")
@@ -58,7 +60,7 @@ class AffineSection(_Section):
     shear: float = Field(0.0, ge=0, lt=80, description="Largest slant along each axis, degrees.")
 
 
-class PerspectiveSection(_Section):
+class PerspectiveSection(Section):
     """A view from a slightly different place."""
 
     p: Probability = Field(0.0, description="Chance per image.")
@@ -67,7 +69,7 @@ class PerspectiveSection(_Section):
     )
 
 
-class ColorSection(_Section):
+class ColorSection(Section):
     """Colour jitter; the four parts are applied in random order."""
 
     p: Probability = Field(0.0, description="Chance per image.")
@@ -77,7 +79,7 @@ class ColorSection(_Section):
     hue: float = Field(0.1, ge=0, le=0.5, description="Shift within +- this share of the colour circle.")
 
 
-class ToneSection(_Section):
+class ToneSection(_Ranged):
     """Stronger changes of colour, each with a chance of its own, after the jitter and in this order."""
 
     gamma: Probability = Field(0.0, description="Chance of x ** gamma.")
@@ -98,7 +100,7 @@ class ToneSection(_Section):
         return self
 
 
-class PolicySection(_Section):
+class PolicySection(Section):
     """A published policy in place of hand-picked chances; it comes after flips and affine, before colour jitter."""
 
     kind: Literal["none", "autoaugment", "randaugment", "trivialaugment"] = Field(
@@ -109,7 +111,7 @@ class PolicySection(_Section):
     magnitude: int = Field(9, ge=0, le=30, description="randaugment: their strength, 0 to 30 (M).")
 
 
-class _Filled(_Section):
+class _Filled(_Ranged):
     p: Probability = Field(0.0, description="Chance per image.")
     fill: Literal["mean", "constant", "noise"] = Field("mean", description="What the rectangles are filled with.")
     color: tuple[Share, Share, Share] = Field(
@@ -160,7 +162,7 @@ class CornerSection(_Filled):
         return self
 
 
-class ExtrasSection(_Section):
+class ExtrasSection(_Ranged):
     """What no rule for a single pixel can express: Kornia's, between the geometry and the colours.
 
     Only the images that drew one pay for it. Lengths are in output pixels.
@@ -194,7 +196,7 @@ class ExtrasSection(_Section):
         return self
 
 
-class MixSection(_Section):
+class MixSection(Section):
     """MixUp (Zhang et al. 2018) and CutMix (Yun et al. 2019)."""
 
     mixup: float = Field(0.0, ge=0, le=64, description="Alpha of MixUp's beta distribution. 0: no MixUp.")
@@ -217,7 +219,7 @@ class MixSection(_Section):
         return self
 
 
-class ValidSection(_Section):
+class ValidSection(Section):
     """How an image is fitted when it is scored or predicted; saved with the weights as their contract."""
 
     fit: Literal["center", "letterbox", "stretch"] = Field(
@@ -227,7 +229,7 @@ class ValidSection(_Section):
     crop: float = Field(1.0, gt=0, le=1, description="center: the share of the shorter side that is kept.")
 
 
-class AugmentSection(_Section):
+class AugmentSection(Section):
     """What happens to pixels on the device, in one pass."""
 
     executor: Literal["auto", "reference", "cpu", "triton", "kornia"] = Field(

@@ -1,0 +1,23 @@
+"""The decode section: how JPEG bytes become pixels."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from engine.recipe.sections.base import Section
+
+
+class DecodeSection(Section):
+    """JPEG bytes to pixels."""
+
+    device: Literal["auto", "gpu", "cpu"] = Field(
+        "auto", description="Where to decode. auto: on the GPU when there is one."
+    )
+    decoder: Literal["auto", "dali", "turbo"] = Field(
+        "auto",
+        description="dali: NVIDIA DALI; turbo: libjpeg-turbo, on the CPU, only the part of a photo that a training image shows and no larger than needed. auto: turbo on the CPU where it is built in, else dali.",
+    )
+    threads: int = Field(0, ge=0, le=256, description="CPU threads for decoding. 0: one per available core.")
+    prefetch: int = Field(2, ge=1, le=16, description="Decoded batches kept ready ahead of the model.")

@@ -1,0 +1,29 @@
+"""The predict section: how images are answered."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from engine.recipe.sections.base import Section
+
+
+class PredictSection(Section):
+    """Answering."""
+
+    tta: int = Field(1, ge=1, le=10, description="Views of each image to average (test-time augmentation).")
+    views: Literal["zooms", "crops"] = Field(
+        "zooms",
+        description="zooms: the image as it was validated, then mirrored, closer and from farther off; crops: with tta = 5 its middle and four corners, 224 / 256 of each side, with tta = 10 each of them mirrored, too.",
+    )
+    batch: int = Field(64, ge=1, description="Images in a batch.")
+    specialists: bool = Field(
+        True, description="Whether the specialists that were trained beside the models are asked."
+    )
+
+    @model_validator(mode="after")
+    def _crops_come_in_fives(self) -> PredictSection:
+        if self.views == "crops" and self.tta not in (5, 10):
+            raise ValueError(f'tta: views = "crops" has 5 or 10 of them, got {self.tta}')
+        return self
