@@ -226,20 +226,28 @@ class House:
         return [(module, module.own[name]) for module in self.modules if name in module.own]
 
     def makers(self, home: Module, name: str) -> list[str]:
-        """Rooms that make things of the class `name` of module `home`, or of a class derived from it there that is no
+        """Rooms that make things of the class `name` of module `home`, or of another class there that is one, and no
         noun of its own; the room at home where nobody calls it by name."""
-        derived = {
-            own
-            for own, node in home.own.items()
-            if isinstance(node, ast.ClassDef) and name in map(ast.unparse, node.bases) and own not in NOUNS
-        }
-        making = {module.room for module in self.modules if module.calls & module.known(home) & {name, *derived}}
+        kinds = {other for other, node in home.own.items() if _is_a(node, home.own[name])} - set(NOUNS)
+        making = {module.room for module in self.modules if module.calls & module.known(home) & {name, *kinds}}
         return [room for room in self.rooms if room in making] or [home.room]
 
     def takers(self, home: Module, name: str) -> list[str]:
         """Rooms that name the class and do not make any, in the order of the flow."""
         taking = {module.room for module in self.modules if module is not home and name in module.known(home)}
         return [room for room in self.rooms if room in taking.difference(self.makers(home, name))]
+
+
+def _is_a(node: ast.stmt, wanted: ast.stmt) -> bool:
+    """Whether a class is derived from the wanted one, or has all methods of the wanted protocol."""
+    if not isinstance(node, ast.ClassDef) or not isinstance(wanted, ast.ClassDef):
+        return False
+    bases = [ast.unparse(base) for base in wanted.bases]
+    return wanted.name in map(ast.unparse, node.bases) or ("Protocol" in bases and _methods(wanted) <= _methods(node))
+
+
+def _methods(node: ast.ClassDef) -> set[str]:
+    return {part.name for part in node.body if isinstance(part, ast.FunctionDef)}
 
 
 def sentence(text: str) -> str:
