@@ -47,7 +47,7 @@ def lr_find(recipe: Path, sets: tuple[str, ...], stage: int, low: float, high: f
         raise RecipeError(f"--low {low:g} --high {high:g}: expected the first rate below the last")
     if stage >= len(resolved.stage):
         raise RecipeError(f"--stage {stage}: the recipe's stages are 0 to {len(resolved.stage) - 1}")
-    from engine.train.run import prepare
+    from engine.train.prepare import prepare
     from engine.tune.alone import alone
     from engine.tune.curve import Curve
     from engine.tune.lr_find import range_test

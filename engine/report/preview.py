@@ -26,7 +26,7 @@ from engine.loader.batches import Batch, Epoch, Loader
 from engine.model.build import backbone_config
 from engine.recipe.sections import Recipe
 from engine.report.findings import data_url
-from engine.train.run import Prepared
+from engine.train.prepare import Prepared
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ groups. The scores over all folds stand in the summary of each.
 
 Online the server says how far a run is, and the rest is sent. Offline there is no going on: a second process would
 leave a second part that overwrites the first one when both are synced. So a process that goes on writes the run
-whole, in place of the folder of the one before; the log makes that a matter of milliseconds.
+whole, in place of the folder of the one before; the log makes that quick.
 """
 
 from __future__ import annotations

@@ -25,9 +25,9 @@ from engine.order import eval_batches
 from engine.ranks import Ranks
 from engine.recipe.sections import Recipe, SpecialistSection
 from engine.store import checkpoint
-from engine.train.learner import probabilities
+from engine.train.feed import FoldData
 from engine.train.oof import Held, mean_held
-from engine.train.trainer import FoldData
+from engine.train.step import probabilities
 
 ANSWERS = "answers.parquet"  # of a specialist's fold: about all images that the main fold held out
 _SHOWN = ("log_loss", "accuracy", "macro_f1")

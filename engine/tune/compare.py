@@ -28,7 +28,8 @@ from engine.model.build import backbone_config, build_model, check_drop_path, ch
 from engine.ranks import join_ranks
 from engine.recipe.load import parse_recipe
 from engine.recipe.sections import Recipe
-from engine.train.run import Prepared, prepare, train
+from engine.train.prepare import Prepared, prepare
+from engine.train.run import train
 from engine.tune.claim import claim
 from engine.tune.memory import peak_host_bytes
 from engine.tune.subprocess import run_apart

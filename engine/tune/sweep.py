@@ -33,7 +33,8 @@ from engine.ranks import Ranks
 from engine.recipe.load import dump_recipe, parse_recipe
 from engine.recipe.sections import Recipe
 from engine.store.epochs import remove
-from engine.train.run import prepare, train
+from engine.train.prepare import prepare
+from engine.train.run import train
 from engine.tune.claim import claim
 from engine.tune.pictures import draw_history
 from engine.tune.space import Dimension, parse_space

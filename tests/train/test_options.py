@@ -25,7 +25,7 @@ from engine.store import checkpoint
 from engine.store.epochs import epoch_folder
 from engine.train import trainer as fold_module
 from engine.train.oof import read_held
-from engine.train.run import prepare
+from engine.train.prepare import prepare
 from engine.train.trainer import FoldTrainer
 
 MakeRecipe = Callable[..., Recipe]
@@ -47,15 +47,15 @@ class Story(Watcher):
         train_epoch = self.trainer._train_epoch
 
         def watched(*args: Any) -> Any:
-            self.before.append(copied(self.trainer.model))
+            self.before.append(copied(self.trainer.learner.model))
             return train_epoch(*args)
 
         self.trainer._train_epoch = watched  # type: ignore[method-assign]
 
     def epoch_ends(self, record: EpochRecord) -> None:
         self.records.append(record)
-        self.after.append(copied(self.trainer.model))
-        self.scored.append(copied(self.trainer.scored))
+        self.after.append(copied(self.trainer.learner.model))
+        self.scored.append(copied(self.trainer.learner.scored))
 
 
 def told(recipe: Recipe, folder: Path) -> Story:
@@ -144,9 +144,9 @@ def test_every_loss_head_and_optimiser_learns(
 def test_class_weights_come_from_the_images_trained_on(recipe: MakeRecipe, tmp_path: Path) -> None:
     made = recipe(train={"class_weights": 1.0, "sampling": {"power": 1.0}})
     story = Story(made, tmp_path)
-    story.trainer._build()
-    assert story.trainer.loss.weights_C is not None
-    assert story.trainer.loss.weights_C.tolist() == pytest.approx([1, 1, 1])  # eight of each class
+    weights_C = story.trainer.learner.loss.weights_C
+    assert weights_C is not None
+    assert weights_C.tolist() == pytest.approx([1, 1, 1])  # eight of each class
 
 
 # --- the learning rate -----------------------------------------------------------------------------------------------
@@ -286,9 +286,8 @@ def test_batch_norms_of_the_average_are_estimated_anew(recipe: MakeRecipe, make_
     assert not any(torch.allclose(story.scored[1][name], mean[name], rtol=1e-3) for name in norms)
     # As the mean weights see the epoch's training images: the first norm of the network can be looked up.
     trainer = story.trainer
-    trainer.position.run_epoch = 1
-    seen = torch.cat([batch.images_BCHW.clone() for batch in trainer._begin(trainer.recipe.stage[0], 1)])
-    first = trainer.scored.backbone.conv1[0]  # type: ignore[index, union-attr]
+    seen = torch.cat([batch.images_BCHW.clone() for batch in trainer.feed.epoch(trainer.recipe.stage[0], 1)])
+    first = trainer.learner.scored.backbone.conv1[0]  # type: ignore[index, union-attr]
     expected = first(seen).mean((0, 2, 3))
     torch.testing.assert_close(story.scored[1]["backbone.conv1.1.running_mean"], expected, atol=1e-4, rtol=1e-3)
 

@@ -19,7 +19,7 @@ MakeRecipe = Callable[..., Recipe]
 Run = Callable[..., Any]
 Stage = Callable[..., dict[str, Any]]
 
-CLOCKS = ("train_seconds", "valid_seconds", "images", "images_per_second")
+CLOCKS = ("train_seconds", "valid_seconds", "images", "images_per_second", "waited")
 DROPOUT = {"backbone": "test_convnext", "pretrained": False, "dropout": 0.2, "pooling": "gem"}
 
 

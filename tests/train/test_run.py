@@ -22,7 +22,8 @@ from engine.metrics import log_loss
 from engine.ranks import Ranks
 from engine.recipe.sections import Recipe
 from engine.store import checkpoint
-from engine.train.run import prepare, train
+from engine.train.prepare import prepare
+from engine.train.run import train
 
 MakeRecipe = Callable[..., Recipe]
 Run = Callable[..., Any]

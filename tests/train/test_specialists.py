@@ -16,7 +16,7 @@ from engine.errors import DataError, EngineError, Interrupted, RecipeError
 from engine.metrics import log_loss
 from engine.recipe.sections import Recipe
 from engine.store import checkpoint
-from engine.train.run import Prepared, prepare
+from engine.train.prepare import Prepared, prepare
 from engine.train.specialists import ANSWERS
 from engine.train.trainer import FoldTrainer
 
@@ -27,7 +27,7 @@ Stage = Callable[..., dict[str, Any]]
 RING, SQUARE, TRIANGLE = CLASSES = ("고리", "네모", "세모")
 PAIR = {"name": "edges", "classes": [TRIANGLE, SQUARE]}  # not in the main model's order
 YES_NO = {"name": "is_ring", "classes": [RING]}
-CLOCKS = ("train_seconds", "valid_seconds", "images", "images_per_second")
+CLOCKS = ("train_seconds", "valid_seconds", "images", "images_per_second", "waited")
 BOTH = {"folds": {"run": [0, 1]}}
 
 

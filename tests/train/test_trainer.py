@@ -24,9 +24,9 @@ from engine.recipe.load import parse_recipe
 from engine.recipe.sections import Recipe
 from engine.store import checkpoint
 from engine.train import trainer as fold_module
-from engine.train.learner import probabilities
 from engine.train.oof import read_held
-from engine.train.run import prepare
+from engine.train.prepare import prepare
+from engine.train.step import probabilities
 from engine.train.trainer import FoldTrainer
 
 MakeRecipe = Callable[..., Recipe]
@@ -46,8 +46,8 @@ class Snapshots(Watcher):
 
     def epoch_ends(self, record: EpochRecord) -> None:
         self.records.append(record)
-        self.trained.append(copied(self.trainer.model))
-        self.scored.append(copied(self.trainer.scored))
+        self.trained.append(copied(self.trainer.learner.model))
+        self.scored.append(copied(self.trainer.learner.scored))
 
 
 def copied(model: torch.nn.Module) -> Weights:
@@ -156,24 +156,8 @@ def test_folds_start_from_different_weights_and_the_same_fold_from_the_same(
     data = prepare(made).fold_data(0)
 
     def first_weights(seed: int, fold: int) -> Weights:
-        seen: list[Weights] = []
-
-        class Stopper:
-            def __call__(self) -> bool:
-                return True
-
         changed = made.model_copy(update={"seed": seed})
-        trainer = FoldTrainer(changed, fold, data, tmp_path / f"{seed}-{fold}-{len(seen)}", Ranks(0, 1, CPU))
-        build = trainer._build
-
-        def watched() -> None:
-            build()
-            seen.append(copied(trainer.model))
-
-        trainer._build = watched  # type: ignore[method-assign]
-        with pytest.raises(EngineError):
-            trainer.train(Watcher(), Stopper())
-        return seen[0]
+        return copied(FoldTrainer(changed, fold, data, tmp_path, Ranks(0, 1, CPU)).learner.model)
 
     assert same(first_weights(1, 0), first_weights(1, 0))
     assert not same(first_weights(1, 0), first_weights(2, 0))

@@ -11,7 +11,8 @@ import torch
 from engine.events import EpochRecord, Watcher
 from engine.ranks import Ranks
 from engine.recipe.sections import Recipe
-from engine.train.run import prepare, train
+from engine.train.prepare import prepare
+from engine.train.run import train
 from engine.tune.curve import Curve
 from engine.tune.lr_find import range_test
 
