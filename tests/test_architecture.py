@@ -42,7 +42,7 @@ def test_what_the_page_names_stands_in_one_place(name: str) -> None:
 
 
 # Nouns of the page whose class is on its way.
-AWAITED = {"Source", "Opened", "Pixels", "Learner", "RunFolder", "Ensemble"}
+AWAITED = {"RunFolder", "Ensemble"}
 
 
 def test_no_room_stands_twice_in_the_flow() -> None:
