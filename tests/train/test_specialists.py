@@ -169,7 +169,7 @@ def test_its_answers_are_those_of_its_checkpoint(recipe: MakeRecipe, run: Run) -
         np.testing.assert_allclose(answered[id_], p_C, atol=1e-5)
     table = pq.read_table(fold.answers)
     assert set(table["label"].to_pylist()) == set(CLASSES)
-    saved = checkpoint.load(fold)
+    saved = checkpoint.load(fold.path)
     assert saved.classes == (SQUARE, TRIANGLE) and saved.class_counts == (8, 8)
 
 
