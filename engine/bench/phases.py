@@ -11,7 +11,6 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from typing import Any
 
 import numpy as np
 import torch
@@ -32,29 +31,23 @@ from engine.order import epoch_batches
 from engine.recipe.sections import Recipe
 from engine.recipe.sections.augment import MixSection
 from engine.store.checkpoint import Checkpoint
+from engine.system import GIB, peak_host_bytes
 from engine.train.learner import Learner
 
 CLASSES = 400  # of the made-up labels: about as many as the fine-grained sets this is for
 _HELD = 4  # decoded batches that the augmentation goes round, more than a cache holds
 _ENDLESS = 1_000_000  # batches: more than any phase gets through
 
-FULL_POLICY: dict[str, Any] = {
-    "crop": {"kind": "random_resized"},
-    "flip": 0.5,
-    "affine": {"p": 1.0},
-    "color": {"p": 1.0},
-    "erase": {"p": 1.0},
-}
-"""What is measured without a recipe: every common operation on every image."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-    """What one phase came to. device_gib: most GPU memory while it ran; None on a CPU."""
+    """What one phase came to. device_gib: most GPU memory while it ran; None on a CPU. host_gib: most main memory that
+    the process had held when it ended, earlier phases included."""
 
     name: str
     rate: Rate
     device_gib: float | None
+    host_gib: float
 
 
 class Bench:
@@ -68,7 +61,8 @@ class Bench:
         self.backbone = backbone_config(recipe.model.backbone)
         self.runtime = Runtime.of(recipe.train, device)
         self.policy = Policy(recipe.augment, self.backbone.mean, self.backbone.std)
-        rows_N = np.arange(len(paths))
+        self.images = len(paths)
+        rows_N = np.arange(self.images)
         self.samples = Samples(paths, Files(paths), rows_N, rows_N % CLASSES)
         self.batches = epoch_batches(rows_N, self.stage.batch, recipe.seed, epoch=0)
         self.epoch = Epoch(recipe.seed, 0, *self.stage.size, _mix(recipe))
@@ -90,7 +84,7 @@ class Bench:
         for name, phase in self.phases().items():
             watch(name)
             memory = PeakMemory(self.device)
-            yield Phase(name, phase(), memory.gib)
+            yield Phase(name, phase(), memory.gib, peak_host_bytes() / GIB)
 
     def decode(self) -> Rate:
         """Files to pixels of their own size."""
@@ -202,19 +196,6 @@ class Bench:
             data_fingerprint="",
             metrics={},
         )
-
-
-def bench_recipe(recipe: Recipe, size: tuple[int, int] | None, batch: int | None) -> Recipe:
-    """`recipe` with the one stage that is measured: the one of `size`, else the first; at `size` and `batch` if given.
-    Weights are not fetched: they do not change how long anything takes."""
-    stage = next((stage for stage in recipe.stage if stage.size == size), recipe.stage[0])
-    changes = {name: value for name, value in (("size", size), ("batch", batch)) if value is not None}
-    return recipe.model_copy(
-        update={
-            "stage": (stage.model_copy(update=changes),),
-            "model": recipe.model.model_copy(update={"pretrained": False, "weights": ""}),
-        }
-    )
 
 
 def _mix(recipe: Recipe) -> MixSection | None:

@@ -11,6 +11,7 @@ from engine.cli.common import console, progress, set_option, table
 from engine.cli.specialists import print_asked
 from engine.ensemble.vote import RULES, Rule
 from engine.predict.run import Job, Outcome, Wishes, answer, prepare, write
+from engine.store.run_folder import RunFolder
 from engine.text import count
 
 _SHOWN = 10  # images that could not be seen, named one by one
@@ -64,7 +65,7 @@ def infer(
         job = prepare(folds, Wishes(data, truth, tta, batch, sets), meter)
     with progress(title="predicting") as meter:
         outcome = answer(job, device, vote, meter)
-    files = write(job, outcome, out or folds / "predictions")
+    files = write(job, outcome, out or RunFolder(folds).predictions.path)
     _print(job, outcome, files)
 
 

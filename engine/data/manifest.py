@@ -1,8 +1,8 @@
 """The manifest: one Arrow table with a row for every sample, known or unreadable.
 
 One table, because everything downstream asks for whole columns (all labels, all paths, all keys), and a million
-samples as Arrow columns are a few hundred megabytes that Parquet reads in a second, where a million Python objects
-are neither. It knows nothing of where the samples came from; `ingest` does.
+samples as Arrow columns are small in memory and quickly read from Parquet, where a million Python objects are
+neither. It knows nothing of where the samples came from; `ingest` does.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ A header says nothing about a file that was cut off, and a hash of bytes nothing
 every file is decoded once, by libjpeg-turbo at an eighth of its size: all of the file is read, and little of it
 computed. What is found is kept by content, so a renamed or moved file is not looked at again.
 
-A JPEG is refused here when the decoders of training refuse it: in 800 damaged variants of photos (cut off, holes,
-flipped bits, junk at the end) DALI, libjpeg-turbo behind PIL and this agreed on every one.
+A JPEG is refused here when the decoders of training refuse it: of damaged photos (cut off, holes, junk at the end) this
+and DALI take and refuse the same ones, to which tests/data/test_pixels.py holds them.
 """
 
 from __future__ import annotations

@@ -14,7 +14,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -39,6 +38,7 @@ from engine.loader.source import Files
 from engine.loader.stream import ImageStream
 from engine.quarantine import Quarantine
 from engine.recipe.sections import DataSection, DecodeSection
+from engine.store.claim import Claim, claim
 from engine.synth.kinds import KINDS, SEPARATOR, Change
 from engine.system import cores
 
@@ -111,7 +111,8 @@ def write_copies(
     """Write augmented copies of the samples of `manifest` and the table that lists all into `folder`.
 
     `manifest` is what is trained on, with labels as found; `section` names the columns of the table. What an
-    interrupted command made is not made again. Raises DataError when the folder holds anything else.
+    interrupted command made is not made again. Raises RecipeError when the folder holds other copies, DataError when it
+    holds anything else.
     """
     _claim(folder, manifest, spec)
     changes = {kind: Change.of(kind, spec.border) for kind in spec.kinds}
@@ -143,17 +144,11 @@ def write_copies(
 
 
 def _claim(folder: Path, manifest: Manifest, spec: CopySpec) -> None:
-    description = {**dataclasses.asdict(spec), "kinds": list(spec.kinds), "data_fingerprint": manifest.fingerprint}
     marker = folder / MARKER
-    if marker.is_file():
-        if json.loads(marker.read_text("utf-8")) != description:
-            raise DataError(
-                f"{folder} holds copies of other images, or made in another way; choose another folder, or repeat the "
-                "command as it was"
-            )
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if not marker.is_file() and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{folder} is not empty and holds no augmented copies; choose a new or an empty folder")
-    write_text(marker, json.dumps(description, indent=1) + "\n")
+    content = dataclasses.asdict(spec) | {"data_fingerprint": manifest.fingerprint}
+    claim(Claim(marker, "a set of copies", content, "Choose another folder, or repeat the command as it was"))
 
 
 def _planned(manifest: Manifest, spec: CopySpec, changes: Mapping[str, Change]) -> Iterator[_Copy]:

@@ -24,12 +24,12 @@ from engine.order import eval_batches
 from engine.ranks import Ranks
 from engine.recipe.sections import Recipe, SpecialistSection
 from engine.store import checkpoint
+from engine.store.run_folder import FoldFolder
 from engine.text import nearest, nfc
 from engine.train.feed import FoldData
 from engine.train.oof import Held, mean_held
 from engine.train.step import probabilities
 
-ANSWERS = "answers.parquet"  # of a specialist's fold: about all images that the main fold held out
 _SHOWN = ("log_loss", "accuracy", "macro_f1")
 _OTHER = -1  # the label of images that it is neither trained on nor scored by
 
@@ -118,10 +118,10 @@ def check_course(course: Course, folds: Mapping[int, FoldData]) -> None:
             )
 
 
-def answers(course: Course, main: FoldData, fold: Path, ranks: Ranks) -> Held:
+def answers(course: Course, main: FoldData, fold: FoldFolder, ranks: Ranks) -> Held:
     """What its models in the folder `fold` answer, on all ranks together, about every image that `main` holds out:
     probabilities of its answers, labels of the main model. Raises EngineError when no image can be read."""
-    voters = [_answered(course, main, folder, ranks) for folder in checkpoint.find_folds(fold)]
+    voters = [_answered(course, main, member.path, ranks) for member in fold.members()]
     return mean_held(voters)
 
 
