@@ -52,6 +52,7 @@ from rich.console import Console
 
 import frame
 from engine.bench.photos import photos
+from engine.system import cores
 
 BATCH = 64
 WORKERS = 2
@@ -157,7 +158,7 @@ def dali(paths: Sequence[str], size: int) -> Batches:
     def uniform(low: float, high: float, **shape: Any) -> Any:
         return fn.random.uniform(range=[low, high], **shape)
 
-    @pipeline_def(batch_size=BATCH, num_threads=len(os.sched_getaffinity(0)), device_id=None, prefetch_queue_depth=2)
+    @pipeline_def(batch_size=BATCH, num_threads=cores(), device_id=None, prefetch_queue_depth=2)
     def pipeline() -> Any:
         encoded, _ = fn.readers.file(files=list(paths))
         images = fn.decoders.image_random_crop(encoded, random_area=SCALE, random_aspect_ratio=RATIO)

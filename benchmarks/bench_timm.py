@@ -55,7 +55,7 @@ from rich.console import Console
 import frame
 from engine.bench.envelope import Row, without_place
 from engine.metrics import class_share_log_loss
-from engine.synth.sets import VehicleSet, make_vehicles
+from engine.synth.sets import VehicleSet, draw_set
 from engine.train.prepare import prepare
 from peers import engine_way, timm_way
 from peers.task import EpochResult, Outcome, Report, Task, link
@@ -97,7 +97,7 @@ def initial_weights(kind: str, task: Task, work: Path, epochs: int) -> str:
     if path.is_file():
         return str(path)
     if kind == "vehicles":
-        make_vehicles(work / "vehicles", VEHICLES)
+        draw_set(work / "vehicles", VEHICLES)
         with _process() as pool:
             source, folder = str(work / "vehicles" / "train"), work / name
             arguments = (source, task.backbone, task.size, epochs, folder, task.threads)

@@ -47,7 +47,7 @@ import frame
 from engine.bench.envelope import Envelope, read, without_place
 from engine.cli.common import progress
 from engine.errors import EngineError
-from engine.events import EpochRecord, Watcher
+from engine.events import EpochEnded, Event, FoldBegan, ImagesDone, Watcher
 from engine.files import write_text
 from engine.metrics import METRICS
 from engine.predict.run import Wishes, answer
@@ -273,14 +273,14 @@ def fit(prepared: Prepared, title: str) -> Any:
     """Train what is left of a run, with a bar."""
 
     class Bar(Watcher):
-        def images_done(self, count: int, loss: float | None) -> None:
-            meter.advance(count)
-
-        def fold_begins(self, fold: int, images: int, done: int, epoch: int) -> None:
-            meter(done, images)
-
-        def epoch_ends(self, record: EpochRecord) -> None:
-            meter.note(f"fold {record.fold}  log loss {record.metrics['log_loss']:.3f}")
+        def hear(self, event: Event) -> None:
+            match event:
+                case ImagesDone(count=count):
+                    meter.advance(count)
+                case FoldBegan(images=images, done=done):
+                    meter(done, images)
+                case EpochEnded(record=record):
+                    meter.note(f"fold {record.fold}  log loss {record.metrics['log_loss']:.3f}")
 
     with progress(title=title) as meter:
         return train(prepared, ALONE, Bar(), lambda: False)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from engine.events import EpochRecord, Watcher
+from engine.events import EpochEnded, Event, Watcher
 from engine.ranks import Ranks
 from engine.recipe.load import parse_recipe
 from engine.recipe.sections import Recipe
@@ -71,7 +71,10 @@ class _Diary(Watcher):
         self.epochs: list[EpochResult] = []
         self._report = report
 
-    def epoch_ends(self, record: EpochRecord) -> None:
+    def hear(self, event: Event) -> None:
+        if not isinstance(event, EpochEnded):
+            return
+        record = event.record
         assert record.waited is not None  # unknown only in older logs
         self.epochs.append(
             EpochResult(

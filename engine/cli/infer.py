@@ -11,6 +11,8 @@ from engine.cli.common import console, progress, set_option, table
 from engine.cli.specialists import print_asked
 from engine.ensemble.vote import RULES, Rule
 from engine.predict.run import Job, Outcome, Wishes, answer, prepare, write
+from engine.store.run_folder import RunFolder
+from engine.text import count
 
 _SHOWN = 10  # images that could not be seen, named one by one
 
@@ -63,7 +65,7 @@ def infer(
         job = prepare(folds, Wishes(data, truth, tta, batch, sets), meter)
     with progress(title="predicting") as meter:
         outcome = answer(job, device, vote, meter)
-    files = write(job, outcome, out or folds / "predictions")
+    files = write(job, outcome, out or RunFolder(folds).predictions.path)
     _print(job, outcome, files)
 
 
@@ -74,10 +76,10 @@ def _print(job: Job, outcome: Outcome, files: list[Path]) -> None:
         shares = "answered with the class shares of the training data"
         _note(f"{len(outcome.failed)} images could not be seen and are {shares}")
     if job.sheet.left_out:
-        count, first = len(job.sheet.left_out), job.sheet.left_out[0]
-        _note(f"{count} images are not asked for by the sample submission, such as {first}")
+        left_out = job.sheet.left_out
+        _note(f"{len(left_out)} images are not asked for by the sample submission, such as {left_out[0]}")
 
-    everyone = f"{_count(len(job.folders), 'model')}, {_count(job.recipe.predict.tta, 'view')}"
+    everyone = f"{count(len(job.folders), 'model')}, {count(job.recipe.predict.tta, 'view')}"
     if (scores := outcome.scores) is not None:
         if scores.unknown:
             _note(f"not scored: labels the models do not know: {', '.join(scores.unknown)}")
@@ -95,10 +97,6 @@ def _print(job: Job, outcome: Outcome, files: list[Path]) -> None:
     click.echo(f"{len(outcome.status):,} images by {everyone}: {outcome.seconds:.1f} s, {rate:,.0f} images a second")
     for path in files:
         click.echo(str(path))
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _note(text: str) -> None:

@@ -44,6 +44,6 @@ def preview(recipe: Path, sets: tuple[str, ...], stage: int, images: int, epochs
 
     with progress(title="indexing") as meter:
         prepared = prepare(resolved, meter)
-    made = make(prepared, stage, images, epochs, first)
-    write_preview(made, out)
-    click.echo(f"{out}: {len(made.rows)} images, {len(made.epochs)} epochs of stage {stage}")
+    shown = make(prepared, stage, images, epochs, first)
+    write_preview(shown, out)
+    click.echo(f"{out}: {len(shown.rows)} images, {len(shown.epochs)} epochs of stage {stage}")

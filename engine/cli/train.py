@@ -11,7 +11,7 @@ import click
 from engine.cli.common import progress, recipe_argument, set_option, table
 from engine.cli.screen import Screen, stop_on_signals
 from engine.cli.specialists import print_effects, print_plan
-from engine.events import Watcher
+from engine.events import Relay, Watcher
 from engine.recipe.load import dump_recipe, load_recipe
 from engine.system import GIB
 
@@ -59,7 +59,7 @@ def train(recipe: Path, sets: tuple[str, ...], dry_run: bool, overwrite: bool) -
         with stop_on_signals() as stop, Screen() as screen, ExitStack() as stack:
             watcher: Watcher = screen
             if ranks.leads:
-                watcher = stack.enter_context(Tracking(prepared.recipe, screen, afresh=overwrite))
+                watcher = Relay(screen, stack.enter_context(Tracking(prepared.recipe, screen)))
             result = train_run(prepared, ranks, watcher, stop, overwrite)
         if ranks.leads:
             _print_result(result, prepared)

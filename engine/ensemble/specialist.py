@@ -2,7 +2,7 @@
 
 A specialist is a second model for classes that look alike. It is asked about an image only when the main model gives
 it one of these classes. Training measures with these rules what it is worth, and prediction answers with them, so the
-two cannot drift apart; both find it by the paths below.
+two cannot drift apart.
 
 The rules move probability only where the specialist knows better. Classes that it does not know keep what they have
 (several classes), or their proportions to each other (yes or no); a row sums to what it summed to before.
@@ -18,11 +18,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.errors import CheckpointError
 from engine.files import write_text
-from engine.store.checkpoint import CheckpointError
+from engine.store.run_folder import RunFolder
 
-FOLDER = "specialists"  # in a folder of fold models, with a folder for each, which holds folds as any other
-LIST = "specialists.json"  # in it: those that were trained to the end, in the order in which they are asked
 _NOTHING = 1e-300  # up to this no probability is left that could be scaled
 
 
@@ -93,14 +92,9 @@ def yes_or_no(
     return joined_NC
 
 
-def fold_folder(models: Path, name: str, fold: str) -> Path:
-    """Where the specialist of a fold's main model is."""
-    return models / FOLDER / name / fold
-
-
 def write_list(models: Path, specialists: Sequence[Specialist]) -> None:
     """Say which specialists prediction has to ask; none: the list is removed."""
-    path = models / FOLDER / LIST
+    path = RunFolder(models).specialist_list
     if specialists:
         listed = [dataclasses.asdict(specialist) for specialist in specialists]
         write_text(path, json.dumps(listed, ensure_ascii=False, indent=1) + "\n")
@@ -110,7 +104,7 @@ def write_list(models: Path, specialists: Sequence[Specialist]) -> None:
 
 def read_list(models: Path) -> tuple[Specialist, ...]:
     """What `write_list` wrote; () when nothing was. Raises CheckpointError when it is damaged."""
-    path = models / FOLDER / LIST
+    path = RunFolder(models).specialist_list
     if not path.is_file():
         return ()
     try:

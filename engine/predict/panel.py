@@ -20,12 +20,13 @@ from engine.augment.views import View
 from engine.ensemble import specialist
 from engine.ensemble.specialist import Specialist
 from engine.ensemble.vote import Rule, blend, some
-from engine.errors import DataError
+from engine.errors import CheckpointError, DataError
 from engine.inference.predictor import Predictor
 from engine.kernels import Ragged
 from engine.loader.passes import Name
 from engine.store import checkpoint
-from engine.store.checkpoint import Checkpoint, CheckpointError
+from engine.store.checkpoint import Checkpoint
+from engine.store.run_folder import MemberFolder, RunFolder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,8 +39,7 @@ class Found:
 
 def fold_of(folder: Path) -> Path:
     """The fold's folder that a checkpoint's folder is, or is a kept epoch of."""
-    folder = folder.absolute()  # "." has no name and no parent
-    return folder.parent if folder.name.startswith(checkpoint.EPOCH_PREFIX) else folder
+    return MemberFolder(folder).fold.path
 
 
 def find_specialists(folders: Sequence[Path], classes: Sequence[str]) -> tuple[Found, ...]:
@@ -59,9 +59,9 @@ def _found(one: Specialist, folds: Sequence[Path], classes: Sequence[str]) -> Fo
         )
     voters = []
     for fold in folds:
-        folder = specialist.fold_folder(fold.parent, one.name, fold.name)
+        folder = RunFolder(fold.parent).specialist(one.name).path / fold.name
         try:
-            voters.append(tuple(map(checkpoint.load, checkpoint.find_folds(folder))))
+            voters.append(tuple(checkpoint.load(member.path) for member in RunFolder(folder).members()))
         except CheckpointError as error:
             raise CheckpointError(
                 f"specialist {one.name} cannot answer for fold {fold.name}: {error}. Finish `engine train`, copy the "

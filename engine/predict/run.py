@@ -20,10 +20,12 @@ import numpy as np
 import torch
 
 from engine.augment.views import views_of
+from engine.data.classes import groups_of
+from engine.data.ids import find_ids
 from engine.data.ingest import Progress, ingest
-from engine.data.listing import list_labels
 from engine.data.manifest import OK, Manifest
-from engine.data.names import Names, groups_of
+from engine.data.names import ClassNames
+from engine.data.sources.table import list_labels
 from engine.ensemble.vote import Answers, Rule, blend, some, vote
 from engine.errors import DataError, RecipeError
 from engine.files import write_text
@@ -32,15 +34,13 @@ from engine.loader.batches import Loader, Samples
 from engine.loader.source import Files
 from engine.metrics import group_accuracy, score
 from engine.order import eval_batches
-from engine.predict.ids import find_ids
 from engine.predict.panel import Found, Panel, find_specialists
 from engine.predict.submission import Sheet, write_predictions, write_submission
 from engine.recipe.load import parse_recipe
 from engine.recipe.sections import DataSection, Recipe
 from engine.store import checkpoint
 from engine.store.checkpoint import Checkpoint
-
-PREDICTIONS, SUBMISSION, SCORES = "predictions.parquet", "submission.csv", "scores.json"
+from engine.store.run_folder import CHECKPOINT, MemberFolder, PredictionsFolder, RunFolder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,10 +110,10 @@ class Wishes:
 
     def applied_to(self, saved: Checkpoint) -> Recipe:
         """The checkpoint's recipe with these changes. Raises RecipeError for one that a trained model cannot follow."""
-        trained = parse_recipe(saved.recipe, origin="checkpoint.json")
+        trained = parse_recipe(saved.recipe, origin=CHECKPOINT)
         asked = {"predict.tta": self.views, "predict.batch": self.batch}
         sets = (*self.sets, *(f"{key}={value}" for key, value in asked.items() if value is not None))
-        recipe = parse_recipe(saved.recipe, sets, origin="checkpoint.json")
+        recipe = parse_recipe(saved.recipe, sets, origin=CHECKPOINT)
         augment = trained.augment.model_copy(update={"executor": recipe.augment.executor})
         free = {"data": recipe.data, "decode": recipe.decode, "predict": recipe.predict, "augment": augment}
         if trained.model_copy(update=free) != recipe:
@@ -135,7 +135,7 @@ def prepare(models: Path, wishes: Wishes, progress: Progress | None = None) -> J
     `models` is a folder of fold models, or one fold's own folder. Raises CheckpointError, RecipeError or DataError,
     naming the remedy.
     """
-    folders = checkpoint.find_folds(models)
+    folders = [member.path for member in RunFolder(models).members()]
     checkpoints = [checkpoint.load(folder) for folder in folders]
     first = checkpoints[0]
     for folder, other in zip(folders, checkpoints, strict=True):
@@ -149,7 +149,7 @@ def prepare(models: Path, wishes: Wishes, progress: Progress | None = None) -> J
     if not recipe.data.test:
         raise RecipeError("no images to predict: give --data FOLDER_OR_TABLE, or set data.test in the recipe")
     manifest = ingest(recipe.data.test, recipe.data, progress)
-    names = Names.of(recipe.data)
+    names = ClassNames.of(recipe.data)
     if recipe.data.sample_submission:
         sheet = Sheet.like(Path(recipe.data.sample_submission), manifest.ids, first.classes, names)
     else:
@@ -175,7 +175,7 @@ def answer(job: Job, device: torch.device, rule: Rule = "soft", progress: Progre
     began_s = time.perf_counter()
     manifest, predict = job.manifest, job.recipe.predict
     predictor = Predictor(job.checkpoints, device, views_of(predict), job.recipe.augment.executor)
-    status = manifest.table["status"].to_pylist()
+    status = [OK if fault is None else str(fault) for fault in manifest.faults]
     rows_N = np.flatnonzero(np.array(status) == OK)
     unknown_N = np.full(len(manifest), -1)
     samples = Samples(manifest.ids, Files(manifest.paths), manifest.keys_N, unknown_N)
@@ -212,7 +212,7 @@ def answer(job: Job, device: torch.device, rule: Rule = "soft", progress: Progre
     if panel is not None:
         # Every kept epoch has one vote, as it has without specialists.
         together = vote(joined, rule, [len(voters) for voters in panel.voters])
-    names = [_name(folder) for folder in job.folders]
+    names = [MemberFolder(folder).name for folder in job.folders]
     groups = groups_of(together.classes, job.recipe.data)
     scores = _scores(job.labels, groups, together, dict(zip(names, answers, strict=True)), vote(shares))
     if scores is not None and panel is not None:
@@ -225,13 +225,14 @@ def answer(job: Job, device: torch.device, rule: Rule = "soft", progress: Progre
 
 def write(job: Job, outcome: Outcome, folder: Path) -> list[Path]:
     """Write predictions.parquet, submission.csv and, when the data has labels, scores.json; returns their paths."""
-    written = [folder / PREDICTIONS, folder / SUBMISSION]
+    files = PredictionsFolder(folder)
+    written = [files.predictions, files.submission]
     write_predictions(written[0], outcome.answers, job.manifest.paths, outcome.status)
     write_submission(written[1], job.sheet, outcome.answers)
     if outcome.scores is None:
-        (folder / SCORES).unlink(missing_ok=True)  # of other images: it would be taken for these
+        files.scores.unlink(missing_ok=True)  # of other images: it would be taken for these
     else:
-        written.append(folder / SCORES)
+        written.append(files.scores)
         write_text(written[2], json.dumps(dataclasses.asdict(outcome.scores), ensure_ascii=False, indent=1) + "\n")
     return written
 
@@ -252,12 +253,6 @@ def _labels(truth: str, section: DataSection, ids: Sequence[str]) -> list[str]:
 
 def _copied(answers: Answers) -> Answers:
     return dataclasses.replace(answers, probabilities_NC=answers.probabilities_NC.copy())
-
-
-def _name(folder: Path) -> str:
-    """What a model is called: the fold's number, and the epoch's where a fold kept several."""
-    is_epoch = folder.name.startswith(checkpoint.EPOCH_PREFIX)
-    return f"{folder.parent.name}/{folder.name}" if is_epoch else folder.name
 
 
 def _class_shares(saved: Checkpoint, ids: Sequence[str]) -> Answers:

@@ -6,22 +6,23 @@ All that a user can have got wrong is found here, before the first step of train
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Sequence
 
 import numpy as np
 
-from engine.data.classes import class_names, label_indices
+from engine.data.classes import class_names, groups_of, label_indices
 from engine.data.clean import clean
 from engine.data.folds import assign_folds, held_out, trained_on
 from engine.data.ingest import Progress, ingest
 from engine.data.manifest import Manifest
-from engine.data.names import groups_of, resolved
+from engine.data.names import resolved
 from engine.errors import RecipeError
 from engine.loader.batches import Samples
 from engine.loader.source import Files
 from engine.model.build import check_drop_path, check_sizes
+from engine.quarantine import Quarantine
 from engine.recipe.sections import Recipe
+from engine.text import nearest
 from engine.train.feed import FoldData
 from engine.train.optim import check_optimizer
 from engine.train.specialists import Course, check_course, course_of
@@ -38,7 +39,7 @@ class Prepared:
     classes: list[str]
     fold_N: np.ndarray
     fingerprint: str
-    left_out: dict[str, str]  # path -> why
+    left_out: Quarantine
     notices: tuple[str, ...] = ()  # what cleaning the data did
     groups: Sequence[str] = ()  # of each class, when the recipe has class groups
     courses: tuple[Course, ...] = ()  # of the recipe's specialists
@@ -107,8 +108,8 @@ def _check(recipe: Recipe, classes: Sequence[str]) -> None:
 def _check_boosts(recipe: Recipe, classes: Sequence[str]) -> None:
     for name in recipe.train.sampling.boost_classes:
         if name not in classes:
-            near = difflib.get_close_matches(name, classes, n=3) or classes[:3]
-            raise RecipeError(f"train.sampling.boost_classes: there is no class {name!r}; nearest: {', '.join(near)}")
+            near = ", ".join(nearest(name, classes))
+            raise RecipeError(f"train.sampling.boost_classes: there is no class {name!r}; nearest: {near}")
 
 
 def _check_held_out(recipe: Recipe) -> None:

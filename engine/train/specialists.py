@@ -9,13 +9,12 @@ the main fold held out, and the gain is counted over what comes out of both.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from engine.data.names import Names, nfc
+from engine.data.names import ClassNames
 from engine.ensemble.specialist import Specialist
 from engine.errors import DataError, EngineError, RecipeError
 from engine.inference.member import restore
@@ -25,11 +24,12 @@ from engine.order import eval_batches
 from engine.ranks import Ranks
 from engine.recipe.sections import Recipe, SpecialistSection
 from engine.store import checkpoint
+from engine.store.run_folder import FoldFolder
+from engine.text import nearest, nfc
 from engine.train.feed import FoldData
 from engine.train.oof import Held, mean_held
 from engine.train.step import probabilities
 
-ANSWERS = "answers.parquet"  # of a specialist's fold: about all images that the main fold held out
 _SHOWN = ("log_loss", "accuracy", "macro_f1")
 _OTHER = -1  # the label of images that it is neither trained on nor scored by
 
@@ -78,7 +78,7 @@ def course_of(section: SpecialistSection, recipe: Recipe, samples: Samples, clas
 
     Raises RecipeError for a class that is not among them, naming the nearest.
     """
-    names = Names.of(recipe.data)
+    names = ClassNames.of(recipe.data)
     own = {_class(name, section, classes, names) for name in section.classes}
     if len(own) < len(section.classes):
         raise RecipeError(
@@ -93,13 +93,11 @@ def course_of(section: SpecialistSection, recipe: Recipe, samples: Samples, clas
     return Course(specialist, recipe.of_specialist(section), own_samples)
 
 
-def _class(name: str, section: SpecialistSection, classes: Sequence[str], names: Names) -> str:
+def _class(name: str, section: SpecialistSection, classes: Sequence[str], names: ClassNames) -> str:
     found = nfc(name) if nfc(name) in classes else names.class_of(nfc(name))
     if found not in classes:
-        near = difflib.get_close_matches(name, classes, n=3) or classes[:3]
-        raise RecipeError(
-            f"specialist {section.name}: classes: there is no class {name!r}; nearest: {', '.join(map(repr, near))}"
-        )
+        near = ", ".join(map(repr, nearest(name, classes)))
+        raise RecipeError(f"specialist {section.name}: classes: there is no class {name!r}; nearest: {near}")
     return found
 
 
@@ -120,10 +118,10 @@ def check_course(course: Course, folds: Mapping[int, FoldData]) -> None:
             )
 
 
-def answers(course: Course, main: FoldData, fold: Path, ranks: Ranks) -> Held:
+def answers(course: Course, main: FoldData, fold: FoldFolder, ranks: Ranks) -> Held:
     """What its models in the folder `fold` answer, on all ranks together, about every image that `main` holds out:
     probabilities of its answers, labels of the main model. Raises EngineError when no image can be read."""
-    voters = [_answered(course, main, folder, ranks) for folder in checkpoint.find_folds(fold)]
+    voters = [_answered(course, main, member.path, ranks) for member in fold.members()]
     return mean_held(voters)
 
 

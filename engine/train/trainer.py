@@ -16,7 +16,6 @@ import math
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ import torch
 from torch import Tensor
 
 from engine.errors import EngineError, Interrupted
-from engine.events import EpochRecord, Stop, Watcher
+from engine.events import EpochEnded, EpochRecord, FileSetAside, FoldBegan, ImagesDone, Stop, Watcher
 from engine.loader.batches import Batch
 from engine.metrics import better, confused_pairs, confusion, score
 from engine.model.runtime import Runtime
@@ -32,7 +31,8 @@ from engine.order import Pair, eval_batches
 from engine.ranks import Ranks
 from engine.recipe.sections import Recipe, StageSection
 from engine.store import checkpoint
-from engine.store.epochs import OOF, epoch_folder, keep_only
+from engine.store.resume import load_resume, save_resume
+from engine.store.run_folder import FoldFolder, MemberFolder
 from engine.train.feed import Feed, FoldData
 from engine.train.history import TRAIN_LOSS, epochs_without_gain, kept_epochs
 from engine.train.learner import Learner
@@ -58,11 +58,14 @@ class _Trained:
 class FoldTrainer:
     """Trains fold number `fold` of `recipe` in `folder`; `train` continues what an earlier process left there.
 
-    Raises RecipeError where the model cannot be built.
+    `specialist`: whose fold it is; "" for the main model's. Raises RecipeError where the model cannot be built.
     """
 
-    def __init__(self, recipe: Recipe, fold: int, data: FoldData, folder: Path, ranks: Ranks) -> None:
+    def __init__(
+        self, recipe: Recipe, fold: int, data: FoldData, folder: FoldFolder, ranks: Ranks, specialist: str = ""
+    ) -> None:
         self.recipe, self.fold, self.data, self.folder, self.ranks = recipe, fold, data, folder, ranks
+        self.specialist = specialist
         self.runtime = Runtime.of(recipe.train, ranks.device)
         self.feed = Feed(recipe, data, ranks, self.runtime.dtype)
         steps = [self.feed.steps(stage) for stage in recipe.stage]
@@ -84,13 +87,13 @@ class FoldTrainer:
 
     def train(self, watcher: Watcher, stop: Stop) -> None:
         """Train to the end. Raises Interrupted, with the state saved, when `stop` says so."""
-        state = checkpoint.load_resume(self.folder)
+        state = load_resume(self.folder.resume)
         if state is not None and state["finished"]:
             return
         if state is not None:
             self._restore(state)
         at = self.position
-        watcher.fold_begins(self.fold, self.timetable.images, self.timetable.images_done(at), at.run_epoch)
+        watcher.hear(FoldBegan(self.fold, self.timetable.images, self.timetable.images_done(at), at.run_epoch))
         with own_randomness(self.ranks.device), self._writer:
             self._begin_stage(restored=state is not None)
             try:
@@ -100,7 +103,7 @@ class FoldTrainer:
                 self._drop_ahead()
         if self.ranks.leads:
             # The optimiser and the averages are several times the weights, and nothing will need them again.
-            checkpoint.save_resume(self.folder, {"finished": True})
+            save_resume(self.folder.resume, {"finished": True})
 
     # -- stages
 
@@ -154,6 +157,7 @@ class FoldTrainer:
             images=trained.images,
             train_seconds=trained.seconds,
             valid_seconds=time.perf_counter() - began,
+            specialist=self.specialist,
             waited=trained.waited,
         )
         at.history.append(metrics | {TRAIN_LOSS: trained.loss})
@@ -167,7 +171,7 @@ class FoldTrainer:
         # The log before the state: a process that dies in between logs the epoch again, and the first line is dropped;
         # the other way round it would be missing.
         self._writer.wait()
-        watcher.epoch_ends(record)
+        watcher.hear(EpochEnded(record))
         self._save(weights)
         self._name_bad_files(watcher)
         if self.ranks.any(stop()):
@@ -190,11 +194,11 @@ class FoldTrainer:
                 seen = len(batch.rows_B) * self.ranks.world
                 images += seen
                 if part < parts - 1:
-                    watcher.images_done(seen, None)
+                    watcher.hear(ImagesDone(seen))
                     continue
                 at.step += 1
                 hear = at.step % HEAR_EVERY == 0
-                watcher.images_done(seen, self._hear(losses[-1]) if hear else None)
+                watcher.hear(ImagesDone(seen, self._hear(losses[-1]) if hear else None))
                 # Asking the other ranks makes the CPU wait, too.
                 if (hear or self.ranks.world == 1) and self.ranks.any(stop()):
                     self._stop_within_epoch(losses)
@@ -247,7 +251,7 @@ class FoldTrainer:
                 f"fold {self.fold}: none of its {len(data.held_rows_N)} held-out images could be read"
                 + self.feed.some_bad_files()
             )
-        watcher.images_done(len(rows), None)
+        watcher.hear(ImagesDone(len(rows)))
         order = np.argsort(rows)
         rows, probabilities_NC = rows[order], np.concatenate(answers)[order]
         if not np.isfinite(probabilities_NC).all():
@@ -276,7 +280,7 @@ class FoldTrainer:
         quarantine = self.feed.loader.quarantine
         for id_, entry in quarantine.items():
             if id_ not in self._named:
-                watcher.notice(f"set aside: {entry}")
+                watcher.hear(FileSetAside(entry))
         self._named |= quarantine.keys()
 
     # -- what is kept
@@ -293,22 +297,22 @@ class FoldTrainer:
     def _weights_to_save(self, held: Held | None, record: EpochRecord) -> Callable[[], None]:
         """What writes the epoch's checkpoint where it is the best one, and where it is one of those to keep."""
         at, train = self.position, self.recipe.train
-        folders = [self.folder] if record.best else []
+        folders: list[MemberFolder] = [self.folder] if record.best else []
         keeps = train.keep_last + train.keep_best > 0
         values = at.values(train.select) if held is not None else [math.nan] * len(at.history)
         kept = kept_epochs(values, train.select, train.keep_last, train.keep_best)
         if at.run_epoch in kept:
-            folders.append(epoch_folder(self.folder, at.run_epoch))
+            folders.append(self.folder.epoch(at.run_epoch))
         saved = self._checkpoint(record) if folders and self.ranks.leads else None
 
         def write() -> None:
             for folder in folders:
                 assert saved is not None  # only the leading rank writes
-                checkpoint.save(folder, saved)
+                checkpoint.save(folder.path, saved)
                 if held is not None:
-                    write_held(folder / OOF, held, self.data.classes, self.fold)
+                    write_held(folder.out_of_fold, held, self.data.classes, self.fold)
             if keeps:
-                keep_only(self.folder, kept)
+                self.folder.keep_only(kept)
 
         return write
 
@@ -337,7 +341,7 @@ class FoldTrainer:
 
         def write() -> None:
             weights()
-            checkpoint.save_resume(self.folder, apart)
+            save_resume(self.folder.resume, apart)
 
         self._writer.submit(write)
 

@@ -13,6 +13,7 @@ from contextlib import closing
 import torch
 
 from engine.errors import EngineError
+from engine.events import ImagesDone, Watcher
 from engine.loader.batches import Batch
 from engine.model.runtime import Runtime
 from engine.ranks import Ranks
@@ -23,16 +24,14 @@ from engine.train.position import own_randomness, seed_torch
 from engine.train.prepare import Prepared
 from engine.tune.curve import Curve
 
-Hear = Callable[[int, float], None]
-"""Told of each step: images, and the smoothed loss."""
-
 Addressed = tuple[int, int, Batch]
 """A batch with the epoch of the run and the number in it that are its address."""
 
 
-def range_test(prepared: Prepared, stage: int, curve: Curve, ranks: Ranks, hear: Hear = lambda *_: None) -> None:
+def range_test(prepared: Prepared, stage: int, curve: Curve, ranks: Ranks, watcher: Watcher) -> None:
     """Fill `curve` with losses of the stage's first epoch (and further ones, should it be too short), trained on the
-    images of the first fold to train, from the weights a run begins with. Raises EngineError."""
+    images of the first fold to train, from the weights a run begins with. The watcher hears of the images of each step
+    and the smoothed loss. Raises EngineError."""
     recipe, fold = prepared.recipe, prepared.folds[0]
     data, section = prepared.fold_data(fold), prepared.recipe.stage[stage]
     runtime = Runtime.of(recipe.train, ranks.device)
@@ -52,7 +51,7 @@ def range_test(prepared: Prepared, stage: int, curve: Curve, ranks: Ranks, hear:
             learner.set_rate(float(rate))
             loss, images = _take_step(learner, batches, section.accumulate, seed)
             curve.add(loss)
-            hear(images, curve.smoothed[-1] if curve.smoothed else loss)
+            watcher.hear(ImagesDone(images, curve.smoothed[-1] if curve.smoothed else loss))
             if curve.diverged:
                 return
 

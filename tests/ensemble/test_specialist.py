@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from engine.ensemble.specialist import FOLDER, LIST, Specialist, read_list, write_list
-from engine.store.checkpoint import CheckpointError
+from engine.ensemble.specialist import Specialist, read_list, write_list
+from engine.errors import CheckpointError
+from engine.store.run_folder import RunFolder
 
 CLASSES = ("a", "b", "c", "d", "e")
 PAIR, TRIO, YES_NO = (Specialist("s", classes) for classes in (("b", "d"), ("a", "b", "e"), ("c",)))
@@ -112,7 +113,7 @@ def test_the_list_is_read_as_it_was_written_and_removed_when_empty(tmp_path: Pat
     listed = (Specialist("끝", ("나", "가")), Specialist("b", ("c",), 0.25))
     write_list(tmp_path, listed)
     assert read_list(tmp_path) == listed
-    (tmp_path / FOLDER / LIST).write_text('[{"name": "x"}]')
+    RunFolder(tmp_path).specialist_list.write_text('[{"name": "x"}]')
     with pytest.raises(CheckpointError, match=r"specialists\.json is damaged .*engine train"):
         read_list(tmp_path)
     write_list(tmp_path, ())
