@@ -3,19 +3,23 @@
 Each metric stands once, in `METRICS`, with its function and its direction, so that choosing the best epoch, stopping
 early and colouring a report cannot disagree about what better means. Shapes: N samples, C classes; probabilities are
 float of shape (N, C), rows summing to 1 roughly; labels are int of shape (N,), class indices.
+
+All in numpy. scikit-learn has most of these and is what the tests ask, but takes a second to import, which a command
+that only wants to know whether higher is better should not wait for.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.metrics import confusion_matrix, f1_score
+
+from engine.predictions import LabelledPredictions
+from engine.text import nearest, some
 
 _CLIP = 1e-15  # a probability of 0 for the true class costs 34.5 nats, not infinity
 _ECE_BINS = 15
@@ -51,7 +55,10 @@ def group_accuracy(probabilities_NC: NDArray, labels_N: NDArray, groups: Sequenc
 
 def macro_f1(probabilities_NC: NDArray, labels_N: NDArray) -> float:
     """Mean F1 over the classes that occur among labels or answers, each counting the same."""
-    return float(f1_score(labels_N, probabilities_NC.argmax(1), average="macro", zero_division=0))
+    counts_CC = confusion(labels_N, probabilities_NC.argmax(1), probabilities_NC.shape[1])
+    of_class_C = counts_CC.sum(0) + counts_CC.sum(1)  # as label and as answer
+    occurs_C = of_class_C > 0
+    return float(np.mean(2.0 * counts_CC.diagonal()[occurs_C] / of_class_C[occurs_C]))
 
 
 def confidence_gap(probabilities_NC: NDArray, labels_N: NDArray) -> float:
@@ -120,6 +127,35 @@ def score(probabilities_NC: ArrayLike, labels_N: ArrayLike, names: Sequence[str]
     return {name: metric.function(p_NC, y_N) for name, metric in metrics}
 
 
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """How good predictions are over the `images` whose true class is one of theirs. `metrics`: those of METRICS by
+    name, and group_accuracy where classes have groups. `unknown`: labels that are none of their classes."""
+
+    images: int
+    metrics: dict[str, float]
+    unknown: tuple[str, ...] = ()
+
+
+def evaluate(predictions: LabelledPredictions, groups: Sequence[str] = ()) -> Scores:
+    """Score predictions by the labels that they carry; `groups` names the group of each class, in their order.
+
+    Raises ValueError when no label is one of the classes.
+    """
+    known = predictions.known
+    unknown = tuple(sorted(set(predictions.labels) - {"", *predictions.classes}))
+    if not len(known):
+        raise ValueError(
+            f"none of {len(predictions)} predictions has a label among {some(predictions.classes)}"
+            + (f"; their labels are {some(unknown)}" if unknown else "")
+        )
+    labels_N = known.labels_N
+    metrics = score(known.probabilities_NC, labels_N)
+    if groups:
+        metrics["group_accuracy"] = group_accuracy(known.probabilities_NC, labels_N, groups)
+    return Scores(len(known), metrics, unknown)
+
+
 def better(name: str, a: float, b: float) -> bool:
     """Whether `a` is strictly better than `b` in the named metric. NaN is worse than any number."""
     higher = _metric(name).higher_is_better
@@ -142,7 +178,8 @@ def class_share_log_loss(train_labels: ArrayLike, labels: ArrayLike, num_classes
 
 def confusion(labels_N: ArrayLike, answers_N: ArrayLike, num_classes: int) -> NDArray[np.int64]:
     """Counts (C, C): row the true class, column the answer."""
-    return confusion_matrix(labels_N, answers_N, labels=np.arange(num_classes))
+    cells_N = np.asarray(labels_N) * num_classes + np.asarray(answers_N)
+    return np.bincount(cells_N, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,7 +209,7 @@ def confused_pairs(confusion_CC: NDArray, top: int) -> list[ConfusedPair]:
 
 def _metric(name: str) -> Metric:
     if name not in METRICS:
-        near = difflib.get_close_matches(name, METRICS, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ValueError(f"unknown metric {name!r}: choose from {', '.join(METRICS)}{hint}")
+        raise ValueError(
+            f"unknown metric {name!r}: choose from {', '.join(METRICS)}; nearest: {nearest(name, METRICS, 1)[0]}"
+        )
     return METRICS[name]

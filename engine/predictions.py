@@ -165,10 +165,9 @@ class Predictions:
     def write_csv(self, path: Path) -> None:
         """Write in the CSV form (UTF-8, "\\n" line ends), atomically."""
         with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["id", *self.classes])
+            file.write(",".join(map(_cell, ("id", *self.classes))) + "\n")
             for id_, row_C in zip(self.ids, self.probabilities_NC.tolist(), strict=True):
-                writer.writerow([id_, *(_DIGITS % value for value in row_C)])
+                file.write(",".join((_cell(id_), *(_DIGITS % value for value in row_C))) + "\n")
 
     @staticmethod
     def read(path: Path) -> Predictions:
@@ -208,14 +207,16 @@ class Predictions:
         """Predictions in the CSV form, of this engine or another tool. Raises DataError naming what does not fit."""
         try:
             with path.open(encoding="utf-8-sig", newline="") as file:
-                header = next(csv.reader(file), [])
+                reader = csv.reader(file)
+                header = next(reader, [])
             if len(header) < 2:
                 raise DataError(f"{path}: expected a header with the id first and then one column a class")
             # Under numbers: a class may have any name, also one that stands there twice and is then refused below.
             names = [str(number) for number in range(len(header))]
             table = pyarrow.csv.read_csv(
                 path,
-                read_options=pyarrow.csv.ReadOptions(column_names=names, skip_rows=1),
+                read_options=pyarrow.csv.ReadOptions(column_names=names, skip_rows=reader.line_num),
+                parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
                 convert_options=pyarrow.csv.ConvertOptions(
                     column_types={names[0]: pa.string()} | dict.fromkeys(names[1:], pa.float64())
                 ),
@@ -289,6 +290,11 @@ def joined(parts: Sequence[LabelledPredictions]) -> LabelledPredictions:
         logits_NC=stacked("logits_NC"),
         features_NE=stacked("features_NE"),
     )
+
+
+def _cell(text: str) -> str:
+    """A text as a cell of CSV. Python's writer leaves a "\\r" bare where lines end with "\\n"; readers end there."""
+    return '"' + text.replace('"', '""') + '"' if set(text) & set(',"\r\n') else text
 
 
 def _content(path: Path, schema: pa.Schema) -> dict[str, Any]:

@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 from engine.augment.views import View
 from engine.ensemble import specialist
 from engine.ensemble.specialist import Specialist
-from engine.ensemble.vote import Rule, blend, some
+from engine.ensemble.vote import Rule, blend
 from engine.errors import DataError
 from engine.inference.predictor import Predictor
 from engine.kernels import Ragged
 from engine.loader.passes import Name
 from engine.store import checkpoint
 from engine.store.checkpoint import Checkpoint, CheckpointError
+from engine.text import some
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import torch
 
 from engine.augment.views import views_of
@@ -24,7 +25,7 @@ from engine.data.ingest import Progress, ingest
 from engine.data.listing import list_labels
 from engine.data.manifest import OK, Manifest
 from engine.data.names import Names, groups_of
-from engine.ensemble.vote import Answers, Rule, blend, some, vote
+from engine.ensemble.vote import Rule, blend, vote
 from engine.errors import DataError, RecipeError
 from engine.files import write_text
 from engine.inference.predictor import Predictor
@@ -33,11 +34,13 @@ from engine.metrics import group_accuracy, score
 from engine.order import eval_batches
 from engine.predict.ids import find_ids
 from engine.predict.panel import Found, Panel, find_specialists
-from engine.predict.submission import Sheet, write_predictions, write_submission
+from engine.predict.submission import Sheet, write_submission
+from engine.predictions import Predictions
 from engine.recipe.load import parse_recipe
 from engine.recipe.sections import DataSection, Recipe
 from engine.store import checkpoint
 from engine.store.checkpoint import Checkpoint
+from engine.text import some
 
 PREDICTIONS, SUBMISSION, SCORES = "predictions.parquet", "submission.csv", "scores.json"
 
@@ -79,7 +82,7 @@ class Scores:
 class Outcome:
     """Answers for every image of the job, in the manifest's order; `status` says "ok", or why an image was not seen."""
 
-    answers: Answers
+    answers: Predictions
     status: tuple[str, ...]
     scores: Scores | None  # None: the data has no labels
     seconds: float
@@ -223,7 +226,7 @@ def answer(job: Job, device: torch.device, rule: Rule = "soft", progress: Progre
 def write(job: Job, outcome: Outcome, folder: Path) -> list[Path]:
     """Write predictions.parquet, submission.csv and, when the data has labels, scores.json; returns their paths."""
     written = [folder / PREDICTIONS, folder / SUBMISSION]
-    write_predictions(written[0], outcome.answers, job.manifest.paths, outcome.status)
+    outcome.answers.write(written[0], _beside(job, outcome))
     write_submission(written[1], job.sheet, outcome.answers)
     if outcome.scores is None:
         (folder / SCORES).unlink(missing_ok=True)  # of other images: it would be taken for these
@@ -231,6 +234,19 @@ def write(job: Job, outcome: Outcome, folder: Path) -> list[Path]:
         written.append(folder / SCORES)
         write_text(written[2], json.dumps(dataclasses.asdict(outcome.scores), ensure_ascii=False, indent=1) + "\n")
     return written
+
+
+def _beside(job: Job, outcome: Outcome) -> dict[str, pa.Array]:
+    """The columns of predictions.parquet between the id and the probabilities: path, prediction (the likeliest class),
+    confidence (its probability), status, and label where the images have any."""
+    answers = outcome.answers
+    columns = {
+        "path": pa.array(job.manifest.paths, pa.string()),
+        "prediction": pa.array(answers.answers, pa.string()),
+        "confidence": pa.array(answers.probabilities_NC.max(1), pa.float32()),
+        "status": pa.array(outcome.status, pa.string()),
+    }
+    return columns | ({"label": pa.array(job.labels, pa.string())} if any(job.labels) else {})
 
 
 def _labels(truth: str, section: DataSection, ids: Sequence[str]) -> list[str]:
@@ -247,7 +263,7 @@ def _labels(truth: str, section: DataSection, ids: Sequence[str]) -> list[str]:
     return [label_of.get(sample_id, "") for sample_id in ids]
 
 
-def _copied(answers: Answers) -> Answers:
+def _copied(answers: Predictions) -> Predictions:
     return dataclasses.replace(answers, probabilities_NC=answers.probabilities_NC.copy())
 
 
@@ -257,15 +273,19 @@ def _name(folder: Path) -> str:
     return f"{folder.parent.name}/{folder.name}" if is_epoch else folder.name
 
 
-def _class_shares(saved: Checkpoint, ids: Sequence[str]) -> Answers:
+def _class_shares(saved: Checkpoint, ids: Sequence[str]) -> Predictions:
     """What a model answers about images that it cannot see."""
     counts_C = np.array(saved.class_counts, dtype=np.float64)
     shares_NC = np.tile(counts_C / counts_C.sum(), (len(ids), 1))
-    return Answers(tuple(ids), saved.classes, shares_NC)
+    return Predictions(tuple(ids), saved.classes, shares_NC)
 
 
 def _scores(
-    labels: Sequence[str], groups: Sequence[str], together: Answers, alone: dict[str, Answers], blind: Answers
+    labels: Sequence[str],
+    groups: Sequence[str],
+    together: Predictions,
+    alone: dict[str, Predictions],
+    blind: Predictions,
 ) -> Scores | None:
     """How good the answers are where the label is known; None when it is nowhere."""
     index = {name: column for column, name in enumerate(together.classes)}
@@ -274,7 +294,7 @@ def _scores(
     if not known_N.any():
         return None
 
-    def scored(answers: Answers) -> dict[str, float]:
+    def scored(answers: Predictions) -> dict[str, float]:
         ordered = answers.in_order(together.ids, together.classes)
         metrics = score(ordered.probabilities_NC[known_N], labels_N[known_N])
         if groups:

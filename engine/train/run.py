@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from engine.data.classes import class_names, label_indices
 from engine.data.clean import clean
@@ -26,20 +24,21 @@ from engine.data.folds import assign_folds, held_out, trained_on
 from engine.data.ingest import Progress, ingest
 from engine.data.manifest import Manifest
 from engine.data.names import groups_of, resolved
-from engine.ensemble.specialist import FOLDER, write_list
+from engine.ensemble.specialist import FOLDER, Effect, effect_of, write_list
+from engine.ensemble.vote import vote_of_fold
 from engine.errors import EngineError, Interrupted, RecipeError
 from engine.events import EpochRecord, Stop, Watcher
-from engine.files import atomic_write, write_text
+from engine.files import write_text
 from engine.loader.batches import Samples
-from engine.metrics import class_share_log_loss, group_accuracy, score
+from engine.metrics import class_share_log_loss, evaluate
 from engine.model.build import check_drop_path, check_sizes
+from engine.predictions import LabelledPredictions, Predictions, joined
 from engine.ranks import Ranks
 from engine.recipe.sections import Recipe
 from engine.store import checkpoint
 from engine.store.epochs import OOF, remove
-from engine.train.oof import Held, held_table, mean_held, read_held, write_held
 from engine.train.optim import check_optimizer
-from engine.train.specialists import ANSWERS, Course, Effect, answers, apply, check_course, course_of, effect_of
+from engine.train.specialists import ANSWERS, Course, answers, check_course, course_of
 from engine.train.trainer import FoldData, FoldTrainer
 
 RUN = "run.json"
@@ -244,7 +243,7 @@ def _train_specialist(
         for fold in to_ask:
             held = answers(course, folds[fold], folder / str(fold), ranks)
             if ranks.leads:
-                write_held(folder / str(fold) / ANSWERS, held, course.specialist.answers, fold, prepared.classes)
+                held.labelled(held.labels, [fold] * len(held)).write(folder / str(fold) / ANSWERS)
             if ranks.any(stop()):
                 raise Interrupted(f"stopped after it answered for fold {fold}; the same command goes on from here")
     except Interrupted as error:
@@ -372,63 +371,39 @@ def _remove_empty(folder: Path) -> None:
 def _summary(prepared: Prepared, folder: Path, ranks: Ranks, already_finished: bool) -> Result:
     """Join the folds' out-of-fold predictions into one table and score them together: those that `engine infer` would
     answer with, of the best epoch's weights or the mean of the kept ones, once the specialists were asked."""
-    held: dict[int, Held] = {}
-    for fold in prepared.folds:
-        voters = checkpoint.find_folds(folder / str(fold))
-        if known := [read_held(voter / OOF, prepared.classes) for voter in voters if (voter / OOF).is_file()]:
-            held[fold] = mean_held(known)
+    folds = [_out_of_fold(folder / str(fold), OOF) for fold in prepared.folds]
+    held = [fold for fold in folds if fold is not None]
     if not held:
         return Result(folder, prepared.folds, {}, None, already_finished)
-    main, effects = held, []
+    main = together = joined(held)
+    effects = []
     for course in prepared.courses:
-        before = held
-        held, effect = _ask(course, folder / FOLDER / course.name, before, prepared.classes, ranks)
-        effects.append(effect)
-    final = held if prepared.recipe.predict.specialists else main
+        own = joined([_read(folder / FOLDER / course.name / str(fold) / ANSWERS) for fold in prepared.folds])
+        before, together = together, course.specialist.heard(together, own)
+        effects.append(effect_of(course.specialist, before, together, own))
+        if ranks.leads:
+            own.write(folder / FOLDER / course.name / OOF)
+    final = together if prepared.recipe.predict.specialists else main
     if ranks.leads:
-        _write_joined(folder / OOF, [held_table(part, prepared.classes, fold) for fold, part in final.items()])
-    labels_N = _joined(final).labels_N
+        final.write(folder / OOF)
     return Result(
         folder=folder,
         folds=prepared.folds,
-        metrics=_score(_joined(final), prepared.groups),
-        baseline_log_loss=class_share_log_loss(prepared.samples.labels_N, labels_N, len(prepared.classes)),
+        metrics=evaluate(final, prepared.groups).metrics,
+        baseline_log_loss=class_share_log_loss(prepared.samples.labels_N, final.labels_N, len(prepared.classes)),
         already_finished=already_finished,
-        main=_score(_joined(main), prepared.groups),
+        main=evaluate(main, prepared.groups).metrics,
         effects=tuple(effects),
     )
 
 
-def _ask(
-    course: Course, folder: Path, before: Mapping[int, Held], classes: Sequence[str], ranks: Ranks
-) -> tuple[dict[int, Held], Effect]:
-    """The out-of-fold answers of each fold once the specialist in `folder` was asked; its own are joined there."""
-    own = {fold: read_held(folder / str(fold) / ANSWERS, course.specialist.answers, classes) for fold in before}
-    if ranks.leads:
-        tables = [held_table(part, course.specialist.answers, fold, classes) for fold, part in own.items()]
-        _write_joined(folder / OOF, tables)
-    applied = {fold: apply(course.specialist, held, own[fold], classes) for fold, held in before.items()}
-    after = {fold: held for fold, (held, _) in applied.items()}
-    asked = sum(count for _, count in applied.values())
-    return after, effect_of(course.specialist, _joined(before), _joined(after), asked)
+def _out_of_fold(fold: Path, name: str) -> LabelledPredictions | None:
+    """The vote of those who answer for a fold; None when nothing was held out."""
+    files = [voter / name for voter in checkpoint.find_folds(fold) if (voter / name).is_file()]
+    return vote_of_fold([_read(file) for file in files]) if files else None
 
 
-def _joined(held: Mapping[int, Held]) -> Held:
-    parts = list(held.values())
-    return Held(
-        ids=[id_ for part in parts for id_ in part.ids],
-        labels_N=np.concatenate([part.labels_N for part in parts]),
-        probabilities_NC=np.concatenate([part.probabilities_NC for part in parts]),
-    )
-
-
-def _score(held: Held, groups: Sequence[str]) -> dict[str, float]:
-    metrics = score(held.probabilities_NC, held.labels_N)
-    if groups:
-        metrics["group_accuracy"] = group_accuracy(held.probabilities_NC, held.labels_N, groups)
-    return metrics
-
-
-def _write_joined(path: Path, tables: Sequence[pa.Table]) -> None:
-    with atomic_write(path) as temporary:
-        pq.write_table(pa.concat_tables(tables), temporary)
+def _read(path: Path) -> LabelledPredictions:
+    read = Predictions.read(path)
+    assert isinstance(read, LabelledPredictions)
+    return read

@@ -36,6 +36,7 @@ from engine.model.build import Classifier, backbone_config, build_model, set_dro
 from engine.model.losses import MixedLabels, build_loss
 from engine.model.runtime import Runtime
 from engine.order import Pair, Sampler, eval_batches
+from engine.predictions import LabelledPredictions, Predictions
 from engine.ranks import Ranks
 from engine.recipe.sections import Recipe, StageSection
 from engine.store import checkpoint
@@ -44,7 +45,6 @@ from engine.train.averaging import EpochMean, build_average
 from engine.train.freeze import Freezer, thawed_layers, to_training
 from engine.train.history import TRAIN_LOSS, epochs_without_gain, kept_epochs, plateau_drops
 from engine.train.learner import TrainStep, probabilities
-from engine.train.oof import Held, write_held
 from engine.train.optim import build_optimizer, set_rate
 from engine.train.schedule import Span, rate_factor, time_at
 from engine.train.writer import Writer, set_apart
@@ -332,7 +332,7 @@ class FoldTrainer:
                 self.mean.renew_norms((batch.images_BCHW for batch in batches), self.ranks.device)
             self.ranks.mean_(self.mean.norms)
 
-    def _hold_out(self, watcher: Watcher) -> Held:
+    def _hold_out(self, watcher: Watcher) -> LabelledPredictions:
         """Score the held-out samples as the weights that would be saved answer them, on all ranks together."""
         ranks, data = self.ranks, self.data
         batches = eval_batches(data.held_rows_N, self.stage.batch, ranks.rank, ranks.world)
@@ -350,9 +350,11 @@ class FoldTrainer:
         rows, probabilities_NC = rows[order], np.concatenate(answers)[order]
         if not np.isfinite(probabilities_NC).all():
             self._hear(math.nan)
-        return Held([data.ids[row] for row in rows], data.samples.labels_N[rows], probabilities_NC)
+        ids = tuple(data.ids[row] for row in rows.tolist())
+        labels = [data.classes[label] for label in data.samples.labels_N[rows].tolist()]
+        return Predictions(ids, tuple(data.classes), probabilities_NC).labelled(labels, [self.fold] * len(ids))
 
-    def _confused(self, held: Held) -> list[Pair]:
+    def _confused(self, held: LabelledPredictions) -> list[Pair]:
         if not (top := self.recipe.train.sampling.hard_pairs):
             return []
         confusion_CC = confusion(held.labels_N, held.probabilities_NC.argmax(1), len(self.data.classes))
@@ -391,7 +393,7 @@ class FoldTrainer:
             weights = self.scored.state_dict()
             self.stage_best = {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
 
-    def _weights_to_save(self, held: Held | None, record: EpochRecord) -> Callable[[], None]:
+    def _weights_to_save(self, held: LabelledPredictions | None, record: EpochRecord) -> Callable[[], None]:
         """What writes the epoch's checkpoint where it is the best one, and where it is one of those to keep."""
         at, train = self.position, self.recipe.train
         folders = [self.folder] if record.best else []
@@ -407,7 +409,7 @@ class FoldTrainer:
                 assert saved is not None  # only the leading rank writes
                 checkpoint.save(folder, saved)
                 if held is not None:
-                    write_held(folder / OOF, held, self.data.classes, self.fold)
+                    held.write(folder / OOF)
             if keeps:
                 keep_only(self.folder, kept)
 

@@ -15,12 +15,13 @@ from click.testing import CliRunner, Result
 from engine.augment.views import tta_views
 from engine.cli.main import main
 from engine.ensemble.specialist import Specialist, fold_folder, write_list
-from engine.ensemble.vote import Answers, blend, vote
+from engine.ensemble.vote import blend, vote
 from engine.errors import DataError
 from engine.inference.predictor import Predictor
 from engine.kernels import Ragged
 from engine.loader.stream import ImageStream
 from engine.predict.run import Job, Outcome, Wishes, answer, prepare
+from engine.predictions import Predictions
 from engine.store import checkpoint
 from engine.store.checkpoint import Checkpoint, CheckpointError
 
@@ -39,19 +40,13 @@ def add(models: Path, fold: FoldMaker, *specialists: Specialist, folds: tuple[st
     write_list(models, specialists)
 
 
-def alone(folder: Path, job: Job, rule: str = "soft", views: int = 1) -> Answers:
+def alone(folder: Path, job: Job, rule: str = "soft", views: int = 1) -> Predictions:
     """What one checkpoint answers to the job's images, by the predictor alone."""
     saved = checkpoint.load(folder)
     (decoded,) = ImageStream(job.manifest.paths, [np.arange(len(job.manifest))], job.recipe.decode, CPU)
     (logits_VNC,) = Predictor([saved], CPU, tta_views(views)).logits(decoded.images)
     p_NC = blend(logits_VNC.double().softmax(2).numpy(), rule)  # type: ignore[arg-type]
-    return Answers(tuple(job.manifest.ids), saved.classes, p_NC)
-
-
-def heard(main_: Answers, own: Answers, one: Specialist) -> Answers:
-    rows = np.flatnonzero(one.asked(main_.probabilities_NC, main_.classes))
-    joined_NC = one.joined(main_.probabilities_NC, main_.classes, rows, own.probabilities_NC[rows])
-    return Answers(main_.ids, main_.classes, joined_NC.astype(np.float64))
+    return Predictions(tuple(job.manifest.ids), saved.classes, p_NC)
 
 
 def answered(models: Path, rule: str = "soft", **wishes: object) -> Outcome:
@@ -75,7 +70,7 @@ def test_each_folds_specialist_is_heard_before_the_folds_vote(
     for name in ("0", "1"):
         now = alone(models / name, job, rule, views)
         for one in (PAIR, YES_NO):
-            now = heard(now, alone(fold_folder(models, one.name, name), job, rule, views), one)
+            now = one.heard(now, alone(fold_folder(models, one.name, name), job, rule, views))
         folds.append(now)
     expected = vote(folds, rule)  # type: ignore[arg-type]
     np.testing.assert_allclose(outcome.answers.probabilities_NC, expected.probabilities_NC, atol=1e-5)
@@ -119,11 +114,11 @@ def test_kept_epochs_are_one_model_when_a_specialist_hears_them(models: Path, fo
     add(models, fold, PAIR)
     job = prepare(models, Wishes())
 
-    def epochs(folder: Path) -> Answers:
+    def epochs(folder: Path) -> Predictions:
         return vote([alone(folder / f"epoch_00{epoch}", job) for epoch in (3, 4)])
 
-    first = heard(epochs(models / "0"), epochs(fold_folder(models, "pair", "0")), PAIR)
-    second = heard(alone(models / "1", job), alone(fold_folder(models, "pair", "1"), job), PAIR)
+    first = PAIR.heard(epochs(models / "0"), epochs(fold_folder(models, "pair", "0")))
+    second = PAIR.heard(alone(models / "1", job), alone(fold_folder(models, "pair", "1"), job))
     # Three checkpoints voted before, and two of them are fold 0.
     expected = vote([first, second], weights=[2, 1])
     np.testing.assert_allclose(answered(models).answers.probabilities_NC, expected.probabilities_NC, atol=1e-5)

@@ -16,12 +16,12 @@ from PIL import Image
 
 from engine.augment.views import View, crop_views, tta_views
 from engine.cli.main import main
-from engine.ensemble.vote import Answers, Rule, blend, vote
+from engine.ensemble.vote import Rule, blend, vote
 from engine.errors import DataError, RecipeError
 from engine.inference.predictor import Predictor
 from engine.metrics import log_loss
 from engine.predict.run import Outcome, Wishes, answer, prepare
-from engine.predict.submission import read_predictions
+from engine.predictions import LabelledPredictions, Predictions
 from engine.store import checkpoint
 from engine.store.checkpoint import Checkpoint
 
@@ -98,7 +98,7 @@ def test_crops_come_in_fives(models: Path) -> None:
         prepare(models, Wishes(views=3, sets=("predict.views=crops",)))
 
 
-def test_the_command_writes_predictions_and_a_submission(models: Path, tmp_path: Path) -> None:
+def test_the_command_writes_predictions_and_a_submission(models: Path, photos: Path) -> None:
     result = infer("--tta", 5, "--folds", models)
     assert result.exit_code == 0, result.output
     out = models / "predictions"
@@ -107,8 +107,13 @@ def test_the_command_writes_predictions_and_a_submission(models: Path, tmp_path:
     lines = read_csv(out / "submission.csv")
     assert lines[0] == ["id", "label", *CLASSES]
     assert [line[0] for line in lines[1:]] == [f"TEST_{i:05d}.jpg" for i in range(10)]
-    predictions = read_predictions(out / "predictions.parquet")
-    assert predictions.ids == tuple(line[0] for line in lines[1:])
+    predictions = Predictions.read(out / "predictions.parquet")
+    assert predictions.ids == tuple(line[0] for line in lines[1:]) and type(predictions) is Predictions
+    table = pq.read_table(out / "predictions.parquet")
+    assert table.column_names == ["id", "path", "prediction", "confidence", "status", *(f"p:{c}" for c in CLASSES)]
+    assert table["path"].to_pylist() == [str(photos / i) for i in predictions.ids]
+    assert table["prediction"].to_pylist() == [line[1] for line in lines[1:]] == predictions.answers
+    np.testing.assert_array_equal(table["confidence"], predictions.probabilities_NC.max(1))
     np.testing.assert_allclose(
         predictions.probabilities_NC, [[float(p) for p in line[2:]] for line in lines[1:]], atol=1e-6
     )
@@ -127,7 +132,7 @@ def test_the_sample_submission_shapes_the_submission(models: Path, tmp_path: Pat
     assert [line[0] for line in lines] == ["ID", *ids]
     assert lines[0] == ["ID", "신발", "가방", "모자"]
     predictions = pq.read_table(tmp_path / "out" / "predictions.parquet").to_pylist()
-    assert float(lines[1][1]) == pytest.approx(predictions[3]["신발"], abs=1e-6)
+    assert float(lines[1][1]) == pytest.approx(predictions[3]["p:신발"], abs=1e-6)
 
 
 def test_the_recipes_sample_submission_is_not_that_of_other_images(
@@ -155,10 +160,10 @@ def test_images_that_cannot_be_seen_are_answered_with_the_class_shares_and_named
     bad = [row for row in table if row["status"] != "ok"]
     assert [row["id"] for row in bad] == [f"TEST_{i:05d}.jpg" for i in (3, 4, 5)]
     for row in bad:
-        assert [row[name] for name in CLASSES] == pytest.approx([0.6, 0.3, 0.1])
+        assert [row[f"p:{name}"] for name in CLASSES] == pytest.approx([0.6, 0.3, 0.1])
         assert row["id"] in result.output
     good_N = [row for row in range(10) if row not in (3, 4, 5)]
-    seen_NC = read_predictions(models / "predictions" / "predictions.parquet").probabilities_NC
+    seen_NC = Predictions.read(models / "predictions" / "predictions.parquet").probabilities_NC
     np.testing.assert_allclose(seen_NC[good_N], whole.probabilities_NC[good_N], atol=1e-4)
     assert len(read_csv(models / "predictions" / "submission.csv")) == 11
 
@@ -184,7 +189,9 @@ def test_labelled_images_are_scored_beside_the_class_shares(models: Path, photos
     scores = json.loads((out / "scores.json").read_text("utf-8"))
     assert (scores["images"], scores["unknown"]) == (9, ["우산"])
 
-    predictions = read_predictions(out / "predictions.parquet")
+    predictions = Predictions.read(out / "predictions.parquet")
+    assert isinstance(predictions, LabelledPredictions)
+    assert predictions.labels == tuple(sample_id.partition("/")[0] for sample_id in predictions.ids)
     known = [row for row, sample_id in enumerate(predictions.ids) if not sample_id.startswith("우산")]
     truth_N = np.array([CLASSES.index(predictions.ids[row].partition("/")[0]) for row in known])
     assert scores["together"]["log_loss"] == pytest.approx(
@@ -283,5 +290,5 @@ def test_answers_for_turned_photos_are_those_of_the_upright_ones(
         exif[0x0112] = orientation
         image.save(tmp_path / folder / "0.jpg", quality=100, subsampling=0, exif=exif)
     straight, turned = (answered(models, data=str(tmp_path / folder)).answers for folder in ("a", "b"))
-    assert isinstance(straight, Answers)
+    assert isinstance(straight, Predictions)
     np.testing.assert_allclose(turned.probabilities_NC, straight.probabilities_NC, atol=0.02)

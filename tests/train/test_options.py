@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -19,12 +18,12 @@ from engine.metrics import METRICS
 from engine.model.losses import BinaryCrossEntropy, CrossEntropy, Focal, build_loss
 from engine.predict.run import Wishes, answer
 from engine.predict.run import prepare as prepare_answer
+from engine.predictions import Predictions
 from engine.ranks import Ranks
 from engine.recipe.sections import Metric, ModelSection, Recipe, TrainSection
 from engine.store import checkpoint
 from engine.store.epochs import epoch_folder
 from engine.train import trainer as fold_module
-from engine.train.oof import read_held
 from engine.train.run import prepare
 from engine.train.trainer import FoldTrainer
 
@@ -312,9 +311,8 @@ def test_the_out_of_fold_predictions_are_those_of_all_who_answer(
     recipe: MakeRecipe, make_stage: Stage, run: Run, shapes: Path
 ) -> None:
     result, _ = run(recipe(stage=[make_stage(epochs=3)], train={"keep_last": 2}))
-    classes = pq.read_table(result.folder / "oof.parquet").column_names[3:]
-    parts = [read_held(epoch_folder(result.folder / "0", e) / "oof.parquet", classes) for e in (1, 2)]
-    together = read_held(result.folder / "oof.parquet", classes)
+    parts = [Predictions.read(epoch_folder(result.folder / "0", e) / "oof.parquet") for e in (1, 2)]
+    together = Predictions.read(result.folder / "oof.parquet")
     assert together.ids == parts[0].ids == parts[1].ids
     mean_NC = (parts[0].probabilities_NC + parts[1].probabilities_NC) / 2
     np.testing.assert_allclose(together.probabilities_NC, mean_NC, rtol=1e-6)

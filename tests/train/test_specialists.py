@@ -49,7 +49,7 @@ def outcome(folder: Path) -> dict[str, Any]:
 
 def by_id(path: Path, columns: tuple[str, ...]) -> dict[str, np.ndarray]:
     table = pq.read_table(path)
-    values_NC = np.stack([table[name].to_numpy() for name in columns], axis=1)
+    values_NC = np.stack([table[f"p:{name}"].to_numpy() for name in columns], axis=1)
     return dict(zip(table["id"].to_pylist(), values_NC, strict=True))
 
 

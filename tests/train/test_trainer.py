@@ -19,13 +19,13 @@ from engine.loader.batches import Loader
 from engine.model.build import build_model
 from engine.model.runtime import Runtime
 from engine.order import eval_batches
+from engine.predictions import LabelledPredictions, Predictions
 from engine.ranks import Ranks
 from engine.recipe.load import parse_recipe
 from engine.recipe.sections import Recipe
 from engine.store import checkpoint
 from engine.train import trainer as fold_module
 from engine.train.learner import probabilities
-from engine.train.oof import read_held
 from engine.train.run import prepare
 from engine.train.trainer import FoldTrainer
 
@@ -78,7 +78,8 @@ def test_the_weights_scored_are_the_weights_saved(
     )
     folder, _ = trained(made, tmp_path)
     saved = checkpoint.load(folder)
-    held = read_held(folder / "oof.parquet", saved.classes)
+    held = Predictions.read(folder / "oof.parquet")
+    assert isinstance(held, LabelledPredictions) and held.classes == saved.classes
 
     # Answered anew from what was saved alone: weights, recipe, contract, classes.
     told = parse_recipe(saved.recipe)
