@@ -31,6 +31,7 @@ from engine.data.folds import _split_groups
 from engine.data.ingest import ingest
 from engine.data.near import clusters
 from engine.data.pixels import HASH_BYTES, look
+from engine.loader.source import Files
 from engine.loader.stream import ImageStream
 from engine.recipe.sections import DataSection, DecodeSection
 
@@ -86,7 +87,7 @@ def _data(source: Path) -> dict[str, object]:
     first_s = _seconds(lambda: clean(ingest(str(source), section), section))
     batches = np.array_split(np.arange(len(manifest)), -(-len(manifest) // 64))
     dali = DecodeSection(device="cpu", decoder="dali")
-    whole_s = _seconds(lambda: [None for _ in ImageStream(manifest.paths, batches, dali, torch.device("cpu"))])
+    whole_s = _seconds(lambda: [None for _ in ImageStream(Files(manifest.paths), batches, dali, torch.device("cpu"))])
     return {
         "index_s": index_s,
         "index_again_s": index_again_s,

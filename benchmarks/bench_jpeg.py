@@ -8,11 +8,11 @@ and on all cores:
 * DALI: whole photos, as the loader decodes without the compiled library;
 * simplejpeg: whole photos by libjpeg-turbo, the usual binding, into memory that is used again (if installed);
 * turbo, whole: the same by kernels/jpeg.cpp;
-* turbo, crop: only the part a random resized crop reads (0.08 to 1 of the area as on ImageNet, and 0.6 to 1);
+* turbo, crop: only the region a random resized crop reads (0.08 to 1 of the area as on ImageNet, and 0.6 to 1);
 * turbo, crop, reduced: also no larger than an output of 256 or 512 pixels needs.
 
 Contenders take turns; figures are medians over the rounds. Two differences follow, in steps of 1/255: between whole
-photos as decoded by DALI and by libjpeg-turbo, and between 256-pixel crops read from whole photos and from parts that
+photos as decoded by DALI and by libjpeg-turbo, and between 256-pixel crops read from whole photos and from regions that
 were decoded reduced.
 """
 
@@ -40,17 +40,18 @@ from rich.console import Console
 from rich.table import Table
 
 from engine.augment.policy import Policy
-from engine.augment.regions import needed_parts
+from engine.augment.regions import fit_to_regions, needed_regions
 from engine.bench.photos import QUALITY, draw
 from engine.bench.timers import machine
 from engine.decode.dali import DaliDecoder
-from engine.decode.image import Want
-from engine.decode.turbo import TurboDecoder, cores
+from engine.decode.decoder import Decoder, Pixels
+from engine.decode.turbo import TurboDecoder
 from engine.files import atomic_write
-from engine.kernels import one_pass
-from engine.kernels.jpeg import Part
-from engine.loader.stream import Decoded
+from engine.kernels import Ragged, one_pass
+from engine.kernels.jpeg import Region
+from engine.quarantine import Fault
 from engine.recipe.sections.augment import AugmentSection, CropSection
+from engine.system import cores
 
 TILES = {"533 x 400": (1, 1, 32), "1066 x 1200": (2, 3, 16), "3198 x 3200": (6, 8, 4)}  # down, across, photos
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
@@ -58,6 +59,7 @@ HOST = torch.device("cpu")
 WARM_UP = 2
 
 Run = Callable[[], object]
+Regions = Callable[[torch.Tensor], list[Region]]  # of photos of these (height, width)
 
 
 def encoded_photos(down: int, across: int, count: int) -> list[bytes]:
@@ -80,19 +82,22 @@ def crop_plan(scale: tuple[float, float], size: int, count: int, sizes_B2: torch
     return policy.draw(torch.arange(count), sizes_B2, size, size, seed=0, epoch=0)
 
 
-def crops(scale: tuple[float, float], size: int, reduce: bool) -> Want:
-    """The parts that random resized crops of photos need."""
+def crops(scale: tuple[float, float], size: int, reduce: bool) -> Regions:
+    """The regions that random resized crops of photos need."""
+    return lambda sizes_B2: needed_regions(crop_plan(scale, size, len(sizes_B2), sizes_B2), sizes_B2, reduce)
 
-    def want(positions: np.ndarray, sizes_N2: np.ndarray) -> Sequence[Part]:
-        sizes = torch.from_numpy(sizes_N2)
-        return needed_parts(crop_plan(scale, size, len(sizes), sizes), sizes, reduce)
 
-    return want
+def decode(decoder: Decoder, encoded: Sequence[bytes], regions: Regions | None = None) -> list[Pixels]:
+    """Photos that are all good; None: whole."""
+    opened = [one for one in decoder.open(encoded) if not isinstance(one, Fault)]
+    sizes_B2 = torch.tensor([(one.height, one.width) for one in opened])
+    pixels = decoder.pixels(opened, regions(sizes_B2) if regions else None)
+    return [one for one in pixels if not isinstance(one, Fault)]
 
 
 def contenders(encoded: Sequence[bytes], threads: int) -> dict[str, Run]:
     dali, turbo = DaliDecoder(HOST, threads), TurboDecoder(threads)
-    runs: dict[str, Run] = {"DALI": lambda: dali(encoded)}
+    runs: dict[str, Run] = {"DALI": lambda: decode(dali, encoded)}
     if importlib.util.find_spec("simplejpeg"):
         import simplejpeg
 
@@ -101,11 +106,13 @@ def contenders(encoded: Sequence[bytes], threads: int) -> dict[str, Run]:
         runs["simplejpeg"] = lambda: list(
             pool.map(lambda content, out: simplejpeg.decode_jpeg(content, buffer=out), encoded, room)
         )
-    runs["turbo, whole"] = lambda: turbo(encoded)
+    runs["turbo, whole"] = lambda: decode(turbo, encoded)
     for name, scale in (("0.08 to 1", (0.08, 1.0)), ("0.6 to 1", (0.6, 1.0))):
-        runs[f"turbo, crop of {name}"] = partial(turbo, encoded, crops(scale, 256, reduce=False))
+        runs[f"turbo, crop of {name}"] = partial(decode, turbo, encoded, crops(scale, 256, reduce=False))
         for size in (512, 256):
-            runs[f"turbo, crop of {name}, for {size}"] = partial(turbo, encoded, crops(scale, size, reduce=True))
+            runs[f"turbo, crop of {name}, for {size}"] = partial(
+                decode, turbo, encoded, crops(scale, size, reduce=True)
+            )
     return runs
 
 
@@ -123,16 +130,15 @@ def rates(runs: dict[str, Run], count: int, repeats: int) -> dict[str, list[floa
 def differences(encoded: Sequence[bytes]) -> dict[str, float]:
     """Mean absolute differences in steps of 1/255."""
     turbo = TurboDecoder(cores())
-    theirs, _ = DaliDecoder(HOST, cores())(encoded)
-    ours, _ = turbo(encoded)
+    theirs, ours = decode(DaliDecoder(HOST, cores()), encoded), decode(turbo, encoded)
     whole = [float((a.pixels_HW3.int() - b.pixels_HW3).abs().float().mean()) for a, b in zip(ours, theirs, strict=True)]
-    rows_B = np.arange(len(encoded))
-    full = Decoded.of(theirs, rows_B)
-    plan = crop_plan((0.6, 1.0), 256, len(encoded), full.sizes_B2)
-    exact_BCHW = one_pass(full.images, plan)
-    images, _ = turbo(encoded, crops((0.6, 1.0), 256, reduce=True))
-    reduced = Decoded.of(images, rows_B)
-    seen_BCHW = one_pass(reduced.images, reduced.fit(plan))
+    whole_B = Ragged([one.pixels_HW3 for one in theirs])
+    plan = crop_plan((0.6, 1.0), 256, len(encoded), whole_B.sizes_B2)
+    exact_BCHW = one_pass(whole_B, plan)
+    reduced = decode(turbo, encoded, crops((0.6, 1.0), 256, reduce=True))
+    corner_B2 = torch.tensor([(one.x, one.y) for one in reduced])
+    fitted = fit_to_regions(plan, corner_B2, torch.tensor([one.reduction for one in reduced]))
+    seen_BCHW = one_pass(Ragged([one.pixels_HW3 for one in reduced]), fitted)
     return {
         "whole, turbo to DALI": statistics.mean(whole),
         "256-pixel crop, reduced to whole": float((seen_BCHW - exact_BCHW).abs().mean()) * STD[0] * 255,

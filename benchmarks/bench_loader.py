@@ -77,6 +77,7 @@ Batches = Iterator[Any]
 def engine(paths: Sequence[str], size: int, decoder: str = "auto") -> Batches:
     from engine.augment.policy import Policy
     from engine.loader.batches import Epoch, Loader, Samples
+    from engine.loader.source import Files
     from engine.recipe.sections import DecodeSection
     from engine.recipe.sections.augment import (
         AffineSection,
@@ -94,7 +95,7 @@ def engine(paths: Sequence[str], size: int, decoder: str = "auto") -> Batches:
         color=ColorSection(p=1.0, brightness=STRENGTH, contrast=STRENGTH, saturation=STRENGTH, hue=HUE),
         random_erasing=RandomErasingSection(p=0.5),
     )
-    samples = Samples(paths, np.arange(len(paths)), np.zeros(len(paths), dtype=np.int64))
+    samples = Samples(paths, Files(paths), np.arange(len(paths)), np.zeros(len(paths), dtype=np.int64))
     decode = DecodeSection(device="cpu", decoder=decoder)
     loader = Loader(samples, decode, torch.device("cpu"))
     batches = [np.array(rows) for rows in _rows(len(paths))]
@@ -197,6 +198,7 @@ def dali(paths: Sequence[str], size: int) -> Batches:
 def kornia(paths: Sequence[str], size: int) -> Batches:
     import kornia.augmentation as K  # noqa: N812
 
+    from engine.loader.source import Files
     from engine.loader.stream import ImageStream
     from engine.recipe.sections import DecodeSection
 
@@ -210,7 +212,7 @@ def kornia(paths: Sequence[str], size: int) -> Batches:
     )
     batches = [np.array(rows) for rows in _rows(len(paths))]
     section = DecodeSection(device="cpu", decoder="dali")
-    for decoded in ImageStream(paths, batches, section, torch.device("cpu")):
+    for decoded in ImageStream(Files(paths), batches, section, torch.device("cpu")):
         crops = [crop(image.permute(2, 0, 1)[None].float() / 255) for image in decoded.images.tensors]
         yield change(torch.cat(crops))
 

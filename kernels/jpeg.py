@@ -1,7 +1,7 @@
-"""Parts of JPEGs, decoded no larger than needed: libjpeg-turbo behind ctypes.
+"""Regions of JPEGs, decoded no larger than needed: libjpeg-turbo behind ctypes.
 
 Training reads a crop, and a crop of a large photo at a small size; a decoder that is told so does half the work or a
-tenth of it (`benchmarks/bench_jpeg.py`). No Python binding of libjpeg-turbo offers both the part and the
+tenth of it (`benchmarks/bench_jpeg.py`). No Python binding of libjpeg-turbo offers both the region and the
 reduction, hence a small one of its own; it also decodes a whole batch in threads without the interpreter's lock.
 
 The library is the optional setuptools extension `engine.kernels._jpeg`. A machine without a compiler or without
@@ -30,11 +30,11 @@ _JOB = np.dtype(  # struct Job of jpeg.cpp
     ],
     align=True,
 )
-_EDGE = 32  # a part starts on a multiple of this many source columns: an edge of an MCU for any usual subsampling
-_APRON = 2  # source pixels around a part that its edges' chroma is interpolated from
+_EDGE = 32  # a region starts on a multiple of this many source columns: an edge of an MCU for any usual subsampling
+_APRON = 2  # source pixels around a region that its edges' chroma is interpolated from
 
 
-class Part(NamedTuple):
+class Region(NamedTuple):
     """What is to be decoded of one image: x0 <= x < x1, y0 <= y < y1 in pixels of the upright image, within it, and
     the factor (1, 2, 4, 8) by which it may come smaller."""
 
@@ -59,8 +59,8 @@ class Header(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """One decoded part, upright: uint8 (height, width, 3). Its pixel in row i, column j covers the source's
-    [x + j r, x + (j + 1) r) times [y + i r, y + (i + 1) r), r the reduction. It holds the part asked for and a little
+    """One decoded region, upright: uint8 (height, width, 3). Its pixel in row i, column j covers the source's
+    [x + j r, x + (j + 1) r) times [y + i r, y + (i + 1) r), r the reduction. It holds the region asked for and a little
     more, and with r > 1 may reach less than r pixels beyond the image."""
 
     pixels_HW3: np.ndarray
@@ -83,23 +83,23 @@ def why_not() -> str:
 def decode(
     encoded: Sequence[bytes],
     headers: Sequence[Header],
-    parts: Sequence[Part],
+    regions: Sequence[Region],
     threads: int,
     memory: Callable[[int], np.ndarray] = lambda count: np.empty(count, dtype=np.uint8),
 ) -> list[Decoded | None]:
-    """Decode one part of each image, in `threads` threads.
+    """Decode one region of each image, in `threads` threads.
 
     All pixels lie in the array that `memory` is asked for once: uint8, contiguous, of the count of bytes it is given.
     None stands for a file that libjpeg-turbo cannot decode to RGB without a warning: damaged, CMYK, not a JPEG, or not
     of the size its header was said to have.
 
-    Raises ValueError for a part that is empty or reaches out of its image, or an unknown reduction or orientation, and
-    RuntimeError when the library is not available.
+    Raises ValueError for a region that is empty or reaches out of its image, or an unknown reduction or orientation,
+    and RuntimeError when the library is not available.
     """
     library = _load()
     if isinstance(library, str):
         raise RuntimeError(f"the compiled JPEG decoder is not available: {library}")
-    layouts = [_layout(header, part) for header, part in zip(headers, parts, strict=True)]
+    layouts = [_layout(header, region) for header, region in zip(headers, regions, strict=True)]
     ends_B = np.cumsum([-(-layout.bytes // 64) * 64 for layout in layouts], dtype=np.int64)  # each in lines of its own
     slab = memory(int(ends_B[-1])) if layouts else np.empty(0, dtype=np.uint8)
     jobs_B = np.zeros(len(encoded), dtype=_JOB)
@@ -117,7 +117,7 @@ def decode(
 
 
 class _Layout(NamedTuple):
-    """A part of the upright image and where it lies in the stored one."""
+    """A region of the upright image and where it lies in the stored one."""
 
     stored: tuple[int, int, int, int]  # x0, y0, x1, y1 in reduced pixels
     height: int  # upright, reduced
@@ -131,14 +131,14 @@ class _Layout(NamedTuple):
         return self.height * self.width * 3
 
 
-def _layout(header: Header, part: Part) -> _Layout:
-    r = part.reduction
+def _layout(header: Header, region: Region) -> _Layout:
+    r = region.reduction
     if r not in REDUCTIONS or not 1 <= header.orientation <= 8:
-        raise ValueError(f"expected a reduction of 1, 2, 4 or 8 and an orientation of 1 to 8, got {part} of {header}")
+        raise ValueError(f"expected a reduction of 1, 2, 4 or 8 and an orientation of 1 to 8, got {region} of {header}")
     height, width = header.upright
-    if not (0 <= part.x0 < part.x1 <= width and 0 <= part.y0 < part.y1 <= height):
-        raise ValueError(f"{part} is empty or reaches out of the image, {width} x {height} pixels")
-    along_x, along_y = (part.x0, part.x1), (part.y0, part.y1)
+    if not (0 <= region.x0 < region.x1 <= width and 0 <= region.y0 < region.y1 <= height):
+        raise ValueError(f"{region} is empty or reaches out of the image, {width} x {height} pixels")
+    along_x, along_y = (region.x0, region.x1), (region.y0, region.y1)
     transposed = header.orientation >= 5
     if transposed:
         along_x, along_y = along_y, along_x

@@ -101,8 +101,8 @@ class _Diary(Watcher):
 
 def _marks(prepared: Prepared) -> tuple[str, str]:
     data = prepared.fold_data(0)
-    paths = prepared.samples.paths
-    return mark(paths[row] for row in data.train_rows_N), mark(paths[row] for row in data.held_rows_N)
+    where = prepared.samples.source.where
+    return mark(map(where, data.train_rows_N.tolist())), mark(map(where, data.held_rows_N.tolist()))
 
 
 def pretrain(data: str, backbone: str, size: int, epochs: int, folder: Path, threads: int) -> dict[str, torch.Tensor]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +17,14 @@ from torch import Tensor
 from engine.augment.rng import beta_quantile, hashes, uniforms
 from engine.kernels import Plan
 from engine.recipe.sections.augment import MixSection
+
+
+class MixedLabels(NamedTuple):
+    """Two classes a sample and the share of the first: what MixUp and CutMix make of labels."""
+
+    own_B: Tensor  # int64
+    partner_B: Tensor  # int64; the own class where nothing is mixed
+    share_B: Tensor  # float32 in [0, 1], of own_B
 
 
 def mix_at(sections: Sequence[MixSection], epoch: int) -> MixSection | None:
@@ -27,8 +36,7 @@ def mix_at(sections: Sequence[MixSection], epoch: int) -> MixSection | None:
 
 
 def with_mix(plan: Plan, section: MixSection, keys_B: Tensor, seed: int, epoch: int) -> Plan:
-    """The plan with partners, weights and boxes; label shares follow from its `own_share_B`. Who is not mixed is their
-    own partner.
+    """The plan with partners, weights and boxes. Who is not mixed is their own partner.
 
     With one weight for the batch, its address is the set of keys in it, whatever their order. A batch of one mixes
     with itself, which changes nothing: both labels are its own.
@@ -55,6 +63,12 @@ def with_mix(plan: Plan, section: MixSection, keys_B: Tensor, seed: int, epoch: 
     itself_B = torch.arange(batch, device=keys_B.device)
     partner_B = torch.where(mixed_B, _partners(hashes(seed, epoch, keys_B, "mix/partner")), itself_B)
     return dataclasses.replace(plan, partner_B=partner_B, weight_B=weight_B, box_B4=box_B4)
+
+
+def mixed_labels(plan: Plan, own_B: Tensor) -> MixedLabels:
+    """What `plan` makes of the classes `own_B` (int64), on their device."""
+    partner_B = own_B if plan.partner_B is None else own_B[plan.partner_B.to(own_B.device)]
+    return MixedLabels(own_B, partner_B, plan.own_share_B().to(own_B.device))
 
 
 def _partners(hashes_B: Tensor) -> Tensor:

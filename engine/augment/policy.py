@@ -15,15 +15,15 @@ from torch import Tensor
 
 from engine.augment import geometry
 from engine.augment.auto import choose, policy_streams
+from engine.augment.color import Steps, color_steps, color_streams
 from engine.augment.extras import Extras, draw_extras, extra_streams
 from engine.augment.mix import with_mix
 from engine.augment.rects import rect_streams, with_rects
 from engine.augment.rng import hashes, uniforms
-from engine.kernels import Border, Color, Filter, Plan
+from engine.kernels import Border, Filter, Plan
 from engine.recipe.sections.augment import AugmentSection, MixSection
 
 Draws = dict[str, Tensor]
-Steps = list[tuple[Tensor, Tensor]]  # colour steps: int32 codes (B,) and float32 arguments (B,)
 
 
 class Policy:
@@ -60,7 +60,7 @@ class Policy:
         if chosen is not None:
             matrix_B33 = matrix_B33 @ chosen.matrix(height, width)
             steps += zip(chosen.color_BS.unbind(1), chosen.arg_BS.unbind(1), strict=True)
-        steps += _jitter(self.section, draws) + _tones(self.section, draws)
+        steps += color_steps(self.section, draws)
         plan = Plan(
             height=height,
             width=width,
@@ -68,7 +68,7 @@ class Policy:
             mean=self.mean,
             std=self.std,
             filter=Filter[self.section.filter.upper()],
-            border_B=_where(padded_B, Border.CONSTANT, Border[self.section.border.upper()]),
+            border_B=torch.where(padded_B, int(Border.CONSTANT), int(Border[self.section.border.upper()])).int(),
             border_color_B3=matrix_B33.new_tensor(self.mean, dtype=torch.float32).repeat(len(keys_B), 1),
             color_op_BK=torch.stack([op for op, _ in steps], dim=1) if steps else None,
             color_arg_BK=torch.stack([arg for _, arg in steps], dim=1) if steps else None,
@@ -134,7 +134,6 @@ class Policy:
 
 def _streams(section: AugmentSection) -> dict[str, int]:
     """How many uniform numbers each operation in use draws for a sample."""
-    color, tone = section.color, section.tone
     wanted = {
         "letterbox": (1, True),
         "crop": (geometry.CROP_DRAWS, section.crop.kind == "random_resized"),
@@ -144,21 +143,10 @@ def _streams(section: AugmentSection) -> dict[str, int]:
         "quarter_turn": (2, section.quarter_turn),
         "affine": (7, section.affine.p),
         "perspective": (9, section.perspective.p),
-        "color": (1, color.p),
-        "color/order": (4, color.p),
-        "color/brightness": (1, color.p),
-        "color/contrast": (1, color.p),
-        "color/saturation": (1, color.p),
-        "color/hue": (1, color.p),
-        "tone/gamma": (2, tone.gamma),
-        "tone/gray": (1, tone.gray),
-        "tone/shuffle": (2, tone.shuffle),
-        "tone/invert": (1, tone.invert),
-        "tone/solarize": (2, tone.solarize),
-        "tone/posterize": (2, tone.posterize),
     }
     streams = {name: count for name, (count, used) in wanted.items() if used}
-    return streams | rect_streams(section) | policy_streams(section.policy) | extra_streams(section.extras)
+    streams |= color_streams(section) | rect_streams(section)
+    return streams | policy_streams(section.policy) | extra_streams(section.extras)
 
 
 def _affine(section: AugmentSection, draws_B7: Tensor, height: int, width: int) -> Tensor:
@@ -178,65 +166,3 @@ def _perspective(section: AugmentSection, draws_B9: Tensor, height: int, width: 
     corners_42 = moves_B42.new_tensor([[0, 0], [1, 0], [1, 1], [0, 1]])
     size_2 = moves_B42.new_tensor([width, height])
     return geometry.perspective((corners_42 + moves_B42) * size_2, height, width)
-
-
-def _jitter(section: AugmentSection, draws: Draws) -> Steps:
-    """Brightness, contrast, saturation and hue in an order of each sample's own; a part of strength 0 is no step."""
-    color = section.color
-    parts = [
-        (Color.BRIGHTNESS, "color/brightness", 1.0, color.brightness),
-        (Color.CONTRAST, "color/contrast", 1.0, color.contrast),
-        (Color.SATURATION, "color/saturation", 1.0, color.saturation),
-        (Color.HUE, "color/hue", 0.0, color.hue),
-    ]
-    active = [i for i, (_, _, _, strength) in enumerate(parts) if strength > 0]
-    if not color.p or not active:
-        return []
-    ops_K = draws["color"].new_tensor([parts[i][0] for i in active], dtype=torch.int32)
-    args_BK = torch.cat([_around(draws[parts[i][1]], *parts[i][2:]) for i in active], dim=1)
-    order_BK = draws["color/order"][:, active].argsort(dim=1)
-    applied_B = draws["color"][:, 0] < color.p
-    ops_BK = torch.where(applied_B[:, None], ops_K[order_BK], int(Color.NONE))
-    return list(zip(ops_BK.unbind(1), args_BK.gather(1, order_BK).unbind(1), strict=True))
-
-
-def _tones(section: AugmentSection, draws: Draws) -> Steps:
-    tone = section.tone
-    steps: Steps = []
-
-    def step(op: Color, draw_BN: Tensor, chance: float, arg_B: Tensor) -> None:
-        steps.append((_where(draw_BN[:, 0] < chance, op, Color.NONE), arg_B))
-
-    if tone.gamma:
-        draw = draws["tone/gamma"]
-        step(Color.GAMMA, draw, tone.gamma, _between(draw[:, 1], *tone.gamma_range))
-    if tone.gray:
-        draw = draws["tone/gray"]
-        step(Color.GRAY, draw, tone.gray, torch.ones_like(draw[:, 0]))
-    if tone.shuffle:
-        draw = draws["tone/shuffle"]
-        step(Color.SHUFFLE, draw, tone.shuffle, 1 + (draw[:, 1] * 5).floor())  # 0 is the order as it is
-    if tone.invert:
-        draw = draws["tone/invert"]
-        step(Color.INVERT, draw, tone.invert, torch.zeros_like(draw[:, 0]))
-    if tone.solarize:
-        draw = draws["tone/solarize"]
-        step(Color.SOLARIZE, draw, tone.solarize, _between(draw[:, 1], *tone.solarize_range))
-    if tone.posterize:
-        draw = draws["tone/posterize"]
-        low, high = tone.posterize_bits
-        step(Color.POSTERIZE, draw, tone.posterize, low + (draw[:, 1] * (high - low + 1)).floor())
-    return steps
-
-
-def _between(draw: Tensor, low: float, high: float) -> Tensor:
-    return low + (high - low) * draw
-
-
-def _around(draw: Tensor, middle: float, strength: float) -> Tensor:
-    return _between(draw, middle - strength, middle + strength)
-
-
-def _where(condition_B: Tensor, yes: int, no: int) -> Tensor:
-    """int32 codes."""
-    return torch.where(condition_B, int(yes), int(no)).to(torch.int32)

@@ -1,6 +1,6 @@
-"""Which part of a photo a plan looks at, and how much smaller the photo may be decoded for it.
+"""Which region of a photo a plan looks at, how much smaller it may be decoded, and the plan for what was decoded.
 
-A plan is drawn from the sizes of the photos alone, so this is known before anything is decoded. The part is exact: it
+A plan is drawn from the sizes of the photos alone, so this is known before anything is decoded. The region is exact: it
 holds every source pixel the pass reads, whatever the border. The reduction is not: a photo halved by the decoder and
 then shrunk by the pass differs a little from one shrunk by the pass alone, so it is for training; what is scored and
 served reads all pixels. It never goes below the output's own resolution: the pass still shrinks, or copies.
@@ -8,19 +8,21 @@ served reads all pixels. It never goes below the output's own resolution: the pa
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 from torch import Tensor
 
 from engine.kernels import Border, Filter, Plan
-from engine.kernels.jpeg import REDUCTIONS, Part
+from engine.kernels.jpeg import REDUCTIONS, Region
 
 _REACH = {Filter.NEAREST: 0.5, Filter.BILINEAR: 1.0, Filter.BICUBIC: 2.0}  # of the kernel, in footprints
 _CENTRE = 4  # index of the middle among the points looked at
 _FAR = 2.0**20  # source pixels: beyond, executors see no source, so nothing is read
 
 
-def needed_parts(plan: Plan, sizes_B2: Tensor, reduce: bool) -> list[Part]:
-    """The part of each photo, whose (height, width) are `sizes_B2`, that `plan` reads; never empty.
+def needed_regions(plan: Plan, sizes_B2: Tensor, reduce: bool) -> list[Region]:
+    """The region of each photo, whose (height, width) are `sizes_B2`, that `plan` reads; never empty.
 
     With `reduce` also the largest reduction that keeps at least one decoded pixel for each output pixel.
     """
@@ -51,7 +53,20 @@ def needed_parts(plan: Plan, sizes_B2: Tensor, reduce: bool) -> list[Part]:
     for reduction in REDUCTIONS[1:]:
         reduction_B[reducible_B & (spare_B >= reduction)] = reduction
     rows_B5 = torch.cat([boxes_B22.long().flatten(1), reduction_B[:, None]], dim=1)
-    return [Part(x0, y0, x1, y1, reduction) for x0, y0, x1, y1, reduction in rows_B5.tolist()]
+    return [Region(x0, y0, x1, y1, reduction) for x0, y0, x1, y1, reduction in rows_B5.tolist()]
+
+
+def fit_to_regions(plan: Plan, corner_B2: Tensor, reduction_B: Tensor) -> Plan:
+    """A plan for whole photos as one for the regions of them that were decoded: `corner_B2` is the x and y of each
+    region's upper left corner in its photo, in pixels, and `reduction_B` how many of these a decoded pixel spans."""
+    matrix_B33 = plan.matrix_B33.double()
+    x_B, y_B = corner_B2.to(matrix_B33).unbind(1)
+    reduction_B = reduction_B.to(matrix_B33)
+    source_B33 = torch.zeros_like(matrix_B33)
+    source_B33[:, 0, 0] = source_B33[:, 1, 1] = 1 / reduction_B
+    source_B33[:, 0, 2], source_B33[:, 1, 2] = -x_B / reduction_B, -y_B / reduction_B
+    source_B33[:, 2, 2] = 1
+    return dataclasses.replace(plan, matrix_B33=(source_B33 @ matrix_B33).float())
 
 
 def _bordered(low_B2: Tensor, high_B2: Tensor, extent_B2: Tensor, border_B: Tensor | None) -> Tensor:

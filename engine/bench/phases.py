@@ -17,15 +17,17 @@ import numpy as np
 import torch
 
 from engine.augment.contract import Contract
+from engine.augment.mix import MixedLabels
 from engine.augment.policy import Policy
 from engine.augment.views import views_of
 from engine.bench.timers import Busy, PeakMemory, Rate, measure
 from engine.inference.predictor import Predictor
 from engine.kernels import Ragged
 from engine.loader.batches import Batch, Epoch, Loader, Samples
-from engine.loader.stream import Decoded, ImageStream
+from engine.loader.source import Files
+from engine.loader.stream import Decoded
 from engine.model.build import backbone_config, build_model, set_drop_path
-from engine.model.losses import MixedLabels, build_loss
+from engine.model.losses import build_loss
 from engine.model.runtime import Runtime
 from engine.order import epoch_batches
 from engine.recipe.sections import Recipe
@@ -70,7 +72,7 @@ class Bench:
         self.runtime = Runtime.of(recipe.train, device)
         self.policy = Policy(recipe.augment, self.backbone.mean, self.backbone.std)
         rows_N = np.arange(len(paths))
-        self.samples = Samples(paths, rows_N, rows_N % CLASSES)
+        self.samples = Samples(paths, Files(paths), rows_N, rows_N % CLASSES)
         self.batches = epoch_batches(rows_N, self.stage.batch, recipe.seed, epoch=0)
         self.epoch = Epoch(recipe.seed, 0, *self.stage.size, _mix(recipe))
         self._trainer: Callable[..., object] | None = None
@@ -139,7 +141,7 @@ class Bench:
             def step() -> int:
                 batch = next(batches)
                 with busy.span():
-                    train(batch.images_BCHW, MixedLabels(batch.own_B, batch.partner_B, batch.share_B))
+                    train(batch.images_BCHW, batch.labels)
                 return len(batch.rows_B)
 
             return self._measure(step, busy)
@@ -168,7 +170,7 @@ class Bench:
         return self.batches * (_ENDLESS // len(self.batches))
 
     def _decoded(self) -> Generator[Decoded, None, None]:
-        yield from ImageStream(self.samples.paths, self._endless(), self.recipe.decode, self.device)
+        return self._loader().photos(self._endless())
 
     def _loader(self) -> Loader:
         executor = self.recipe.augment.executor

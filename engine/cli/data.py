@@ -245,8 +245,8 @@ def augment(
     originals = [row for row, id_ in enumerate(manifest.ids) if id_ in kept and not manifest.copies_N[row]]
     with progress(unit="copies", title="Augmenting") as meter:
         made = write_copies(manifest.take(originals), section, folder, wanted, meter)
-    for path, reason in made.left_out.items():
-        console().print(f"left out: {path}: {reason}", markup=False, soft_wrap=True, style="yellow")
+    for entry in made.left_out.values():
+        console().print(f"left out: {entry}", markup=False, soft_wrap=True, style="yellow")
     click.echo(f"{made.table}: {made.originals:,} originals and {made.copies:,} copies of them")
     elsewhere = " --set data.images=" if section.images else ""
     click.echo(f"Train with --set data.train={made.table}{elsewhere}, on copies alone with --set data.copies=only")

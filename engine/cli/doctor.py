@@ -84,6 +84,7 @@ def _decode(device: str) -> Finding:
     from PIL import Image
 
     from engine.decode.dali import DaliDecoder
+    from engine.quarantine import Fault
 
     if device == "cuda" and not torch.cuda.is_available():
         return Finding("ok", "no GPU, nothing to check")
@@ -92,10 +93,11 @@ def _decode(device: str) -> Finding:
     file = io.BytesIO()
     Image.fromarray(pixels_HWC).save(file, "JPEG", quality=95, subsampling=0)
     decoder = DaliDecoder(torch.device("cuda:0" if device == "cuda" else "cpu"), threads=1)
-    images, bad = decoder([file.getvalue()])
-    if bad:
-        return Finding("fail", f"a JPEG was refused: {bad[0][1]}", REINSTALL)
-    difference = np.abs(images[0].pixels_HW3.cpu().numpy().astype(int) - pixels_HWC).mean()
+    (opened,) = decoder.open([file.getvalue()])
+    decoded = opened if isinstance(opened, Fault) else decoder.pixels([opened])[0]
+    if isinstance(decoded, Fault):
+        return Finding("fail", f"a JPEG was refused: {decoded}", REINSTALL)
+    difference = np.abs(decoded.pixels_HW3.cpu().numpy().astype(int) - pixels_HWC).mean()
     if difference > 3:
         return Finding("fail", f"decoded pixels are off by {difference:.1f} of 255 on average", REINSTALL)
     return Finding("ok", f"a JPEG decodes to the right pixels on the {'GPU' if device == 'cuda' else 'CPU'}")

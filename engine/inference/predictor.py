@@ -16,8 +16,7 @@ from engine.augment.contract import Contract
 from engine.augment.views import PLAIN, View, view_plan
 from engine.inference.member import restore
 from engine.kernels import Ragged
-from engine.loader.buffered import BufferedPass
-from engine.loader.passes import Name
+from engine.loader.passes import BufferedPass, Name
 from engine.store.checkpoint import Checkpoint
 
 

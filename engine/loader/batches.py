@@ -1,6 +1,6 @@
 """Batches for a model: decoded images, a plan, one pass.
 
-The pass writes into memory that is used again (see buffered.py), so a batch is valid until the next one is asked for.
+The pass writes into memory that is used again (see passes.py), so a batch is valid until the next one is asked for.
 
 What a batch asks for are *draws*: of N samples, draw d is sample d % N for the (d // N + 1)-th time in its epoch (see
 order.py). A sample that comes again is thereby augmented anew, and a plain row number is a first draw.
@@ -9,66 +9,54 @@ order.py). A sample that comes again is thereby augmented anew, and a plain row 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Generator, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from engine.augment.contract import Contract
+from engine.augment.mix import MixedLabels, mixed_labels
 from engine.augment.policy import Policy
-from engine.augment.regions import needed_parts
-from engine.augment.views import validation_plan
-from engine.kernels import Plan
-from engine.kernels.jpeg import Part
-from engine.loader.buffered import BufferedPass
+from engine.augment.views import PLAIN, View, view_plan
+from engine.kernels import Plan, Ragged
 from engine.loader.neighbourhood import apply_extras
-from engine.loader.passes import Name
-from engine.loader.stream import Decoded, ImageStream, WantRows
+from engine.loader.passes import BufferedPass, Name
+from engine.loader.source import Source
+from engine.loader.stream import Decoded, Draw, ImageStream
+from engine.quarantine import Quarantine
 from engine.recipe.sections import DecodeSection
 from engine.recipe.sections.augment import MixSection
 
 
 @dataclasses.dataclass(frozen=True)
 class Samples:
-    """What a loader needs to know of N samples: file paths, 64-bit keys of their ids, class indices (-1: unknown)."""
+    """What a loader needs to know of N samples: their ids, where their bytes come from, 64-bit keys of their ids, class
+    indices (-1: unknown)."""
 
-    paths: Sequence[str]
+    ids: Sequence[str]
+    source: Source
     keys_N: np.ndarray  # int64
     labels_N: np.ndarray  # int64
 
     def rows(self, draws_B: np.ndarray) -> np.ndarray:
         """Which samples the draws are of."""
-        return draws_B % len(self.paths)
+        return draws_B % len(self.ids)
 
     def draw_keys(self, draws_B: np.ndarray) -> np.ndarray:
         """The address of each draw's randomness: for a first draw the sample's key."""
-        times_B = (draws_B // len(self.paths)).astype(np.uint64)
+        times_B = (draws_B // len(self.ids)).astype(np.uint64)
         keys_B = self.keys_N[self.rows(draws_B)].astype(np.uint64)
         return (keys_B + times_B * _STRIDE).astype(np.int64)  # wraps around
 
 
-class _Drawn(Sequence[str]):
-    """The path of every draw."""
-
-    def __init__(self, paths: Sequence[str]) -> None:
-        self._paths = paths
-
-    def __len__(self) -> int:
-        return len(self._paths)
-
-    def __getitem__(self, draw: Any) -> Any:
-        return self._paths[draw % len(self._paths)]
-
-
 class Batch(NamedTuple):
-    """Normalised images on the model's device with the labels of both partners and the share of the first."""
+    """Normalised images on the model's device with the labels that the pass has mixed."""
 
     images_BCHW: Tensor  # channels-last memory
-    own_B: Tensor  # int64 class index
-    partner_B: Tensor  # int64 class index; the own one where nothing is mixed
-    share_B: Tensor  # float32 share of own_B
+    labels: MixedLabels
     rows_B: np.ndarray  # int64 rows into Samples
 
 
@@ -90,6 +78,7 @@ class Loader:
     """Makes batches of `samples` on `device`; `quarantine` collects the files it had to leave out and why.
 
     `dtype` is that of the images (float32, bfloat16 or float16); `executor` is the recipe's `augment.executor`.
+    Decoding begins at once, before the first batch is asked for.
     """
 
     def __init__(
@@ -103,43 +92,50 @@ class Loader:
         self.samples = samples
         self.decode = decode
         self.device = device
-        self.quarantine: dict[str, str] = {}
+        self.quarantine = Quarantine()
         self._pass = BufferedPass(executor, device, dtype)
 
     def train(self, batches: Sequence[np.ndarray], policy: Policy, epoch: Epoch) -> Generator[Batch, None, None]:
-        """Augmented batches of the draws in `batches`; decoding begins at once, before the first is asked for.
+        """Augmented batches of the draws in `batches`.
 
         A bad file's place in its batch is taken by another image of that batch, so that shapes stay the same; where
         all files of a batch are bad, by those of its neighbour, so that every rank takes the same number of steps.
         """
 
-        def want(draws_B: np.ndarray, sizes_B2: np.ndarray) -> tuple[Plan, list[Part]]:
-            plan = self._draw(draws_B, torch.from_numpy(sizes_B2), policy, epoch)
-            return plan, needed_parts(plan, torch.from_numpy(sizes_B2), reduce=True)
+        def draw(draws_B: np.ndarray, sizes_B2: Tensor) -> Plan:
+            return self._draw(draws_B, sizes_B2, policy, epoch)
 
-        decoded = self._decoded(batches, want)
-        return (self.augment(_fill(images, count), policy, epoch) for images, count in _complete(decoded, batches))
+        filled = _filled(self._decoded(batches, draw, reduce=True), batches)
+        return (self.augment(decoded, policy, epoch) for decoded in filled)
 
     def augment(self, decoded: Decoded, policy: Policy, epoch: Epoch) -> Batch:
-        """One decoded batch, drawn and passed: valid until the next."""
+        """One decoded batch, drawn unless it has a plan, and passed: valid until the next."""
         plan = decoded.plan or decoded.fit(self._draw(decoded.rows_B, decoded.sizes_B2, policy, epoch))
+        images = decoded.images
         extras = policy.extras(self._keys(decoded.rows_B), epoch.seed, epoch.number)
         if extras is not None:
-            placed = self._pass.place(decoded.images)
-            images, plan = apply_extras(extras, placed, plan.to(self.device), self._pass.executor)
-            decoded = Decoded(images, decoded.rows_B)
-        return self._batch(decoded, plan)
+            images, plan = apply_extras(extras, self._pass.place(images), plan.to(self.device), self._pass.executor)
+        return self._batch(images, decoded.rows_B, plan)
 
-    def valid(self, batches: Sequence[np.ndarray], contract: Contract) -> Iterator[Batch]:
-        """Batches as they are scored and served. Bad files are missing from `rows_B`."""
-        host = torch.device("cpu")
+    def valid(
+        self, batches: Sequence[np.ndarray], contract: Contract, view: View = PLAIN
+    ) -> Generator[Batch, None, None]:
+        """One view of each image as it is scored and served; of a photo no more is decoded than the view shows. Bad
+        files are missing from `rows_B`, and batches of nothing else are left out."""
 
-        def want(draws_B: np.ndarray, sizes_B2: np.ndarray) -> tuple[Plan, list[Part]]:
-            plan = validation_plan(contract, torch.from_numpy(sizes_B2), host)
-            return plan, needed_parts(plan, torch.from_numpy(sizes_B2), reduce=False)
+        def draw(_: np.ndarray, sizes_B2: Tensor) -> Plan:
+            return view_plan(view, contract, sizes_B2, torch.device("cpu"))
 
-        for decoded in self._decoded(batches, want):
-            yield self._batch(decoded, decoded.plan or decoded.fit(validation_plan(contract, decoded.sizes_B2, host)))
+        seen = (decoded for decoded in self._decoded(batches, draw) if len(decoded.rows_B))
+        return (
+            self._batch(each.images, each.rows_B, each.plan or each.fit(draw(each.rows_B, each.sizes_B2)))
+            for each in seen
+        )
+
+    def photos(self, batches: Sequence[np.ndarray]) -> Generator[Decoded, None, None]:
+        """Whole photos, for several views of each; a batch may be used until the next is asked for. Bad files are
+        missing from `rows_B`, and batches of nothing else are left out."""
+        return (decoded for decoded in self._decoded(batches) if len(decoded.rows_B))
 
     def _draw(self, draws_B: np.ndarray, sizes_B2: Tensor, policy: Policy, epoch: Epoch) -> Plan:
         # On the host: a plan is some kilobytes, and drawing it on a GPU is a hundred launches.
@@ -149,41 +145,43 @@ class Loader:
     def _keys(self, draws_B: np.ndarray) -> Tensor:
         return torch.from_numpy(self.samples.draw_keys(draws_B))
 
-    def _decoded(self, batches: Sequence[np.ndarray], want: WantRows) -> Iterator[Decoded]:
-        stream = ImageStream(_Drawn(self.samples.paths), batches, self.decode, self.device, want)
-        return self._noting(stream, iter(stream))
+    def _decoded(
+        self, batches: Sequence[np.ndarray], draw: Draw | None = None, reduce: bool = False
+    ) -> Generator[Decoded, None, None]:
+        stream = ImageStream(self.samples.source, batches, self.decode, self.device, draw, reduce)
+        return self._noting(iter(stream))
 
-    def _noting(self, stream: ImageStream, running: Iterator[Decoded]) -> Iterator[Decoded]:
-        """What the stream decodes; its bad files are remembered when it ends."""
-        try:
-            yield from running
-        finally:
-            self.quarantine |= stream.quarantine
+    def _noting(self, running: Generator[Decoded, None, None]) -> Generator[Decoded, None, None]:
+        """What is decoded; its bad files are put into the quarantine as they are met."""
+        with closing(running):
+            for decoded in running:
+                for draw, fault in decoded.faults.items():
+                    row = draw % len(self.samples.ids)
+                    self.quarantine.add(self.samples.ids[row], fault, self.samples.source.where(row))
+                yield decoded
 
-    def _batch(self, decoded: Decoded, plan: Plan) -> Batch:
-        images_BCHW = self._pass(decoded.images, plan)
-        rows_B = self.samples.rows(decoded.rows_B)
+    def _batch(self, images: Ragged, draws_B: np.ndarray, plan: Plan) -> Batch:
+        images_BCHW = self._pass(images, plan)
+        rows_B = self.samples.rows(draws_B)
         own_B = torch.from_numpy(self.samples.labels_N[rows_B]).to(self.device)
-        partner_B = own_B if plan.partner_B is None else own_B[plan.partner_B.to(self.device)]
-        return Batch(images_BCHW, own_B, partner_B, plan.own_share_B().to(self.device), rows_B)
+        return Batch(images_BCHW, mixed_labels(plan, own_B), rows_B)
 
 
-def _complete(decoded: Iterator[Decoded], batches: Sequence[np.ndarray]) -> Iterator[tuple[Decoded, int]]:
-    """For each of `batches` its size and what was decoded of it, else of the next one (at the end, of the last)."""
+def _filled(decoded: Iterable[Decoded], batches: Sequence[np.ndarray]) -> Iterator[Decoded]:
+    """For each of `batches` as many images as it asks for: what was decoded of it, else of the next one (at the end, of
+    the last)."""
     latest: Decoded | None = None
-    wanted = iter(batches)
-    for latest in decoded:
-        for draws in wanted:
-            yield latest, len(draws)
-            if np.isin(latest.rows_B, draws).all():
-                break
+    waiting: list[int] = []  # sizes of batches for which there is nothing yet
+    for each, draws_B in zip(decoded, batches, strict=True):
+        waiting.append(len(draws_B))
+        if len(each.rows_B):
+            yield from (_repeated(each, count) for count in waiting)
+            latest, waiting = each, []
     if latest is not None:
-        yield from ((latest, len(draws)) for draws in wanted)
+        yield from (_repeated(latest, count) for count in waiting)
 
 
-def _fill(decoded: Decoded, count: int) -> Decoded:
+def _repeated(decoded: Decoded, count: int) -> Decoded:
     """`decoded` with its images repeated in order until there are `count`."""
     have = len(decoded.rows_B)
-    if have == count:
-        return decoded
-    return decoded.take(np.arange(count) % have)
+    return decoded if have == count else decoded.take(np.arange(count) % have)

@@ -9,24 +9,16 @@ mixing are a share of 1.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from engine.augment.mix import MixedLabels
 from engine.errors import RecipeError
 from engine.recipe.sections import ModelSection, TrainSection
 
 Rule = Callable[[Tensor, Tensor], Tensor]  # (logits_BC, classes_B) -> loss_B
-
-
-class MixedLabels(NamedTuple):
-    """Two classes a sample and the share of the first: what MixUp and CutMix make of labels."""
-
-    own_B: Tensor  # int64
-    partner_B: Tensor  # int64
-    share_B: Tensor  # float in [0, 1], of own_B
 
 
 class AngularMargin(nn.Module):

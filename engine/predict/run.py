@@ -29,7 +29,8 @@ from engine.ensemble.vote import Rule, blend, vote
 from engine.errors import DataError, RecipeError
 from engine.files import write_text
 from engine.inference.predictor import Predictor
-from engine.loader.stream import ImageStream
+from engine.loader.batches import Loader, Samples
+from engine.loader.source import Files
 from engine.metrics import group_accuracy, score
 from engine.order import eval_batches
 from engine.predict.ids import find_ids
@@ -179,7 +180,9 @@ def answer(job: Job, device: torch.device, rule: Rule = "soft", progress: Progre
     predictor = Predictor(job.checkpoints, device, views_of(predict), job.recipe.augment.executor)
     status = manifest.table["status"].to_pylist()
     rows_N = np.flatnonzero(np.array(status) == OK)
-    stream = ImageStream(manifest.paths, eval_batches(rows_N, predict.batch), job.recipe.decode, device)
+    unknown_N = np.full(len(manifest), -1)
+    samples = Samples(manifest.ids, Files(manifest.paths), manifest.keys_N, unknown_N)
+    loader = Loader(samples, job.recipe.decode, device)
     shares = [_class_shares(saved, manifest.ids) for saved in job.checkpoints]
     answers = list(map(_copied, shares))
     panel, joined = None, []
@@ -189,7 +192,7 @@ def answer(job: Job, device: torch.device, rule: Rule = "soft", progress: Progre
         panel = Panel(job.specialists, job.folders, known, device, views_of(predict), executor, rule)
         joined = [_copied(shares[voters[0]]) for voters in panel.voters]
     seen_N = np.zeros(len(manifest), dtype=bool)
-    for decoded in stream:
+    for decoded in loader.photos(eval_batches(rows_N, predict.batch)):
         heard = [
             blend(logits_VBC.double().softmax(dim=2).cpu().numpy(), rule)
             for logits_VBC in predictor.logits(decoded.images)
@@ -201,9 +204,9 @@ def answer(job: Job, device: torch.device, rule: Rule = "soft", progress: Progre
                 fold.probabilities_NC[decoded.rows_B] = joined_BC
         seen_N[decoded.rows_B] = True
         if progress:
-            progress(int(seen_N.sum()) + len(stream.quarantine), len(rows_N))
+            progress(int(seen_N.sum()) + len(loader.quarantine), len(rows_N))
     for row in rows_N[~seen_N[rows_N]].tolist():
-        status[row] = stream.quarantine[manifest.paths[row]]
+        status[row] = str(loader.quarantine[manifest.ids[row]].fault)
     if not seen_N.any():
         raise DataError(
             f"none of the {len(manifest)} images can be decoded; the first, {manifest.paths[0]}: {status[0]}"

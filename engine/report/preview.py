@@ -71,7 +71,7 @@ def preview(prepared: Prepared, stage: int = 0, images: int = 12, epochs: int = 
         columns.append(loader.train([rows_N], policy, Epoch(recipe.seed, number, *at.size, mix)))
     shown: dict[int, list[Picture]] = {}
     for i, column in enumerate(columns):
-        with closing(column):  # type: ignore[type-var]  # both are generators
+        with closing(column):
             for row, picture in _pictures(column, prepared, config.mean, config.std, scored=i == 0):
                 shown.setdefault(row, []).append(picture)
     return Preview(recipe, stage, at.size, numbers, [shown[row] for row in rows_N.tolist() if row in shown])
@@ -100,11 +100,11 @@ def _pictures(
     for batch in batches:
         pixels = batch.images_BCHW.permute(0, 2, 3, 1).float().cpu() * torch.tensor(std) + torch.tensor(mean)
         pixels_BHW3 = (pixels.clamp(0, 1) * 255).round().to(torch.uint8).numpy().copy()
-        labels = zip(batch.own_B.tolist(), batch.partner_B.tolist(), batch.share_B.tolist(), strict=True)
+        labels = zip(*(label_B.tolist() for label_B in batch.labels), strict=True)
         for row, pixels_HW3, (own, partner, share) in zip(batch.rows_B.tolist(), pixels_BHW3, labels, strict=True):
             name = prepared.classes[own]
             if scored:
-                caption = f"{name} · {Path(prepared.samples.paths[row]).name}"
+                caption = f"{name} · {Path(prepared.samples.source.where(row)).name}"
             elif share < 1:
                 caption = f"{share:.2f} {name} + {1 - share:.2f} {prepared.classes[partner]}"
             else:

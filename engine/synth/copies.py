@@ -35,7 +35,9 @@ from engine.files import write_text
 from engine.kernels import Ragged
 from engine.loader.neighbourhood import apply_extras
 from engine.loader.passes import execute
+from engine.loader.source import Files
 from engine.loader.stream import ImageStream
+from engine.quarantine import Quarantine
 from engine.recipe.sections import DataSection, DecodeSection
 from engine.recipe.sections.augment import AugmentSection, MixSection
 
@@ -141,7 +143,7 @@ class Made:
     table: Path
     originals: int
     copies: int
-    left_out: dict[str, str]
+    left_out: Quarantine
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,14 +190,13 @@ def augment(manifest: Manifest, section: DataSection, folder: Path, job: Job, pr
     missing = [copy for copy in copies if not (folder / copy.path).is_file()]
     batches = list(_batches(missing))
     rows = [np.unique([row for c in batch for row in (c.row, c.partner) if row >= 0]) for batch in batches]
-    stream = ImageStream(manifest.paths, rows, DecodeSection(device="cpu"), torch.device("cpu"))
-    done, wanted = len(copies) - len(missing), iter(batches)
+    stream = ImageStream(Files(manifest.paths), rows, DecodeSection(device="cpu"), torch.device("cpu"))
+    done, left_out = len(copies) - len(missing), Quarantine()
     with ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as writers:
-        for decoded in stream:
+        for batch, decoded in zip(batches, stream, strict=True):
             images = dict(zip(decoded.rows_B.tolist(), decoded.images.tensors, strict=True))
-            batch = next(wanted)
-            while not images.keys() <= {row for c in batch for row in (c.row, c.partner)}:
-                batch = next(wanted)  # the stream skips a batch whose files are all bad
+            for row, fault in decoded.faults.items():
+                left_out.add(manifest.ids[row], fault, manifest.paths[row])
             writing = []
             for copy in batch:
                 if copy.row in images and (copy.partner < 0 or copy.partner in images):
@@ -209,7 +210,7 @@ def augment(manifest: Manifest, section: DataSection, folder: Path, job: Job, pr
                 progress(done, len(copies))
     there = [copy for copy in copies if (folder / copy.path).is_file()]
     write_text(folder / TABLE, _table(manifest, section, folder, there))
-    return Made(folder / TABLE, len(manifest), len(there), dict(stream.quarantine))
+    return Made(folder / TABLE, len(manifest), len(there), left_out)
 
 
 def _merged(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:

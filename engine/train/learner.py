@@ -11,9 +11,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from engine.augment.mix import MixedLabels
 from engine.loader.batches import Batch
 from engine.model.build import Classifier
-from engine.model.losses import Loss, MixedLabels
+from engine.model.losses import Loss
 from engine.model.runtime import Runtime
 
 # Beyond torch's 8 versions of one function it goes on uncompiled, without an error; ten stages are not too many.

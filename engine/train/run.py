@@ -30,6 +30,7 @@ from engine.errors import EngineError, Interrupted, RecipeError
 from engine.events import EpochRecord, Stop, Watcher
 from engine.files import write_text
 from engine.loader.batches import Samples
+from engine.loader.source import Files
 from engine.metrics import class_share_log_loss, evaluate
 from engine.model.build import check_drop_path, check_sizes
 from engine.predictions import LabelledPredictions, Predictions, joined
@@ -117,7 +118,7 @@ def prepare(recipe: Recipe, progress: Progress | None = None) -> Prepared:
     usable = cleaned.manifest
     classes = class_names(usable)
     _check(recipe, classes)
-    samples = Samples(usable.paths, usable.keys_N, label_indices(usable, classes))
+    samples = Samples(usable.ids, Files(usable.paths), usable.keys_N, label_indices(usable, classes))
     courses = tuple(course_of(section, recipe, samples, classes) for section in recipe.specialist)
     for course in courses:
         try:

@@ -117,8 +117,9 @@ def _answered(course: Course, main: FoldData, folder: Path, ranks: Ranks) -> Lab
     batches = eval_batches(main.held_rows_N, recipe.stage[-1].batch, ranks.rank, ranks.world)
     pieces = ranks.gather(probabilities(member.model, loader.valid(batches, member.contract), member.runtime))
     if not (parts := [own_BS for own_BS, _ in pieces if len(own_BS)]):
-        bad = next(iter(loader.quarantine.items()), ("", ""))
-        raise EngineError(f"specialist {course.name}: none of the held-out images could be read: {' '.join(bad)}")
+        raise EngineError(
+            f"specialist {course.name}: none of the held-out images could be read: {loader.quarantine.some(1)}"
+        )
     rows_N = np.concatenate([rows_B for _, rows_B in pieces])
     order = np.argsort(rows_N)
     rows_N = rows_N[order]

@@ -33,7 +33,7 @@ from engine.events import EpochRecord, Stop, Watcher
 from engine.loader.batches import Batch, Epoch, Loader, Samples
 from engine.metrics import better, confused_pairs, confusion, score
 from engine.model.build import Classifier, backbone_config, build_model, set_drop_path
-from engine.model.losses import MixedLabels, build_loss
+from engine.model.losses import build_loss
 from engine.model.runtime import Runtime
 from engine.order import Pair, Sampler, eval_batches
 from engine.predictions import LabelledPredictions, Predictions
@@ -252,8 +252,7 @@ class FoldTrainer:
                 part = number % parts
                 self._seed(at.step * parts + part)
                 set_rate(self.optimizer, self._rate(at.step))
-                labels = MixedLabels(batch.own_B, batch.partner_B, batch.share_B)
-                losses.append(self.step(batch.images_BCHW, labels, parts, part == parts - 1))
+                losses.append(self.step(batch.images_BCHW, batch.labels, parts, part == parts - 1))
                 seen = len(batch.rows_B) * self.ranks.world
                 images += seen
                 if part < parts - 1:
@@ -373,14 +372,13 @@ class FoldTrainer:
 
     def _name_bad_files(self, watcher: Watcher) -> None:
         """Tell of the files that could not be decoded, each once."""
-        for path, reason in self.loader.quarantine.items():
-            if path not in self._named:
-                watcher.notice(f"set aside: {path}: {reason}")
+        for id_, entry in self.loader.quarantine.items():
+            if id_ not in self._named:
+                watcher.notice(f"set aside: {entry}")
         self._named |= self.loader.quarantine.keys()
 
     def _some_bad_files(self) -> str:
-        some = [f"{path} {reason}" for path, reason in self.loader.quarantine.items()][:3]
-        return f": {'; '.join(some)}" if some else ""
+        return f": {some}" if (some := self.loader.quarantine.some()) else ""
 
     # -- what is kept
 

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from engine.errors import EngineError
 from engine.loader.batches import Batch
-from engine.model.losses import MixedLabels
 from engine.ranks import Ranks
 from engine.train.freeze import to_training
 from engine.train.optim import set_rate
@@ -68,8 +67,7 @@ class _RangeTest(FoldTrainer):
         for part in range(parts):
             batch = next(batches)
             self._seed(self.position.step * parts + part)
-            labels = MixedLabels(batch.own_B, batch.partner_B, batch.share_B)
-            losses.append(self.step(batch.images_BCHW, labels, parts, part == parts - 1))
+            losses.append(self.step(batch.images_BCHW, batch.labels, parts, part == parts - 1))
             images += len(batch.rows_B)
         self.position.step += 1
         # Waited for at every step, which training avoids: whether to go on depends on it.

@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from engine.augment.mix import mix_at, with_mix
+from engine.augment.mix import mix_at, mixed_labels, with_mix
 from engine.kernels import Plan
 from engine.recipe.sections.augment import MixSection
 
@@ -112,6 +112,17 @@ def test_per_batch_all_samples_share_kind_and_weight_and_batches_differ() -> Non
     assert len({tuple(mix.box_B4[0].tolist()) for mix in draws}) > 10
     again = _draw(section, KEYS[:8].flip(0))
     assert torch.equal(again.weight_B, draws[0].weight_B)
+
+
+def test_labels_are_those_of_both_partners_and_the_share_of_the_first() -> None:
+    plan = _plain(len(KEYS))
+    own_B = torch.arange(len(KEYS)) % 7
+    plain = mixed_labels(plan, own_B)
+    assert torch.equal(plain.own_B, plain.partner_B) and (plain.share_B == 1).all()
+    plan = with_mix(plan, MixSection(mixup=0.4, cutmix=1.0), KEYS, seed=1, epoch=0)
+    mixed = mixed_labels(plan, own_B)
+    assert plan.partner_B is not None and torch.equal(mixed.partner_B, own_B[plan.partner_B])
+    assert torch.equal(mixed.own_B, own_B) and torch.equal(mixed.share_B, plan.own_share_B())
 
 
 def test_nothing_to_mix_is_no_mix() -> None:

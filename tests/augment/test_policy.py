@@ -138,31 +138,6 @@ def test_shear_draws_slants_uniformly_in_degrees() -> None:
         assert _is_uniform(torch.rad2deg(torch.atan(slant)), -20, 20)
 
 
-def test_color_jitter_draws_each_factor_uniformly_and_every_order_equally() -> None:
-    plan = _plan({"color": {"p": 1.0, "brightness": 0.4, "contrast": 0.3, "saturation": 0.2, "hue": 0.1}})
-    ops, args = plan.color_op_BK, plan.color_arg_BK
-    assert ops is not None and args is not None
-    ranges = {
-        Color.BRIGHTNESS: (0.6, 1.4),
-        Color.CONTRAST: (0.7, 1.3),
-        Color.SATURATION: (0.8, 1.2),
-        Color.HUE: (-0.1, 0.1),
-    }
-    assert torch.equal(ops.sort(dim=1).values, torch.tensor(sorted(ranges), dtype=torch.int32).expand(COUNT, 4))
-    for op, (low, high) in ranges.items():
-        assert _is_uniform(args[ops == op], low, high)
-    _, counts = ops.unique(dim=0, return_counts=True)
-    assert len(counts) == 24
-    assert stats.chisquare(counts.numpy()).pvalue > 0.01
-
-
-def test_a_jitter_part_without_strength_is_no_step() -> None:
-    plan = _plan({"color": {"p": 0.5, "brightness": 0.0, "hue": 0.0}})
-    assert plan.color_op_BK is not None
-    assert set(plan.color_op_BK.unique().tolist()) == {Color.NONE, Color.CONTRAST, Color.SATURATION}
-    assert plan.color_op_BK.shape[1] == 2
-
-
 @pytest.mark.parametrize(
     ("settings", "applied"),
     [
@@ -193,17 +168,6 @@ def test_each_operation_is_applied_with_its_chance(settings: dict[str, Any], app
             for key, value in settings.items()
         }
         assert applied(_plan(scaled)).double().mean().item() == expected
-
-
-def test_tone_arguments_stay_in_their_ranges() -> None:
-    tone = dict.fromkeys(["gamma", "shuffle", "solarize", "posterize"], 1.0)
-    plan = _plan({"tone": {**tone, "posterize_bits": (3, 5), "gamma_range": (0.5, 2.0), "solarize_range": (0.2, 0.6)}})
-    assert plan.color_arg_BK is not None
-    gamma, order, threshold, bits = plan.color_arg_BK.unbind(1)
-    assert _is_uniform(gamma, 0.5, 2.0)
-    assert _is_uniform(threshold, 0.2, 0.6)
-    assert order.unique().tolist() == [1, 2, 3, 4, 5]
-    assert bits.unique(return_counts=True)[0].tolist() == [3, 4, 5]
 
 
 def test_a_letterboxed_sample_is_padded_with_the_mean_whatever_the_border() -> None:

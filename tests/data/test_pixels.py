@@ -17,6 +17,7 @@ from engine.data.manifest import Manifest
 from engine.data.near import distances
 from engine.data.pixels import Looks, look
 from engine.decode.dali import DaliDecoder
+from engine.quarantine import Fault
 from engine.recipe.sections import DataSection
 
 MakeScene = Callable[..., Image.Image]
@@ -53,10 +54,14 @@ def test_a_file_is_refused_exactly_when_the_decoder_of_training_refuses_it(tmp_p
         files |= {suffix: file.getvalue(), f"{suffix} cut": file.getvalue()[: file.tell() // 2]}
     manifest, looks = looked(tmp_path / "set", {f"{name}.jpg": content for name, content in files.items()}, tmp_path)
     contents = [Path(path).read_bytes() for path in manifest.paths]
-    _, bad = DaliDecoder(torch.device("cpu"), threads=1)(contents)
+    decoder = DaliDecoder(torch.device("cpu"), threads=1)
+    bad = set()
+    for id_, opened in zip(manifest.ids, decoder.open(contents), strict=True):
+        if isinstance(opened, Fault) or isinstance(decoder.pixels([opened])[0], Fault):
+            bad.add(id_)
     status = manifest.table["status"].to_pylist()
     refused = {i for i, s, why in zip(manifest.ids, status, looks.refused, strict=True) if s != "ok" or why}
-    assert refused == {manifest.ids[position] for position, _ in bad}
+    assert refused == bad
     assert "whole cut.jpg" in refused and "whole with junk behind.jpg" not in refused
     doubtful = {id_ for id_, doubt in zip(manifest.ids, looks.doubts, strict=True) if doubt}
     assert doubtful == {"whole with a hole.jpg", "progressive with a hole.jpg"}

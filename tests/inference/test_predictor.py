@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-import engine.loader.buffered
+import engine.loader.passes
 from engine.augment.views import tta_views
 from engine.inference.predictor import Predictor
 from engine.kernels import Ragged
@@ -59,13 +59,13 @@ def test_models_with_one_contract_share_each_view_and_others_have_their_own(
     fold: FoldMaker, images: Ragged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     passes: list[tuple[int, int]] = []
-    execute = engine.loader.buffered.execute
+    execute = engine.loader.passes.execute
 
     def counted(name: object, images: object, plan: object, out: torch.Tensor) -> torch.Tensor:
         passes.append(tuple(out.shape[2:]))
         return execute(name, images, plan, out)
 
-    monkeypatch.setattr("engine.loader.buffered.execute", counted)
+    monkeypatch.setattr("engine.loader.passes.execute", counted)
     same = [fold(0, size=32), fold(1, size=32)]
     Predictor([*same, fold(2, size=48)], CPU, views=tta_views(3)).logits(images)
     assert sorted(passes) == [(32, 32)] * 3 + [(48, 48)] * 3

@@ -1,4 +1,4 @@
-"""The compiled JPEG decoder: the right pixels of any part at any reduction, and no harm from damaged files."""
+"""The compiled JPEG decoder: the right pixels of any region at any reduction, and no harm from damaged files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from engine.kernels import jpeg
-from engine.kernels.jpeg import Header, Part, decode
+from engine.kernels.jpeg import Header, Region, decode
 
 pytestmark = pytest.mark.skipif(not jpeg.available(), reason=jpeg.why_not())
 
@@ -51,8 +51,8 @@ def plain(encoded: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
 
 
-def decode_one(encoded: bytes, header: Header, part: Part) -> jpeg.Decoded:
-    (decoded,) = decode([encoded], [header], [part], threads=1)
+def decode_one(encoded: bytes, header: Header, region: Region) -> jpeg.Decoded:
+    (decoded,) = decode([encoded], [header], [region], threads=1)
     assert decoded is not None
     return decoded
 
@@ -71,20 +71,20 @@ def decode_one(encoded: bytes, header: Header, part: Part) -> jpeg.Decoded:
 )
 def test_a_whole_image_has_the_pixels_that_pil_decodes(options: dict[str, object]) -> None:
     encoded = encode(photo(83, 121), **options)
-    decoded = decode_one(encoded, Header(83, 121, 1), Part(0, 0, 121, 83))
+    decoded = decode_one(encoded, Header(83, 121, 1), Region(0, 0, 121, 83))
     assert decoded[1:] == (0, 0, 1)
     assert np.abs(decoded.pixels_HW3.astype(int) - plain(encoded)).max() <= 2
 
 
 def test_a_gray_image_has_the_same_value_in_all_channels() -> None:
     encoded = encode(photo(40, 50).convert("L"))
-    pixels_HW3 = decode_one(encoded, Header(40, 50, 1), Part(0, 0, 50, 40)).pixels_HW3
+    pixels_HW3 = decode_one(encoded, Header(40, 50, 1), Region(0, 0, 50, 40)).pixels_HW3
     assert np.array_equal(pixels_HW3, plain(encoded))
 
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_a_part_has_exactly_the_pixels_of_the_whole_turned_upright(data: st.DataObject) -> None:
+def test_a_region_has_exactly_the_pixels_of_the_whole_turned_upright(data: st.DataObject) -> None:
     height, width = data.draw(st.tuples(st.integers(1, 150), st.integers(1, 150)), label="stored size")
     header = Header(height, width, data.draw(st.integers(1, 8), label="orientation"))
     encoded = encode(photo(height, width), subsampling=data.draw(st.integers(0, 2), label="subsampling"))
@@ -94,9 +94,9 @@ def test_a_part_has_exactly_the_pixels_of_the_whole_turned_upright(data: st.Data
     x1 = data.draw(st.integers(x0 + 1, up_width), label="x1")
     y1 = data.draw(st.integers(y0 + 1, up_height), label="y1")
 
-    decoded = decode_one(encoded, header, Part(x0, y0, x1, y1))
+    decoded = decode_one(encoded, header, Region(x0, y0, x1, y1))
 
-    whole = decode_one(encoded, header._replace(orientation=1), Part(0, 0, width, height)).pixels_HW3
+    whole = decode_one(encoded, header._replace(orientation=1), Region(0, 0, width, height)).pixels_HW3
     turned = np.asarray(upright(Image.fromarray(whole), header.orientation))
     left, top = x0 - decoded.x, y0 - decoded.y
     assert left >= 0 and top >= 0
@@ -106,7 +106,7 @@ def test_a_part_has_exactly_the_pixels_of_the_whole_turned_upright(data: st.Data
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_a_reduced_part_lies_where_it_says(data: st.DataObject) -> None:
+def test_a_reduced_region_lies_where_it_says(data: st.DataObject) -> None:
     """A ramp in x (red) and y (green) shows in every pixel which source pixels it stands for."""
     height, width = data.draw(st.tuples(st.integers(60, 200), st.integers(60, 200)), label="upright size")
     orientation = data.draw(st.integers(1, 8), label="orientation")
@@ -119,13 +119,13 @@ def test_a_reduced_part_lies_where_it_says(data: st.DataObject) -> None:
     header = Header(image.height, image.width, orientation)
     x0 = data.draw(st.integers(0, width - 1), label="x0")
     y0 = data.draw(st.integers(0, height - 1), label="y0")
-    part = Part(x0, y0, data.draw(st.integers(x0 + 1, width)), data.draw(st.integers(y0 + 1, height)), r)
+    region = Region(x0, y0, data.draw(st.integers(x0 + 1, width)), data.draw(st.integers(y0 + 1, height)), r)
 
-    decoded = decode_one(encoded, header, part)
+    decoded = decode_one(encoded, header, region)
 
     rows, columns, _ = decoded.pixels_HW3.shape
-    assert decoded.x <= part.x0 and decoded.x + columns * r >= part.x1
-    assert decoded.y <= part.y0 and decoded.y + rows * r >= part.y1
+    assert decoded.x <= region.x0 and decoded.x + columns * r >= region.x1
+    assert decoded.y <= region.y0 and decoded.y + rows * r >= region.y1
     # The middle of each pixel's span; the last span may be cut short by the image's edge.
     red = decoded.x + (np.arange(columns) + 0.5) * r - 0.5
     green = decoded.y + (np.arange(rows) + 0.5) * r - 0.5
@@ -140,7 +140,7 @@ def test_a_reduced_photo_is_the_average_of_its_pixels() -> None:
     image = photo(160, 240)
     encoded = encode(image, quality=95)
     for r in (2, 4, 8):
-        reduced = decode_one(encoded, Header(160, 240, 1), Part(0, 0, 240, 160, r)).pixels_HW3
+        reduced = decode_one(encoded, Header(160, 240, 1), Region(0, 0, 240, 160, r)).pixels_HW3
         boxed = np.asarray(Image.fromarray(plain(encoded)).reduce(r))
         assert np.abs(reduced.astype(int) - boxed).mean() < 1.5
 
@@ -148,12 +148,12 @@ def test_a_reduced_photo_is_the_average_of_its_pixels() -> None:
 def test_a_large_photo_can_be_decoded_in_many_threads_into_given_memory() -> None:
     encoded = [encode(photo(90 + i, 70 + 2 * i, seed=i)) for i in range(20)]
     headers = [Header(90 + i, 70 + 2 * i, 1) for i in range(20)]
-    parts = [Part(3, 5, 60, 80)] * 20
+    regions = [Region(3, 5, 60, 80)] * 20
     memory = np.empty(2**20, dtype=np.uint8)
-    together = decode(encoded, headers, parts, threads=4, memory=lambda count: memory[:count])
-    for content, header, part, decoded in zip(encoded, headers, parts, together, strict=True):
+    together = decode(encoded, headers, regions, threads=4, memory=lambda count: memory[:count])
+    for content, header, region, decoded in zip(encoded, headers, regions, together, strict=True):
         assert decoded is not None and np.shares_memory(decoded.pixels_HW3, memory)
-        assert np.array_equal(decoded.pixels_HW3, decode_one(content, header, part).pixels_HW3)
+        assert np.array_equal(decoded.pixels_HW3, decode_one(content, header, region).pixels_HW3)
 
 
 def test_a_library_that_was_not_built_is_said_to_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,7 +162,7 @@ def test_a_library_that_was_not_built_is_said_to_be_missing(monkeypatch: pytest.
         jpeg._load.cache_clear()
         assert not jpeg.available() and "was not built" in jpeg.why_not()
         with pytest.raises(RuntimeError, match="was not built"):
-            decode([WHOLE], [Header(64, 80, 1)], [Part(0, 0, 80, 64)], threads=1)
+            decode([WHOLE], [Header(64, 80, 1)], [Region(0, 0, 80, 64)], threads=1)
     jpeg._load.cache_clear()
     assert jpeg.available()
 
@@ -186,31 +186,31 @@ NOT_DECODED = {
 
 @pytest.mark.parametrize("name", NOT_DECODED)
 def test_what_cannot_be_decoded_is_left_to_another_decoder_and_its_neighbours_are_not(name: str) -> None:
-    header, part = Header(64, 80, 1), Part(0, 0, 80, 64)
-    before, bad, after = decode([WHOLE, NOT_DECODED[name], WHOLE], [header] * 3, [part] * 3, threads=1)
+    header, region = Header(64, 80, 1), Region(0, 0, 80, 64)
+    before, bad, after = decode([WHOLE, NOT_DECODED[name], WHOLE], [header] * 3, [region] * 3, threads=1)
     assert bad is None
     assert before is not None and after is not None
     assert np.array_equal(before.pixels_HW3, after.pixels_HW3)
 
 
-def test_a_file_cut_off_below_the_part_is_noticed() -> None:
-    part = Part(0, 0, 80, 16)
-    assert decode([WHOLE[:-200]], [Header(64, 80, 1)], [part], threads=1) == [None]
+def test_a_file_cut_off_below_the_region_is_noticed() -> None:
+    region = Region(0, 0, 80, 16)
+    assert decode([WHOLE[:-200]], [Header(64, 80, 1)], [region], threads=1) == [None]
 
 
 def test_what_a_camera_writes_behind_the_image_does_no_harm() -> None:
-    decoded = decode_one(WHOLE + b"maker's notes" * 20, Header(64, 80, 1), Part(0, 0, 80, 16))
+    decoded = decode_one(WHOLE + b"maker's notes" * 20, Header(64, 80, 1), Region(0, 0, 80, 16))
     assert np.array_equal(decoded.pixels_HW3[:16], plain(WHOLE)[:16])
 
 
 @pytest.mark.parametrize(
-    "part",
-    [Part(0, 0, 81, 64), Part(-1, 0, 80, 64), Part(5, 0, 5, 64), Part(0, 10, 80, 9), Part(0, 0, 80, 64, 3)],
+    "region",
+    [Region(0, 0, 81, 64), Region(-1, 0, 80, 64), Region(5, 0, 5, 64), Region(0, 10, 80, 9), Region(0, 0, 80, 64, 3)],
     ids=str,
 )
-def test_a_part_that_is_not_there_is_refused(part: Part) -> None:
-    with pytest.raises(ValueError, match="Part"):
-        decode([WHOLE], [Header(64, 80, 1)], [part], threads=1)
+def test_a_region_that_is_not_there_is_refused(region: Region) -> None:
+    with pytest.raises(ValueError, match="Region"):
+        decode([WHOLE], [Header(64, 80, 1)], [region], threads=1)
 
 
 def test_damage_anywhere_in_a_file_crashes_nothing() -> None:
@@ -219,7 +219,7 @@ def test_damage_anywhere_in_a_file_crashes_nothing() -> None:
         import io
         import numpy as np
         from PIL import Image
-        from engine.kernels.jpeg import Header, Part, decode
+        from engine.kernels.jpeg import Header, Region, decode
 
         random = np.random.default_rng(0)
         file = io.BytesIO()
@@ -236,8 +236,8 @@ def test_damage_anywhere_in_a_file_crashes_nothing() -> None:
             content[places] = random.integers(0, 256, len(places))
             content = content[: random.integers(2, len(content) + 1)] if round % 3 == 0 else content
             x, y, orientation, power = random.integers([0, 0, 1, 0], [40, 30, 5, 4]).tolist()
-            part, header = Part(x, y, 90, 70, 2**power), Header(70, 90, orientation)
-            done += decode([content.tobytes()], [header], [part], threads=1) != [None]
+            region, header = Region(x, y, 90, 70, 2**power), Header(70, 90, orientation)
+            done += decode([content.tobytes()], [header], [region], threads=1) != [None]
         print("survived", done)
     """
     run = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=100)

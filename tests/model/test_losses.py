@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch._dynamo.testing import CompileCounter
 from torch.nn import functional
 
+from engine.augment.mix import MixedLabels
 from engine.errors import RecipeError
 from engine.model.losses import (
     AngularMargin,
@@ -18,7 +19,6 @@ from engine.model.losses import (
     CrossEntropy,
     Focal,
     Loss,
-    MixedLabels,
     build_loss,
     class_weights,
 )

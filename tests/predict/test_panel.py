@@ -19,6 +19,7 @@ from engine.ensemble.vote import blend, vote
 from engine.errors import DataError
 from engine.inference.predictor import Predictor
 from engine.kernels import Ragged
+from engine.loader.source import Files
 from engine.loader.stream import ImageStream
 from engine.predict.run import Job, Outcome, Wishes, answer, prepare
 from engine.predictions import Predictions
@@ -43,7 +44,7 @@ def add(models: Path, fold: FoldMaker, *specialists: Specialist, folds: tuple[st
 def alone(folder: Path, job: Job, rule: str = "soft", views: int = 1) -> Predictions:
     """What one checkpoint answers to the job's images, by the predictor alone."""
     saved = checkpoint.load(folder)
-    (decoded,) = ImageStream(job.manifest.paths, [np.arange(len(job.manifest))], job.recipe.decode, CPU)
+    (decoded,) = ImageStream(Files(job.manifest.paths), [np.arange(len(job.manifest))], job.recipe.decode, CPU)
     (logits_VNC,) = Predictor([saved], CPU, tta_views(views)).logits(decoded.images)
     p_NC = blend(logits_VNC.double().softmax(2).numpy(), rule)  # type: ignore[arg-type]
     return Predictions(tuple(job.manifest.ids), saved.classes, p_NC)

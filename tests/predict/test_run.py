@@ -85,9 +85,10 @@ def test_views_are_averaged_by_the_same_rule(models: Path, rule: Rule, wishes: W
     job = prepare(models / "0", wishes)
     voted_NC = answer(job, CPU, rule).answers.probabilities_NC
     predictor = Predictor(job.checkpoints, CPU, views)
+    from engine.loader.source import Files
     from engine.loader.stream import ImageStream
 
-    (decoded,) = ImageStream(job.manifest.paths, [np.arange(10)], job.recipe.decode, CPU)
+    (decoded,) = ImageStream(Files(job.manifest.paths), [np.arange(10)], job.recipe.decode, CPU)
     views_VNC = predictor.logits(decoded.images)[0].double().softmax(2).numpy()
     np.testing.assert_allclose(voted_NC, blend(views_VNC, rule), atol=1e-4)
     assert np.abs(voted_NC - views_VNC[0]).max() > 0.01

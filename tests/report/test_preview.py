@@ -61,7 +61,9 @@ def test_the_pictures_are_those_that_training_makes(recipe: Recipe) -> None:
     assert made.epochs == (1,)
     loader = Loader(prepared.samples, recipe.decode, torch.device("cpu"))
     policy = Policy(recipe.augment, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    names = [Path(path).name + Path(path).parent.name for path in prepared.samples.paths]
+    source = prepared.samples.source
+    paths = [Path(source.where(row)) for row in range(len(source))]
+    names = [path.name + path.parent.name for path in paths]
     for row in made.rows:
         label, _, file = row[0].caption.partition(" · ")
         at = names.index(file + label)

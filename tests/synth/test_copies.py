@@ -157,7 +157,7 @@ def test_a_photo_that_does_not_decode_is_left_out_and_named(folder: Path, tmp_pa
     bad = folder / "가방" / "0.jpg"
     bad.write_bytes(bad.read_bytes()[:300])
     made = augment(manifest, DataSection(), tmp_path / "out", Job(("flip", "cutmix")))
-    assert list(made.left_out) == [str(bad)]
+    assert list(made.left_out) == ["가방/0.jpg"] and made.left_out["가방/0.jpg"].where == str(bad)
     copies = [row for row in rows(made.table) if row["made_from"]]
     assert "가방/0.jpg" not in {row["made_from"] for row in copies} | {row["mixed_with"] for row in copies}
 

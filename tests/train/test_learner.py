@@ -7,8 +7,9 @@ import torch
 from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
+from engine.augment.mix import MixedLabels
 from engine.model.build import Classifier, build_model, set_drop_path
-from engine.model.losses import MixedLabels, build_loss
+from engine.model.losses import build_loss
 from engine.model.runtime import Runtime
 from engine.recipe.sections import ModelSection, TrainSection
 from engine.train.learner import TrainStep

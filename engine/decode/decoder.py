@@ -1,0 +1,65 @@
+"""What decoders take and what they answer: files are opened, then the pixels of regions of them are asked for.
+
+Two steps and no question in between: a batch's plan needs the sizes of its photos and not one of their pixels, so it is
+drawn after `open` and says which regions `pixels` is to bring. A decoder knows neither plans nor batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from engine.kernels.jpeg import Header, Region
+from engine.quarantine import Fault
+
+
+class Opened(NamedTuple):
+    """A file whose header is known. The size is what the header promises; `Pixels` say what the photo really is."""
+
+    content: bytes
+    height: int  # upright, in pixels
+    width: int
+    header: Header | None = None  # of a JPEG
+
+
+class Pixels(NamedTuple):
+    """A photo, or the region of it that was asked for.
+
+    The pixel in row i, column j covers the photo's [x + j r, x + (j + 1) r) times [y + i r, y + (i + 1) r), r the
+    reduction.
+    """
+
+    pixels_HW3: Tensor  # uint8 RGB, upright
+    height: int  # of the whole photo
+    width: int
+    x: int = 0
+    y: int = 0
+    reduction: int = 1
+
+
+def whole(pixels_HW3: Tensor) -> Pixels:
+    return Pixels(pixels_HW3, pixels_HW3.shape[0], pixels_HW3.shape[1])
+
+
+class Decoder(Protocol):
+    """Makes pixels of the contents of files. Belongs to the thread that first uses it.
+
+    Raises nothing for a bad file, and one bad file never costs its neighbours: a Fault stands in its place.
+    """
+
+    @property
+    def device(self) -> torch.device:
+        """Where the pixels lie."""
+        ...
+
+    def open(self, contents: Sequence[bytes]) -> list[Opened | Fault]:
+        """Each file's header, or why it is no image."""
+        ...
+
+    def pixels(self, opened: Sequence[Opened], regions: Sequence[Region] | None = None) -> list[Pixels | Fault]:
+        """Of each photo at least its region, upright, or why there are no pixels. A decoder may bring more than the
+        region, up to all of the photo, and at any smaller reduction. None: whole photos."""
+        ...
