@@ -10,7 +10,9 @@ import torch
 from engine.cli.common import console, progress, set_option, table
 from engine.cli.specialists import print_asked
 from engine.ensemble.vote import RULES, Rule
-from engine.predict.run import Job, Outcome, Wishes, answer, prepare, write
+from engine.predict.job import Job, Wishes, prepare
+from engine.predict.run import Outcome, answer, write
+from engine.text import count
 
 _SHOWN = 10  # images that could not be seen, named one by one
 
@@ -24,7 +26,7 @@ Examples:
 
 \b
 Writes into --out:
-  predictions.parquet  id, path, label, confidence, status and one column a class
+  predictions.parquet  id, path, prediction, confidence, status, label when known, and a column p:CLASS a class
   submission.csv       shaped like data.sample_submission when that is set
   scores.json          when the images have labels, or --truth gives them
 """
@@ -40,7 +42,7 @@ Writes into --out:
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the answers.  [default: FOLDS/predictions]")
 @click.option("--truth", help="A table with the ids and labels of the images, to score the answers by.")
 @click.option("--tta", type=click.IntRange(1, 10), help="Views of each image to average.  [default: predict.tta]")
-@click.option("--vote", type=click.Choice(RULES), default=RULES[0], show_default=True, help="How answers are averaged.")
+@click.option("--vote", type=click.Choice(RULES), help="How answers are averaged.  [default: ensemble.vote]")
 @click.option("--batch", type=click.IntRange(1), help="Images in a batch.  [default: predict.batch]")
 @set_option
 def infer(
@@ -49,20 +51,20 @@ def infer(
     out: Path | None,
     truth: str | None,
     tta: int | None,
-    vote: Rule,
+    vote: Rule | None,
     batch: int | None,
     sets: tuple[str, ...],
 ) -> None:
     """Predict images with all fold models together.
 
-    What the images are, and how they are prepared, is read from the models. --set may change data, decode, predict and
-    augment.executor.
+    What the images are, how they are prepared and how answers become one is read from the models' folder. --set may
+    change data, decode, predict, ensemble and augment.executor.
     """
     device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
     with progress(unit="files", title="indexing") as meter:
-        job = prepare(folds, Wishes(data, truth, tta, batch, sets), meter)
+        job = prepare(folds, Wishes(data, truth, tta, vote, batch, sets), meter)
     with progress(title="predicting") as meter:
-        outcome = answer(job, device, vote, meter)
+        outcome = answer(job, device, meter)
     files = write(job, outcome, out or folds / "predictions")
     _print(job, outcome, files)
 
@@ -72,12 +74,12 @@ def _print(job: Job, outcome: Outcome, files: list[Path]) -> None:
         _note(f"not seen: {job.manifest.paths[row]}: {outcome.status[row]}")
     if outcome.failed:
         shares = "answered with the class shares of the training data"
-        _note(f"{len(outcome.failed)} images could not be seen and are {shares}")
+        _note(f"{len(outcome.failed):,} images could not be seen and are {shares}")
     if job.sheet.left_out:
-        count, first = len(job.sheet.left_out), job.sheet.left_out[0]
-        _note(f"{count} images are not asked for by the sample submission, such as {first}")
+        more, first = len(job.sheet.left_out), job.sheet.left_out[0]
+        _note(f"{more:,} images are not asked for by the sample submission, such as {first}")
 
-    everyone = f"{_count(len(job.folders), 'model')}, {_count(job.recipe.predict.tta, 'view')}"
+    everyone = f"{count(job.folders, 'model')}, {count(job.recipe.predict.tta, 'view')}"
     if (scores := outcome.scores) is not None:
         if scores.unknown:
             _note(f"not scored: labels the models do not know: {', '.join(scores.unknown)}")
@@ -95,10 +97,6 @@ def _print(job: Job, outcome: Outcome, files: list[Path]) -> None:
     click.echo(f"{len(outcome.status):,} images by {everyone}: {outcome.seconds:.1f} s, {rate:,.0f} images a second")
     for path in files:
         click.echo(str(path))
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _note(text: str) -> None:

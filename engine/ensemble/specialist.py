@@ -11,7 +11,6 @@ The rules move probability only where the specialist knows better. Classes that 
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -19,13 +18,10 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.files import write_text
 from engine.metrics import score
 from engine.predictions import LabelledPredictions, Predictions
-from engine.store.checkpoint import CheckpointError
 
 FOLDER = "specialists"  # in a folder of fold models, with a folder for each, which holds folds as any other
-LIST = "specialists.json"  # in it: those that were trained to the end, in the order in which they are asked
 _NOTHING = 1e-300  # up to this no probability is left that could be scaled
 _SHOWN = ("log_loss", "accuracy", "macro_f1")
 
@@ -149,27 +145,3 @@ def yes_or_no(
 def fold_folder(models: Path, name: str, fold: str) -> Path:
     """Where the specialist of a fold's main model is."""
     return models / FOLDER / name / fold
-
-
-def write_list(models: Path, specialists: Sequence[Specialist]) -> None:
-    """Say which specialists prediction has to ask; none: the list is removed."""
-    path = models / FOLDER / LIST
-    if specialists:
-        listed = [dataclasses.asdict(specialist) for specialist in specialists]
-        write_text(path, json.dumps(listed, ensure_ascii=False, indent=1) + "\n")
-    else:
-        path.unlink(missing_ok=True)
-
-
-def read_list(models: Path) -> tuple[Specialist, ...]:
-    """What `write_list` wrote; () when nothing was. Raises CheckpointError when it is damaged."""
-    path = models / FOLDER / LIST
-    if not path.is_file():
-        return ()
-    try:
-        listed = json.loads(path.read_text("utf-8"))
-        return tuple(Specialist(str(s["name"]), tuple(s["classes"]), float(s["blend"])) for s in listed)
-    except (ValueError, TypeError, KeyError) as error:
-        raise CheckpointError(
-            f"{path} is damaged ({error}); copy it again, or run the same `engine train` once more, which writes it"
-        ) from error

@@ -24,8 +24,9 @@ from engine.data.folds import assign_folds, held_out, trained_on
 from engine.data.ingest import Progress, ingest
 from engine.data.manifest import Manifest
 from engine.data.names import groups_of, resolved
-from engine.ensemble.specialist import FOLDER, Effect, effect_of, write_list
-from engine.ensemble.vote import vote_of_fold
+from engine.ensemble import ensemble
+from engine.ensemble.ensemble import Ensemble
+from engine.ensemble.specialist import FOLDER, Effect
 from engine.errors import EngineError, Interrupted, RecipeError
 from engine.events import EpochRecord, Stop, Watcher
 from engine.files import write_text
@@ -33,16 +34,17 @@ from engine.loader.batches import Samples
 from engine.loader.source import Files
 from engine.metrics import class_share_log_loss, evaluate
 from engine.model.build import check_drop_path, check_sizes
-from engine.predictions import LabelledPredictions, Predictions, joined
 from engine.ranks import Ranks
 from engine.recipe.sections import Recipe
 from engine.store import checkpoint
 from engine.store.epochs import OOF, remove
 from engine.train.optim import check_optimizer
-from engine.train.specialists import ANSWERS, Course, answers, check_course, course_of
+from engine.train.out_of_fold import about, answer_held_out, collect
+from engine.train.specialists import Course, check_course, course_of
 from engine.train.trainer import FoldData, FoldTrainer
 
 RUN = "run.json"
+_GOES_ON = "the same command goes on from here"
 
 # Keys that may change between a run and its continuation: they do not touch what is learnt.
 FREE_KEYS = (
@@ -197,13 +199,13 @@ def train(prepared: Prepared, ranks: Ranks, watcher: Watcher, stop: Stop, overwr
         for path, reason in prepared.left_out.items():
             watcher.notice(f"left out: {path}: {reason}")
     folds = {fold: prepared.fold_data(fold) for fold in prepared.folds}
-    trained = _train_folds(recipe, folder, folds, ranks, _Log(folder / "log.jsonl", watcher), stop)
+    trained = _train_folds(recipe, folder, folds, folds, ranks, _Log(folder / "log.jsonl", watcher), stop)
     for course in prepared.courses:
-        trained |= _train_specialist(course, folder, folds, prepared, ranks, watcher, stop)
+        trained |= _train_specialist(course, folder, folds, ranks, watcher, stop)
     ranks.gather(None)  # all is written by now
     result = _summary(prepared, folder, ranks, already_finished=not trained)
     if ranks.leads:
-        write_list(folder, [course.specialist for course in prepared.courses])
+        Ensemble.of(recipe, [course.specialist for course in prepared.courses]).save(folder)
         scores: dict[str, Any] = {"baseline_log_loss": result.baseline_log_loss, "out_of_fold": result.metrics}
         if result.effects:
             scores |= {"main": result.main, "specialists": [dataclasses.asdict(effect) for effect in result.effects]}
@@ -212,46 +214,41 @@ def train(prepared: Prepared, ranks: Ranks, watcher: Watcher, stop: Stop, overwr
 
 
 def _train_folds(
-    recipe: Recipe, folder: Path, folds: Mapping[int, FoldData], ranks: Ranks, log: _Log, stop: Stop
+    recipe: Recipe,
+    folder: Path,
+    folds: Mapping[int, FoldData],
+    asked: Mapping[int, FoldData],
+    ranks: Ranks,
+    log: _Log,
+    stop: Stop,
 ) -> bool:
-    """Train the folds that are not finished; whether there were any."""
-    to_train = [fold for fold in folds if not _is_finished(folder / str(fold))]
-    for fold in to_train:
-        trainer = FoldTrainer(recipe, fold, folds[fold], folder / str(fold), ranks)
-        trainer.train(log if ranks.leads else Watcher(), stop)
-    return bool(to_train)
+    """Train the folds that are not finished; whether there were any. Each then answers about what `asked` holds out."""
+    trained = False
+    for fold, data in folds.items():
+        if not _is_finished(folder / str(fold)):
+            FoldTrainer(recipe, fold, data, folder / str(fold), ranks).train(log if ranks.leads else Watcher(), stop)
+            trained = True
+        if answer_held_out(recipe, fold, asked[fold], folder / str(fold), ranks) and ranks.any(stop()):
+            raise Interrupted(f"stopped after fold {fold} answered for what it held out; {_GOES_ON}")
+    return trained
 
 
 def _train_specialist(
-    course: Course,
-    models: Path,
-    folds: Mapping[int, FoldData],
-    prepared: Prepared,
-    ranks: Ranks,
-    watcher: Watcher,
-    stop: Stop,
+    course: Course, models: Path, folds: Mapping[int, FoldData], ranks: Ranks, watcher: Watcher, stop: Stop
 ) -> bool:
-    """Train a specialist's folds and have them answer for what the main folds hold out; whether there was anything left
-    to do."""
+    """Train a specialist's folds, each of which answers about all that the main fold holds out; whether there was
+    anything left to train."""
     name, folder = course.name, models / FOLDER / course.name
     own = {fold: course.fold_data(main) for fold, main in folds.items()}
     if ranks.leads and not all(_is_finished(folder / str(fold)) for fold in own):
         watcher.notice(f"specialist {name}: {', '.join(course.specialist.answers)}")
+    log = _Log(folder / "log.jsonl", watcher, name)
     try:
-        trained = _train_folds(course.recipe, folder, own, ranks, _Log(folder / "log.jsonl", watcher, name), stop)
-        ranks.gather(None)  # the checkpoints are written by now
-        to_ask = [f for f in folds if len(folds[f].held_rows_N) and not (folder / str(f) / ANSWERS).is_file()]
-        for fold in to_ask:
-            held = answers(course, folds[fold], folder / str(fold), ranks)
-            if ranks.leads:
-                held.labelled(held.labels, [fold] * len(held)).write(folder / str(fold) / ANSWERS)
-            if ranks.any(stop()):
-                raise Interrupted(f"stopped after it answered for fold {fold}; the same command goes on from here")
+        return _train_folds(course.recipe, folder, own, folds, ranks, log, stop)
     except Interrupted as error:
         raise Interrupted(f"specialist {name}: {error}") from None
     except EngineError as error:
         raise EngineError(f"specialist {name}: {error}. To begin it alone afresh, remove {folder}") from error
-    return trained or bool(to_ask)
 
 
 class _Log(Watcher):
@@ -347,17 +344,14 @@ def changes_between(before: Any, now: Any, key: str = "") -> Iterator[str]:
 def _clear(folder: Path) -> None:
     """Remove a run's files, those of its specialists, and nothing else."""
     for specialist in (folder / FOLDER).glob("*/"):
-        for answered in specialist.glob(f"*/{ANSWERS}"):
-            answered.unlink()
         _clear_run(specialist)
         _remove_empty(specialist)
-    write_list(folder, ())
     _remove_empty(folder / FOLDER)
     _clear_run(folder)
 
 
 def _clear_run(folder: Path) -> None:
-    for name in (RUN, "log.jsonl", OOF, "scores.json"):
+    for name in (RUN, "log.jsonl", OOF, "scores.json", ensemble.NAME):
         (folder / name).unlink(missing_ok=True)
     for fold in folder.glob("*/"):
         if fold.name.isdecimal():
@@ -370,41 +364,22 @@ def _remove_empty(folder: Path) -> None:
 
 
 def _summary(prepared: Prepared, folder: Path, ranks: Ranks, already_finished: bool) -> Result:
-    """Join the folds' out-of-fold predictions into one table and score them together: those that `engine infer` would
-    answer with, of the best epoch's weights or the mean of the kept ones, once the specialists were asked."""
-    folds = [_out_of_fold(folder / str(fold), OOF) for fold in prepared.folds]
-    held = [fold for fold in folds if fold is not None]
-    if not held:
+    """Join the folds' out-of-fold predictions, write them and score them: those that `engine infer` answers with."""
+    recipe, specialists = prepared.recipe, [course.specialist for course in prepared.courses]
+    collected = collect(folder, prepared.folds, specialists, recipe.ensemble.vote)
+    if collected is None:
         return Result(folder, prepared.folds, {}, None, already_finished)
-    main = together = joined(held)
-    effects = []
-    for course in prepared.courses:
-        own = joined([_read(folder / FOLDER / course.name / str(fold) / ANSWERS) for fold in prepared.folds])
-        before, together = together, course.specialist.heard(together, own)
-        effects.append(effect_of(course.specialist, before, together, own))
-        if ranks.leads:
-            own.write(folder / FOLDER / course.name / OOF)
-    final = together if prepared.recipe.predict.specialists else main
+    final = collected.heard if recipe.predict.specialists else collected.main
     if ranks.leads:
-        final.write(folder / OOF)
+        for name, own in collected.own.items():
+            own.write(folder / FOLDER / name / OOF, about=about(recipe))
+        final.write(folder / OOF, about=about(recipe))
     return Result(
         folder=folder,
         folds=prepared.folds,
         metrics=evaluate(final, prepared.groups).metrics,
         baseline_log_loss=class_share_log_loss(prepared.samples.labels_N, final.labels_N, len(prepared.classes)),
         already_finished=already_finished,
-        main=evaluate(main, prepared.groups).metrics,
-        effects=tuple(effects),
+        main=evaluate(collected.main, prepared.groups).metrics,
+        effects=collected.effects,
     )
-
-
-def _out_of_fold(fold: Path, name: str) -> LabelledPredictions | None:
-    """The vote of those who answer for a fold; None when nothing was held out."""
-    files = [voter / name for voter in checkpoint.find_folds(fold) if (voter / name).is_file()]
-    return vote_of_fold([_read(file) for file in files]) if files else None
-
-
-def _read(path: Path) -> LabelledPredictions:
-    read = Predictions.read(path)
-    assert isinstance(read, LabelledPredictions)
-    return read

@@ -11,25 +11,16 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
 from engine.data.names import Names, nfc
 from engine.ensemble.specialist import Specialist
-from engine.ensemble.vote import vote_of_fold
-from engine.errors import DataError, EngineError, RecipeError
-from engine.inference.member import restore
-from engine.loader.batches import Loader, Samples
-from engine.order import eval_batches
-from engine.predictions import LabelledPredictions, Predictions
-from engine.ranks import Ranks
+from engine.errors import DataError, RecipeError
+from engine.loader.batches import Samples
 from engine.recipe.sections import Recipe, SpecialistSection
-from engine.store import checkpoint
-from engine.train.learner import probabilities
 from engine.train.trainer import FoldData
 
-ANSWERS = "answers.parquet"  # of a specialist's fold: about all images that the main fold held out
 _OTHER = -1  # the label of images that it is neither trained on nor scored by
 
 
@@ -102,26 +93,3 @@ def check_course(course: Course, folds: Mapping[int, FoldData]) -> None:
                 f"specialist {course.name}: fold {number} holds out no image of {', '.join(data.classes)} to score it "
                 "by. Divide the folds otherwise, or leave the specialist out"
             )
-
-
-def answers(course: Course, main: FoldData, fold: Path, ranks: Ranks) -> LabelledPredictions:
-    """What its models in the folder `fold` answer, on all ranks together, about every image that `main` holds out:
-    probabilities of its answers, labels of the main model. Raises EngineError when no image can be read."""
-    return vote_of_fold([_answered(course, main, folder, ranks) for folder in checkpoint.find_folds(fold)])
-
-
-def _answered(course: Course, main: FoldData, folder: Path, ranks: Ranks) -> LabelledPredictions:
-    recipe = course.recipe
-    member = restore(checkpoint.load(folder), ranks.device)
-    loader = Loader(main.samples, recipe.decode, ranks.device, recipe.augment.executor, member.runtime.dtype)
-    batches = eval_batches(main.held_rows_N, recipe.stage[-1].batch, ranks.rank, ranks.world)
-    pieces = ranks.gather(probabilities(member.model, loader.valid(batches, member.contract), member.runtime))
-    if not (parts := [own_BS for own_BS, _ in pieces if len(own_BS)]):
-        raise EngineError(
-            f"specialist {course.name}: none of the held-out images could be read: {loader.quarantine.some(1)}"
-        )
-    rows_N = np.concatenate([rows_B for _, rows_B in pieces])
-    order = np.argsort(rows_N)
-    rows_N = rows_N[order]
-    own = Predictions(tuple(main.ids[row] for row in rows_N), course.specialist.answers, np.concatenate(parts)[order])
-    return own.labelled([main.classes[label] for label in main.samples.labels_N[rows_N].tolist()])

@@ -30,21 +30,25 @@ from engine.augment.mix import mix_at
 from engine.augment.policy import Policy
 from engine.errors import EngineError, Interrupted
 from engine.events import EpochRecord, Stop, Watcher
+from engine.inference.member import Member
+from engine.inference.predictor import Predictor
+from engine.inference.scoring import Images, NotFinite
+from engine.inference.scoring import score as score_images
 from engine.loader.batches import Batch, Epoch, Loader, Samples
 from engine.metrics import better, confused_pairs, confusion, score
 from engine.model.build import Classifier, backbone_config, build_model, set_drop_path
 from engine.model.losses import build_loss
 from engine.model.runtime import Runtime
-from engine.order import Pair, Sampler, eval_batches
+from engine.order import Pair, Sampler
 from engine.predictions import LabelledPredictions, Predictions
 from engine.ranks import Ranks
 from engine.recipe.sections import Recipe, StageSection
 from engine.store import checkpoint
-from engine.store.epochs import OOF, epoch_folder, keep_only
+from engine.store.epochs import epoch_folder, keep_only
 from engine.train.averaging import EpochMean, build_average
 from engine.train.freeze import Freezer, thawed_layers, to_training
 from engine.train.history import TRAIN_LOSS, epochs_without_gain, kept_epochs, plateau_drops
-from engine.train.learner import TrainStep, probabilities
+from engine.train.learner import TrainStep
 from engine.train.optim import build_optimizer, set_rate
 from engine.train.schedule import Span, rate_factor, time_at
 from engine.train.writer import Writer, set_apart
@@ -63,6 +67,12 @@ class FoldData:
     train_rows_N: np.ndarray
     held_rows_N: np.ndarray
     fingerprint: str
+
+    def labelled(self, predictions: Predictions, fold: int) -> LabelledPredictions:
+        """Predictions about samples that fold number `fold` holds out, with their true classes."""
+        labels_N = self.samples.labels_N
+        label_of = {self.ids[row]: self.classes[labels_N[row]] for row in self.held_rows_N.tolist()}
+        return predictions.labelled([label_of[id_] for id_ in predictions.ids], [fold] * len(predictions))
 
 
 @dataclasses.dataclass
@@ -333,25 +343,21 @@ class FoldTrainer:
 
     def _hold_out(self, watcher: Watcher) -> LabelledPredictions:
         """Score the held-out samples as the weights that would be saved answer them, on all ranks together."""
-        ranks, data = self.ranks, self.data
-        batches = eval_batches(data.held_rows_N, self.stage.batch, ranks.rank, ranks.world)
-        answers_NC, rows_N = probabilities(self.scored, self.loader.valid(batches, self._contract()), self.runtime)
-        pieces = ranks.gather((answers_NC, rows_N))
-        answers = [a for a, _ in pieces if len(a)]
-        rows = np.concatenate([r for _, r in pieces])
-        if not answers:
+        data = self.data
+        member = Member(self.scored, self._contract(), self.runtime, tuple(data.classes))
+        images = Images(self.loader, data.held_rows_N, self.stage.batch)
+        try:
+            (held,) = score_images(Predictor([member]), images, self.ranks)
+        except NotFinite:
+            self._hear(math.nan)
+            raise
+        if not len(held):
             raise EngineError(
                 f"fold {self.fold}: none of its {len(data.held_rows_N)} held-out images could be read"
                 + self._some_bad_files()
             )
-        watcher.images_done(len(rows), None)
-        order = np.argsort(rows)
-        rows, probabilities_NC = rows[order], np.concatenate(answers)[order]
-        if not np.isfinite(probabilities_NC).all():
-            self._hear(math.nan)
-        ids = tuple(data.ids[row] for row in rows.tolist())
-        labels = [data.classes[label] for label in data.samples.labels_N[rows].tolist()]
-        return Predictions(ids, tuple(data.classes), probabilities_NC).labelled(labels, [self.fold] * len(ids))
+        watcher.images_done(len(held), None)
+        return data.labelled(held, self.fold)
 
     def _confused(self, held: LabelledPredictions) -> list[Pair]:
         if not (top := self.recipe.train.sampling.hard_pairs):
@@ -406,8 +412,6 @@ class FoldTrainer:
             for folder in folders:
                 assert saved is not None  # only the leading rank writes
                 checkpoint.save(folder, saved)
-                if held is not None:
-                    held.write(folder / OOF)
             if keeps:
                 keep_only(self.folder, kept)
 

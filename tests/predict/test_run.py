@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,8 @@ from engine.ensemble.vote import Rule, blend, vote
 from engine.errors import DataError, RecipeError
 from engine.inference.predictor import Predictor
 from engine.metrics import log_loss
-from engine.predict.run import Outcome, Wishes, answer, prepare
+from engine.predict.job import Wishes, prepare
+from engine.predict.run import Outcome, answer
 from engine.predictions import LabelledPredictions, Predictions
 from engine.store import checkpoint
 from engine.store.checkpoint import Checkpoint
@@ -65,7 +67,7 @@ def test_answers_belong_to_ids_whatever_order_the_images_come_in(models: Path, p
 @pytest.mark.parametrize("rule", ["soft", "logit"])
 def test_folds_together_are_the_vote_of_the_folds_alone(models: Path, rule: str) -> None:
     together, *alone = (
-        answer(prepare(folder, Wishes()), CPU, rule).answers  # type: ignore[arg-type]
+        answer(prepare(folder, Wishes(vote=rule)), CPU).answers  # type: ignore[arg-type]
         for folder in (models, models / "0", models / "1")
     )
     assert alone[0].classes != alone[1].classes
@@ -82,9 +84,9 @@ def test_folds_together_are_the_vote_of_the_folds_alone(models: Path, rule: str)
     ],
 )
 def test_views_are_averaged_by_the_same_rule(models: Path, rule: Rule, wishes: Wishes, views: tuple[View, ...]) -> None:
-    job = prepare(models / "0", wishes)
-    voted_NC = answer(job, CPU, rule).answers.probabilities_NC
-    predictor = Predictor(job.checkpoints, CPU, views)
+    job = prepare(models / "0", dataclasses.replace(wishes, vote=rule))
+    voted_NC = answer(job, CPU).answers.probabilities_NC
+    predictor = Predictor.restored(job.checkpoints, CPU, views)
     from engine.loader.source import Files
     from engine.loader.stream import ImageStream
 
@@ -234,15 +236,15 @@ def test_labels_may_come_from_a_table_of_their_own(models: Path, photos: Path, t
 def test_what_was_there_stays_when_prediction_is_interrupted(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert infer("--folds", models).exit_code == 0
     before = {path.name: path.read_bytes() for path in (models / "predictions").iterdir()}
-    logits, batches = Predictor.logits, []
+    outputs, batches = Predictor.outputs, []
 
-    def interrupted(self: Predictor, images: object) -> object:
+    def interrupted(self: Predictor, images: object, *more: object) -> object:
         batches.append(images)
         if len(batches) == 2:
             raise KeyboardInterrupt
-        return logits(self, images)  # type: ignore[arg-type]
+        return outputs(self, images, *more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Predictor, "logits", interrupted)
+    monkeypatch.setattr(Predictor, "outputs", interrupted)
     assert infer("--folds", models, "--batch", 3, "--tta", 2).exit_code == 3
     assert len(batches) == 2
     assert {path.name: path.read_bytes() for path in (models / "predictions").iterdir()} == before
