@@ -19,13 +19,9 @@ import argparse
 import contextlib
 import dataclasses
 import importlib.util
-import json
 import multiprocessing
 import os
 import resource
-import statistics
-import sys
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
@@ -36,12 +32,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
+import frame
 from engine.augment.policy import Policy
+from engine.bench.envelope import Row
 from engine.bench.photos import draw as draw_photo
-from engine.bench.timers import machine
 from engine.kernels import Executor, Plan, Ragged, cpu_pass, one_pass
 from engine.recipe.sections.augment import (
     AffineSection,
@@ -50,11 +46,14 @@ from engine.recipe.sections.augment import (
     CropSection,
     RandomErasingSection,
 )
+from engine.system import cores
+from frame import Contender, take_turns
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HEIGHT, WIDTH = 533, 400  # of the photos
 BATCH = 64
 YARDSTICK = "OpenCV warpAffine alone"
+PASS = "one pass"
 WORK = AugmentSection(
     crop=CropSection(scale=(0.08, 1.0)),
     flip=0.5,
@@ -64,20 +63,6 @@ WORK = AugmentSection(
 )
 
 Image = NDArray[np.uint8]
-
-
-@dataclasses.dataclass
-class Contender:
-    """Something that turns `images` photos into a batch when called."""
-
-    name: str
-    run: Callable[[], object]
-    images: int
-    seconds: list[float] = dataclasses.field(default_factory=list)
-
-    @property
-    def rate(self) -> float:
-        return self.images / statistics.median(self.seconds)
 
 
 def photos(data: Path | None) -> list[Image]:
@@ -131,17 +116,17 @@ def at_level(level: str, run: Callable[[], object]) -> Callable[[], None]:
     return held
 
 
-def warp_affine(images: list[Image], plan: Plan, pool: ThreadPoolExecutor, cores: int) -> Callable[[], object]:
+def warp_affine(images: list[Image], plan: Plan, pool: ThreadPoolExecutor, threads: int) -> Callable[[], object]:
     matrices = plan.matrix_B33[:, :2].double().numpy()
     out = np.empty((BATCH, plan.height, plan.width, 3), np.uint8)
 
     def share(first: int) -> None:
-        for i in range(first, BATCH, cores):
+        for i in range(first, BATCH, threads):
             cv2.warpAffine(
                 images[i], matrices[i], (plan.width, plan.height), out[i], cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
             )
 
-    return lambda: list(pool.map(share, range(cores)))
+    return lambda: list(pool.map(share, range(threads)))
 
 
 def kornia_chain(size: int) -> torch.nn.Module:
@@ -214,21 +199,21 @@ def _in_worker() -> None:
 
 
 @contextlib.contextmanager
-def per_image(chain: Callable[[Any], Any], images: list[Any], cores: int) -> Iterator[Callable[[], object]]:
+def per_image(chain: Callable[[Any], Any], images: list[Any], workers: int) -> Iterator[Callable[[], object]]:
     """A chain that takes one image at a time, in a process a core. What they make stays there: no transfer counts."""
     _worker_images[:], _worker_chain[:] = images, [chain]
-    with ProcessPoolExecutor(cores, multiprocessing.get_context("fork"), _in_worker) as pool:
-        yield lambda: list(pool.map(_work, [(i, cores) for i in range(cores)]))
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("fork"), _in_worker) as pool:
+        yield lambda: list(pool.map(_work, [(i, workers) for i in range(workers)]))
 
 
 def cpu_contenders(
-    images: list[Image], size: int, cores: int, with_compile: bool, stack: contextlib.ExitStack
+    images: list[Image], size: int, threads: int, with_compile: bool, stack: contextlib.ExitStack
 ) -> list[Contender]:
     plan = make_plan(size)
     tensors = [torch.from_numpy(image) for image in images]
     ragged, few = Ragged(tensors), Ragged(tensors[:4])
     batch_BCHW = torch.stack(tensors).permute(0, 3, 1, 2)
-    pool = stack.enter_context(ThreadPoolExecutor(cores))
+    pool = stack.enter_context(ThreadPoolExecutor(threads))
 
     # Processes first: they fork, and should inherit no running threads.
     contenders = []
@@ -238,13 +223,13 @@ def cpu_contenders(
     ]
     for name, module, chain, inputs in chains:
         if importlib.util.find_spec(module):
-            run = stack.enter_context(per_image(chain(size), inputs[: BATCH // 2], cores))
+            run = stack.enter_context(per_image(chain(size), inputs[: BATCH // 2], threads))
             contenders.append(Contender(name, run, BATCH // 2))
 
-    contenders.insert(0, Contender(YARDSTICK, warp_affine(images, plan, pool, cores), BATCH))
+    contenders.insert(0, Contender(YARDSTICK, warp_affine(images, plan, pool, threads), BATCH))
     if cpu_pass.available():
         whole = pass_on(ragged, plan, "cpu")
-        contenders.append(Contender("one pass", whole, BATCH))
+        contenders.append(Contender(PASS, whole, BATCH))
         contenders.append(Contender("one pass, bfloat16", pass_on(ragged, plan, "cpu", torch.bfloat16), BATCH))
         no_pixels = {"color": ColorSection(), "random_erasing": RandomErasingSection()}
         bare = make_plan(size, WORK.model_copy(update=no_pixels))
@@ -277,7 +262,7 @@ def alternatives(tensors: list[Tensor], plan: Plan, with_compile: bool) -> list[
 
 def part_of(plan: Plan, count: int) -> Plan:
     """The plan of the first `count` samples."""
-    cut = {
+    cut: dict[str, Any] = {
         f.name: value[:count] for f in dataclasses.fields(plan) if isinstance(value := getattr(plan, f.name), Tensor)
     }
     return dataclasses.replace(plan, **cut)
@@ -358,24 +343,52 @@ def bytes_to_move(plan: Plan, element: int) -> float:
 # --- measuring and telling --------------------------------------------------------------------------------------------
 
 
-def take_turns(contenders: list[Contender], repeats: int) -> None:
-    for contender in contenders:
-        contender.run()  # warm up: compile, allocate, fault in
-    for _ in range(repeats):
-        for contender in contenders:
-            start_s = time.perf_counter()
-            contender.run()
-            contender.seconds.append(time.perf_counter() - start_s)
+def show(title: str, contenders: list[Contender], yardstick: float | None, console: Console) -> None:
+    against = ["of warpAffine"] if yardstick else []
+    cells = [
+        [
+            c.name,
+            f"{c.rate:,.0f}",
+            *([f"{c.rate / yardstick:.2f}"] if yardstick else []),
+            *(f"{rate:,.0f}" for rate in (min(c.windows), max(c.windows))),
+        ]
+        for c in contenders
+    ]
+    console.print(frame.table(title, ["", "images/s", *against, "slowest", "fastest"], cells))
 
 
-def table(title: str, contenders: list[Contender], yardstick: float | None) -> Table:
-    result = Table(title=title, title_justify="left")
-    for column in ("", "images/s", *(["of warpAffine"] if yardstick else []), "slowest", "fastest"):
-        result.add_column(column, justify="right" if column else "left")
-    for c in contenders:
-        spread = [f"{c.images / seconds:,.0f}" for seconds in (max(c.seconds), min(c.seconds))]
-        result.add_row(c.name, f"{c.rate:,.0f}", *([f"{c.rate / yardstick:.2f}"] if yardstick else []), *spread)
-    return result
+def rows_of(device: str, size: int, contenders: list[Contender]) -> list[Row]:
+    return [
+        {"device": device, "size": size, "contender": c.name, "images_per_second": round(c.rate, 1)} for c in contenders
+    ]
+
+
+def on_cpu(images: list[Image], size: int, options: argparse.Namespace, console: Console) -> list[Row]:
+    with contextlib.ExitStack() as stack:
+        contenders = cpu_contenders(images, size, cores(), options.compile, stack)
+        take_turns(contenders, options.repeats)
+    show(f"CPU, {cores()} cores, {size} px, batches of {BATCH}", contenders, contenders[0].rate, console)
+    rows = rows_of("cpu", size, contenders)
+    if cpu_pass.available():
+        taken = memory(images, size)
+        console.print(f"after the first batch, {taken['batches']} more: {taken}\n")
+        next(row for row in rows if row["contender"] == PASS)["memory"] = taken
+    return rows
+
+
+def on_gpu(images: list[Image], sizes: list[int], options: argparse.Namespace, console: Console) -> list[Row]:
+    bandwidth = copy_bandwidth(options.repeats)
+    rows: list[Row] = [{"device": "gpu", "contender": "copy", "gb_per_second": bandwidth / 1e9}]
+    for size in sizes:
+        contenders = gpu_contenders(images, size, options.compile)
+        take_turns(contenders, options.repeats)
+        show(f"{torch.cuda.get_device_name()}, {size} px", contenders, None, console)
+        found = rows_of("gpu", size, contenders)
+        for row, c, element in zip(found, contenders, (4, 2), strict=False):  # the two of the pass come first
+            row["share_of_copy_bandwidth"] = c.rate * bytes_to_move(make_plan(size), element) / bandwidth
+            console.print(f"{c.name}: {row['share_of_copy_bandwidth']:.0%} of the bandwidth of a copy")
+        rows += found
+    return rows
 
 
 def main() -> None:
@@ -384,55 +397,24 @@ def main() -> None:
     parser.add_argument("--sizes", default="256,512", help="output sides in pixels")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--compile", action="store_true", help="measure torch.compile too (takes minutes)")
-    parser.add_argument(
-        "--json", type=Path, help="file to write the results to, e.g. benchmarks/results/augment_cpu.json"
-    )
+    frame.json_option(parser)
     options = parser.parse_args()
     sizes = [int(size) for size in options.sizes.split(",")]
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    cores = len(os.sched_getaffinity(0))
-    torch.set_num_threads(cores)
-    cv2.setNumThreads(1)  # its calls are shared out to `cores` threads here
+    device = frame.device()
+    torch.set_num_threads(cores())
+    cv2.setNumThreads(1)  # its calls are shared out to threads here
     images = photos(options.data)
 
     console = Console(width=110)
-    report: dict[str, Any] = {
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "machine": machine(device),
+    rows = [row for size in sizes for row in on_cpu(images, size, options, console)]
+    if device.type == "cuda":
+        rows += on_gpu(images, sizes, options, console)
+    settings = {
         "photos": f"{BATCH} {'from --data' if options.data else 'drawn'}, {HEIGHT} x {WIDTH}",
         "simd_level": cpu_pass.simd_level() if cpu_pass.available() else cpu_pass.why_not(),
         "repeats": options.repeats,
-        "images_per_second": {},
-        "memory": {},
     }
-    for size in sizes:
-        with contextlib.ExitStack() as stack:
-            contenders = cpu_contenders(images, size, cores, options.compile, stack)
-            take_turns(contenders, options.repeats)
-        yardstick = contenders[0].rate
-        console.print(table(f"CPU, {cores} cores, {size} px, batches of {BATCH}", contenders, yardstick))
-        report["images_per_second"][f"cpu {size}"] = {c.name: round(c.rate, 1) for c in contenders}
-        if cpu_pass.available():
-            report["memory"][f"cpu {size}"] = taken = memory(images, size)
-            console.print(f"after the first batch, {taken['batches']} more: {taken}\n")
-    if device.type == "cuda":
-        bandwidth = copy_bandwidth(options.repeats)
-        report["copy_gb_per_second"] = bandwidth / 1e9
-        for size in sizes:
-            contenders = gpu_contenders(images, size, options.compile)
-            take_turns(contenders, options.repeats)
-            console.print(table(f"{torch.cuda.get_device_name()}, {size} px", contenders, None))
-            shares = {
-                c.name: c.rate * bytes_to_move(make_plan(size), element) / bandwidth
-                for c, element in zip(contenders, (4, 2), strict=False)  # the two of the pass come first
-            }
-            console.print(f"share of the copy bandwidth ({bandwidth / 1e9:,.0f} GB/s): {shares}\n")
-            report["images_per_second"][f"gpu {size}"] = {c.name: round(c.rate, 1) for c in contenders}
-            report.setdefault("share_of_copy_bandwidth", {})[f"gpu {size}"] = shares
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
-    print(json.dumps(report))
+    frame.finish(frame.result(rows, settings, device), options.json)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ of JSON.
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import tempfile
 import time
@@ -25,7 +24,7 @@ import numpy as np
 import torch
 from sklearn.model_selection import StratifiedGroupKFold
 
-from engine.bench.timers import machine
+import frame
 from engine.data.clean import clean
 from engine.data.folds import _split_groups
 from engine.data.ingest import ingest
@@ -35,23 +34,22 @@ from engine.loader.source import Files
 from engine.loader.stream import ImageStream
 from engine.recipe.sections import DataSection, DecodeSection
 
+FOLDS = {"samples": 33_000, "classes": 396, "pairs": 600, "count": 5}
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of JPEGs, a sub-folder a class")
     parser.add_argument("--images", type=int, default=10_000)
-    parser.add_argument("--json", type=Path)
+    frame.json_option(parser)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         source = Path(name) / "photos"
         _copy(arguments.data, source, arguments.images)
-        found = {"machine": machine(torch.device("cpu")), "images": arguments.images}
-        found |= _data(source) | {"folds": _folds()}
-    text = json.dumps(found)
-    if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    print(text)
+        seconds = _data(source)
+    rows = [{"work": work, "images": arguments.images, "seconds": taken} for work, taken in seconds.items()]
+    rows += [{"work": work, "images": FOLDS["samples"], "seconds": taken} for work, taken in _folds(**FOLDS).items()]
+    frame.finish(frame.result(rows, {"images": arguments.images, "folds": FOLDS}), arguments.json)
 
 
 def _copy(data: Path, to: Path, count: int) -> None:
@@ -71,7 +69,8 @@ def _seconds(work: Callable[[], object]) -> float:
     return round(time.perf_counter() - began, 3)
 
 
-def _data(source: Path) -> dict[str, object]:
+def _data(source: Path) -> dict[str, float]:
+    """Seconds by what was done to all the photos."""
     section = DataSection(train=str(source))
     ingest(str(source), section)  # reads every file once, so that the drive is not what is measured
     shutil.rmtree(source / ".engine")
@@ -89,20 +88,18 @@ def _data(source: Path) -> dict[str, object]:
     dali = DecodeSection(device="cpu", decoder="dali")
     whole_s = _seconds(lambda: [None for _ in ImageStream(Files(manifest.paths), batches, dali, torch.device("cpu"))])
     return {
-        "index_s": index_s,
-        "index_again_s": index_again_s,
-        "look_s": look_s,
-        "near_s": near_s,
-        "clean_first_s": first_s,
-        "clean_again_s": again_s,
-        "clean_saved": round(1 - again_s / first_s, 3),
-        "index_saved": round(1 - index_again_s / index_s, 3),
-        "dali_whole_s": whole_s,
-        "look_images_a_second": round(len(manifest) / look_s),
+        "index": index_s,
+        "index, again": index_again_s,
+        "look": look_s,
+        "near": near_s,
+        "clean": first_s,
+        "clean, again": again_s,
+        "DALI, whole photos": whole_s,
     }
 
 
-def _folds(samples: int = 33_000, classes: int = 396, pairs: int = 600, count: int = 5) -> dict[str, object]:
+def _folds(samples: int, classes: int, pairs: int, count: int) -> dict[str, float]:
+    """Seconds of splitting `samples` into `count` folds, when `pairs` of them belong together, by who does it."""
     random = np.random.default_rng(0)
     index_N = np.arange(samples) % classes
     index_N.sort()
@@ -115,7 +112,7 @@ def _folds(samples: int = 33_000, classes: int = 396, pairs: int = 600, count: i
         warnings.simplefilter("ignore")
         theirs_s = _seconds(lambda: list(splitter.split(group_N, index_N, group_N)))
     ours_s = _seconds(lambda: _split_groups(index_N, group_N, count, np.random.default_rng(0)))
-    return {"samples": samples, "classes": classes, "ours_s": ours_s, "scikit_learn_s": theirs_s}
+    return {"folds, engine": ours_s, "folds, scikit-learn": theirs_s}
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Decoding JPEGs on the CPU: the part a training crop needs by libjpeg-turbo, beside whole photos by DALI.
 
-    python benchmarks/bench_jpeg.py [--repeats 7] [--json benchmarks/results/jpeg_cpu.json]
+    python benchmarks/bench_jpeg.py [--repeats 7] [--json FILE]
 
 Photos of 0.2, 1.3 and 10 megapixels, drawn for the purpose and held in memory, are decoded in batches on one thread
 and on all cores:
@@ -21,37 +21,31 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import io
-import json
-import os
-import shlex
 import statistics
-import sys
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from rich.console import Console
-from rich.table import Table
 
+import frame
 from engine.augment.policy import Policy
 from engine.augment.regions import fit_to_regions, needed_regions
+from engine.bench.envelope import Row
 from engine.bench.photos import QUALITY, draw
-from engine.bench.timers import machine
 from engine.decode.dali import DaliDecoder
 from engine.decode.decoder import Decoder, Pixels
 from engine.decode.turbo import TurboDecoder
-from engine.files import atomic_write
 from engine.kernels import Ragged, one_pass
 from engine.kernels.jpeg import Region
 from engine.quarantine import Fault
 from engine.recipe.sections.augment import AugmentSection, CropSection
 from engine.system import cores
+from frame import Contender, take_turns
 
 TILES = {"533 x 400": (1, 1, 32), "1066 x 1200": (2, 3, 16), "3198 x 3200": (6, 8, 4)}  # down, across, photos
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
@@ -116,17 +110,6 @@ def contenders(encoded: Sequence[bytes], threads: int) -> dict[str, Run]:
     return runs
 
 
-def rates(runs: dict[str, Run], count: int, repeats: int) -> dict[str, list[float]]:
-    found: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(WARM_UP + repeats):
-        for name, run in runs.items():
-            start_s = time.perf_counter()
-            run()
-            if turn >= WARM_UP:
-                found[name].append(count / (time.perf_counter() - start_s))
-    return found
-
-
 def differences(encoded: Sequence[bytes]) -> dict[str, float]:
     """Mean absolute differences in steps of 1/255."""
     turbo = TurboDecoder(cores())
@@ -145,50 +128,50 @@ def differences(encoded: Sequence[bytes]) -> dict[str, float]:
     }
 
 
+def measured(encoded: Sequence[bytes], repeats: int) -> dict[int, list[Contender]]:
+    """The contenders after their turns, by how many threads they had."""
+    found = {}
+    for threads in sorted({1, cores()}):
+        found[threads] = [Contender(name, run, len(encoded)) for name, run in contenders(encoded, threads).items()]
+        take_turns(found[threads], repeats, WARM_UP)
+    return found
+
+
+def show(title: str, found: dict[int, list[Contender]], console: Console) -> None:
+    headings, columns = ["images a second"], []
+    for threads, group in found.items():
+        headings += [f"{threads} thread{'s'[: threads > 1]}", "times DALI"]
+        columns.append([f"{c.rate:,.0f}" if c.rate >= 100 else f"{c.rate:.1f}" for c in group])
+        columns.append([f"{c.rate / group[0].rate:.2f}" for c in group])  # DALI comes first
+    names = [c.name for c in next(iter(found.values()))]
+    console.print(frame.table(title, headings, zip(names, *columns, strict=True)))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Decoding JPEGs on the CPU.")
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--json", type=Path, help="write the raw results here")
+    frame.json_option(parser)
     arguments = parser.parse_args()
 
     console = Console(width=110)
-    results: dict[str, Any] = {}
+    rows: list[Row] = []
     for label, (down, across, count) in TILES.items():
         encoded = encoded_photos(down, across, count)
-        entry: dict[str, Any] = {"kilobytes": round(sum(map(len, encoded)) / count / 1000), "images_per_second": {}}
-        table = Table(title=f"{label} pixels, {entry['kilobytes']} kB", title_justify="left")
-        table.add_column("images a second")
-        columns = sorted({1, cores()})
-        for threads in columns:
-            table.add_column(f"{threads} thread{'s'[: threads > 1]}", justify="right")
-            table.add_column("times DALI", justify="right")
-            found = rates(contenders(encoded, threads), count, arguments.repeats)
-            entry["images_per_second"][str(threads)] = found
-        for name in found:
-            cells = []
-            for threads in columns:
-                measured = entry["images_per_second"][str(threads)]
-                rate, base = (statistics.median(measured[which]) for which in (name, "DALI"))
-                cells += [f"{rate:,.0f}" if rate >= 100 else f"{rate:.1f}", f"{rate / base:.2f}"]
-            table.add_row(name, *cells)
-        console.print(table)
-        entry["differences"] = {name: round(value, 3) for name, value in differences(encoded).items()}
-        console.print(entry["differences"])
-        results[label] = entry
-    if arguments.json:
-        record = {**machine(HOST), "command": shlex.join(["python", *sys.argv]), "photos": results}
-        with atomic_write(arguments.json) as temporary:
-            temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    summary = {
-        label: {
-            threads: {name: round(statistics.median(windows), 1) for name, windows in measured.items()}
-            for threads, measured in entry["images_per_second"].items()
-        }
-        for label, entry in results.items()
-    }
-    print(json.dumps(summary))
+        kilobytes = round(sum(map(len, encoded)) / count / 1000)
+        found = measured(encoded, arguments.repeats)
+        show(f"{label} pixels, {kilobytes} kB", found, console)
+        far = {name: round(value, 3) for name, value in differences(encoded).items()}
+        console.print(far)
+        rows += [
+            {"photo": label, "kilobytes": kilobytes, "threads": threads, "contender": c.name, "windows": c.windows}
+            for threads, group in found.items()
+            for c in group
+        ]
+        rows += [{"photo": label, "between": name, "mean_difference": value} for name, value in far.items()]
+    settings = {"repeats": arguments.repeats, "photos": {label: count for label, (_, _, count) in TILES.items()}}
+    frame.finish(frame.result(rows, settings), arguments.json)
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # plans are small: torch's threads would only be in the way
+    torch.set_num_threads(1)  # plans are small: torch's threads would only be in the way
     main()

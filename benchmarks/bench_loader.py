@@ -35,13 +35,10 @@ import argparse
 import dataclasses
 import importlib.util
 import itertools
-import json
 import multiprocessing
 import os
 import random
-import shlex
 import statistics
-import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
@@ -52,11 +49,10 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
-from rich.table import Table
 
+import frame
 from engine.bench.photos import photos
-from engine.bench.timers import machine
-from engine.files import atomic_write
+from engine.system import cores
 
 BATCH = 64
 WORKERS = 2
@@ -66,7 +62,8 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SCALE, RATIO = (0.6, 1.0), (3 / 4, 4 / 3)
 DEGREES, SHIFT, ZOOM = 15, 0.05, 0.1
 STRENGTH, HUE = 0.4, 0.1
-GOALS = {256: 2.5, 512: 4.0, 640: 4.0, 768: 4.0}  # times Albumentations
+RIVAL = "Albumentations + OpenCV"
+GOALS = {256: 2.5, 512: 4.0, 640: 4.0, 768: 4.0}  # by size: how many times as fast as the rival the engine is to be
 
 Batches = Iterator[Any]
 
@@ -161,7 +158,7 @@ def dali(paths: Sequence[str], size: int) -> Batches:
     def uniform(low: float, high: float, **shape: Any) -> Any:
         return fn.random.uniform(range=[low, high], **shape)
 
-    @pipeline_def(batch_size=BATCH, num_threads=len(os.sched_getaffinity(0)), device_id=None, prefetch_queue_depth=2)
+    @pipeline_def(batch_size=BATCH, num_threads=cores(), device_id=None, prefetch_queue_depth=2)
     def pipeline() -> Any:
         encoded, _ = fn.readers.file(files=list(paths))
         images = fn.decoders.image_random_crop(encoded, random_area=SCALE, random_aspect_ratio=RATIO)
@@ -192,7 +189,7 @@ def dali(paths: Sequence[str], size: int) -> Batches:
     running.build()
     while True:
         (batch,) = running.run()
-        yield torch.from_dlpack(batch.as_tensor()).permute(0, 3, 1, 2)
+        yield torch.utils.dlpack.from_dlpack(batch.as_tensor()).permute(0, 3, 1, 2)
 
 
 def kornia(paths: Sequence[str], size: int) -> Batches:
@@ -227,7 +224,7 @@ class Peer:
 PEERS = (
     Peer("engine", "engine", engine),
     Peer("engine, DALI decodes", "engine", engine_dali),
-    Peer("Albumentations + OpenCV", "albumentations", albumentations),
+    Peer(RIVAL, "albumentations", albumentations),
     Peer("torchvision v2", "torchvision", torchvision),
     Peer("DALI pipeline", "nvidia.dali", dali),
     Peer("Kornia", "kornia", kornia),
@@ -329,7 +326,7 @@ def _own_gib() -> float:
 
 
 @dataclasses.dataclass
-class Row:
+class PeerAtSize:
     """What was found of one peer at one size."""
 
     peer: str
@@ -351,7 +348,7 @@ class Row:
         return max(self.memory_gib[40:]) - max(self.memory_gib[10:20])
 
 
-def compare(peers: Sequence[Peer], paths: Sequence[str], size: int, repeats: int, seconds: float) -> list[Row]:
+def compare(peers: Sequence[Peer], paths: Sequence[str], size: int, repeats: int, seconds: float) -> list[PeerAtSize]:
     spawn = multiprocessing.get_context("spawn")
     lines: list[Connection] = []
     processes = []
@@ -362,7 +359,7 @@ def compare(peers: Sequence[Peer], paths: Sequence[str], size: int, repeats: int
         theirs.close()
         lines.append(ours)
         processes.append(process)
-    rows = [Row(peer.name, size) for peer in peers]
+    rows = [PeerAtSize(peer.name, size) for peer in peers]
     for _ in range(repeats):
         for row, line in zip(rows, lines, strict=True):
             rate, work_ms = _ask(line, "rate", seconds)
@@ -386,16 +383,23 @@ def _ask(line: Connection, kind: str, amount: float) -> Any:
     return answer
 
 
-def show(rows: Sequence[Row], console: Console) -> None:
-    table = Table(title=f"{rows[0].size} x {rows[0].size} pixels", title_justify="left")
-    for heading in ("", "images/s", "slowest - fastest", "engine is", "CPU ms/image", "peak GiB", "growth MiB"):
-        table.add_column(heading, justify="left" if not heading else "right")
-    for row in rows:
-        spread = f"{min(row.windows):,.0f} - {max(row.windows):,.0f}"
-        ratio = f"{rows[0].rate / row.rate:.2f} x"
-        memory = (f"{row.peak_gib:.2f}", f"{row.growth_gib * 1024:+.0f}") if row.memory_gib else ("", "")
-        table.add_row(row.peer, f"{row.rate:,.0f}", spread, ratio, f"{statistics.median(row.work_ms):.2f}", *memory)
-    console.print(table)
+def show(rows: Sequence[PeerAtSize], console: Console) -> None:
+    """The rows of one size; the engine's comes first."""
+    cells = [
+        (
+            row.peer,
+            f"{row.rate:,.0f}",
+            f"{min(row.windows):,.0f} - {max(row.windows):,.0f}",
+            f"{rows[0].rate / row.rate:.2f} x",
+            f"{statistics.median(row.work_ms):.2f}",
+            *((f"{row.peak_gib:.2f}", f"{row.growth_gib * 1024:+.0f}") if row.memory_gib else ("", "")),
+        )
+        for row in rows
+    ]
+    size = rows[0].size
+    headings = ("", "images/s", "slowest - fastest", "engine is", "CPU ms/image", "peak GiB", "growth MiB")
+    goal = f"; to be {GOALS[size]:g} times {RIVAL}" if size in GOALS else ""
+    console.print(frame.table(f"{size} x {size} pixels{goal}", headings, cells))
 
 
 def main() -> None:
@@ -405,7 +409,7 @@ def main() -> None:
     parser.add_argument("--peers", default="", help="only peers whose name contains one of these, by comma")
     parser.add_argument("--repeats", type=int, default=5, help="windows of each peer")
     parser.add_argument("--seconds", type=float, default=4.0, help="length of a window")
-    parser.add_argument("--json", type=Path, help="write the raw results here")
+    frame.json_option(parser)
     arguments = parser.parse_args()
 
     console = Console(width=110)
@@ -416,24 +420,17 @@ def main() -> None:
     missing = [p.name for p in chosen if p not in peers]
     if missing:
         console.print(f"not installed: {', '.join(missing)}")
-    rows: list[Row] = []
+    rows: list[PeerAtSize] = []
     for size in map(int, arguments.sizes.split(",")):
         rows += compare(peers, paths, size, arguments.repeats, arguments.seconds)
         show([row for row in rows if row.size == size], console)
-    summary = _summary(rows)
-    if arguments.json:
-        result = {
-            **machine(torch.device("cpu")),
-            "command": shlex.join(["python", *sys.argv]),
-            "photos": {"count": len(paths), "from": "drawn" if arguments.data is None else arguments.data.name},
-            "batch": BATCH,
-            "missing": missing,
-            "summary": summary,
-            "rows": [dataclasses.asdict(row) for row in rows],
-        }
-        with atomic_write(arguments.json) as temporary:
-            temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(summary))
+    settings = {
+        "photos": {"count": len(paths), "from": "drawn" if arguments.data is None else arguments.data.name},
+        "batch": BATCH,
+        "missing": missing,
+        "goals": {str(size): goal for size, goal in GOALS.items()},
+    }
+    frame.finish(frame.result([dataclasses.asdict(row) for row in rows], settings), arguments.json)
 
 
 def _photos(folder: Path | None) -> list[str]:
@@ -444,19 +441,6 @@ def _photos(folder: Path | None) -> list[str]:
         raise SystemExit(f"{folder}: no .jpg or .jpeg files in it")
     random.Random(0).shuffle(found)
     return found[:1024]
-
-
-def _summary(rows: Sequence[Row]) -> dict[str, Any]:
-    """By size: images a second by peer, and whether the goal over Albumentations is met."""
-    summary: dict[str, Any] = {}
-    for size in dict.fromkeys(row.size for row in rows):
-        rates = {row.peer: round(row.rate, 1) for row in rows if row.size == size}
-        entry: dict[str, Any] = {"images_per_second": rates}
-        if "Albumentations + OpenCV" in rates and size in GOALS:
-            ratio = rates["engine"] / rates["Albumentations + OpenCV"]
-            entry |= {"times_albumentations": round(ratio, 2), "goal": GOALS[size]}
-        summary[str(size)] = entry
-    return summary
 
 
 if __name__ == "__main__":

@@ -37,10 +37,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import multiprocessing
 import os
-import shlex
 import statistics
 import sys
 import tempfile
@@ -52,16 +50,15 @@ from typing import Any, NamedTuple
 import safetensors.torch
 import timm
 import torch
-from peers import engine_way, timm_way
-from peers.task import EpochResult, Outcome, Report, Task, link, without_place
 from rich.console import Console
-from rich.table import Table
 
-from engine.bench.timers import machine
-from engine.files import write_text
+import frame
+from engine.bench.envelope import Row, without_place
 from engine.metrics import class_share_log_loss
-from engine.synth.sets import VehicleSet, make_vehicles
-from engine.train.run import prepare
+from engine.synth.sets import VehicleSet, draw_set
+from engine.train.prepare import prepare
+from peers import engine_way, timm_way
+from peers.task import EpochResult, Outcome, Report, Task, link
 
 SIDES: dict[str, Callable[[Task, Report], Outcome]] = {"engine": engine_way.run, "timm": timm_way.run}
 VEHICLES = VehicleSet(classes=12, per_class=80, test_per_class=0, seed=3)
@@ -100,7 +97,7 @@ def initial_weights(kind: str, task: Task, work: Path, epochs: int) -> str:
     if path.is_file():
         return str(path)
     if kind == "vehicles":
-        make_vehicles(work / "vehicles", VEHICLES)
+        draw_set(work / "vehicles", VEHICLES)
         with _process() as pool:
             source, folder = str(work / "vehicles" / "train"), work / name
             arguments = (source, task.backbone, task.size, epochs, folder, task.threads)
@@ -177,14 +174,6 @@ def summary(trained: Sequence[Trained]) -> dict[str, dict[str, float]]:
 def show(trained: Sequence[Trained], baseline: float, task: Task, console: Console) -> None:
     """The medians as a table, log losses and seconds with their range over the seeds."""
     figures = summary(trained)
-    table = Table(
-        title=f"{task.backbone}, {task.size} px, {task.epochs} epochs, {len({t.seed for t in trained})} seeds; "
-        f"log loss of the class shares {baseline:.4f}",
-        title_justify="left",
-    )
-    table.add_column("")
-    for side in SIDES:
-        table.add_column(side, justify="right")
     rows: list[tuple[str, str, str, Callable[[Outcome], float]]] = [
         ("log loss", "log_loss", ".4f", lambda o: o.best.log_loss),
         ("accuracy", "accuracy", ".4f", lambda o: o.best.accuracy),
@@ -194,42 +183,39 @@ def show(trained: Sequence[Trained], baseline: float, task: Task, console: Conso
         ("step waited", "waited", ".0%", lambda o: o.waited),
         ("processor seconds", "cpu_s", ".0f", lambda o: o.cpu_s),
     ]
+    cells = []
     for label, key, form, figure in rows:
-        cells = []
+        line = [label]
         for side in SIDES:
             values = [figure(t.outcome) for t in trained if t.side == side]
-            cells.append(f"{figures[side][key]:{form}}  ({min(values):{form}} - {max(values):{form}})")
-        table.add_row(label, *cells)
-    console.print(table)
+            line.append(f"{figures[side][key]:{form}}  ({min(values):{form}} - {max(values):{form}})")
+        cells.append(line)
+    title = f"{task.backbone}, {task.size} px, {task.epochs} epochs, {len({t.seed for t in trained})} seeds; "
+    title += f"log loss of the class shares {baseline:.4f}"
+    console.print(frame.table(title, ["", *SIDES], cells))
 
 
-def result(
-    trained: Sequence[Trained], baseline: float, task: Task, settings: dict[str, Any], command: Sequence[str]
-) -> dict[str, Any]:
-    """All of it, for JSON, without paths of this machine."""
-    shared = {
-        key: value
-        for key, value in dataclasses.asdict(task).items()
-        if key not in ("data", "split", "output", "cache", "weights", "seed")
-    }
+def row(trained: Trained) -> Row:
+    """A training, for a result."""
+    outcome = trained.outcome
     return {
-        **machine(torch.device("cpu")),
-        "torch_threads": task.threads,
-        "command": shlex.join(["python", *command]),
-        **settings,
-        "task": shared,
+        "side": trained.side,
+        "seed": trained.seed,
+        "total_s": outcome.total_s,
+        "cpu_s": outcome.cpu_s,
+        "epochs": [dataclasses.asdict(epoch) for epoch in outcome.epochs],
+    }
+
+
+def settings_of(task: Task, baseline: float, weights: str, pretrain_epochs: int) -> dict[str, Any]:
+    """What all trainings share, without paths of this machine."""
+    places = ("data", "split", "output", "cache", "weights", "seed")
+    return {
+        "data": without_place(task.data),
+        "initial_weights": weights if weights in ("vehicles", "random") else Path(weights).name,
+        "pretrain_epochs": pretrain_epochs if weights == "vehicles" else None,
+        "task": {key: value for key, value in dataclasses.asdict(task).items() if key not in places},
         "baseline_log_loss": round(baseline, 4),
-        "summary": summary(trained),
-        "runs": [
-            {
-                "side": t.side,
-                "seed": t.seed,
-                "total_s": t.outcome.total_s,
-                "cpu_s": t.outcome.cpu_s,
-                "epochs": [dataclasses.asdict(epoch) for epoch in t.outcome.epochs],
-            }
-            for t in trained
-        ],
     }
 
 
@@ -259,7 +245,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--threads", type=int, default=2, help="torch's")
     parser.add_argument("--work", type=Path, help="keep weights and checkpoints here; default: a temporary folder")
-    parser.add_argument("--json", type=Path, help="write the raw results here")
+    frame.json_option(parser)
     arguments = parser.parse_args()
     if not any(path.is_dir() for path in (arguments.data.iterdir() if arguments.data.is_dir() else ())):
         parser.error(f"--data {arguments.data}: expected a folder with one sub-folder of images per class")
@@ -277,16 +263,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory(dir=work, prefix="runs-") as runs:  # a run left there would be gone on with
             trained = compare(dataclasses.replace(task, weights=weights), arguments.seeds, Path(runs))
     show(trained, baseline, task, Console(width=110))
-    if arguments.json:
-        kind = arguments.weights if arguments.weights in ("vehicles", "random") else Path(arguments.weights).name
-        settings = {
-            "data": without_place(str(arguments.data)),
-            "initial_weights": kind,
-            "pretrain_epochs": arguments.pretrain_epochs if kind == "vehicles" else None,
-        }
-        document = result(trained, baseline, task, settings, list(map(without_place, sys.argv)))
-        write_text(arguments.json, json.dumps(document, indent=1) + "\n")
-    print(json.dumps(summary(trained)))
+    torch.set_num_threads(task.threads)  # as in the processes that trained: the result names it
+    settings = settings_of(task, baseline, arguments.weights, arguments.pretrain_epochs)
+    frame.finish(frame.result([row(one) for one in trained], settings), arguments.json)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,6 @@ import hashlib
 import json
 import math
 import os
-import shlex
 import statistics
 import sys
 import time
@@ -41,15 +40,14 @@ from typing import Any, NamedTuple
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch is loaded: what waits must not spin
 
 import torch
-from peers.task import without_place
 from rich.console import Console
-from rich.table import Table
 from scipy.stats import t as student
 
-from engine.bench.timers import machine
+import frame
+from engine.bench.envelope import Envelope, read, without_place
 from engine.cli.common import progress
 from engine.errors import EngineError
-from engine.events import EpochRecord, Watcher
+from engine.events import EpochEnded, Event, FoldBegan, ImagesDone, Watcher
 from engine.files import write_text
 from engine.metrics import METRICS
 from engine.predict.job import Wishes
@@ -58,9 +56,12 @@ from engine.predict.run import answer
 from engine.ranks import Ranks
 from engine.recipe.load import parse_recipe
 from engine.recipe.sections import Recipe
-from engine.train.run import Prepared, prepare, train
+from engine.system import cores
+from engine.text import count
+from engine.train.prepare import Prepared, prepare
+from engine.train.run import train
 
-RESULTS = Path("benchmarks/results/experiments_cpu.json")
+RESULTS = frame.RESULTS / "experiments_cpu.json"
 PARTS = {
     "mixing": "MixUp and CutMix",
     "ema": "EMA of the weights",
@@ -273,14 +274,14 @@ def fit(prepared: Prepared, title: str) -> Any:
     """Train what is left of a run, with a bar."""
 
     class Bar(Watcher):
-        def images_done(self, count: int, loss: float | None) -> None:
-            meter.advance(count)
-
-        def fold_begins(self, fold: int, images: int, done: int, epoch: int) -> None:
-            meter(done, images)
-
-        def epoch_ends(self, record: EpochRecord) -> None:
-            meter.note(f"fold {record.fold}  log loss {record.metrics['log_loss']:.3f}")
+        def hear(self, event: Event) -> None:
+            match event:
+                case ImagesDone(count=count):
+                    meter.advance(count)
+                case FoldBegan(images=images, done=done):
+                    meter(done, images)
+                case EpochEnded(record=record):
+                    meter.note(f"fold {record.fold}  log loss {record.metrics['log_loss']:.3f}")
 
     with progress(title=title) as meter:
         return train(prepared, ALONE, Bar(), lambda: False)
@@ -357,12 +358,12 @@ def values(row: Mapping[str, Any], part: str, metric: str) -> list[float]:
 HEADINGS = ("recipe", "stages", "test log loss", "accuracy", "validation", "seconds", "against plain", "last part")
 
 
-def table_rows(document: Mapping[str, Any]) -> list[tuple[str, ...]]:
+def table_rows(result: Envelope) -> list[tuple[str, ...]]:
     """The cells of every row, under `HEADINGS`."""
-    by_key = {row["key"]: row for row in document["rows"]}
+    by_key = {row["key"]: row for row in result.rows}
     lines = []
     for key, row in by_key.items():
-        cells = [_title(row["parts"], document["settings"]), _stages(row, document["settings"])]
+        cells = [_title(row["parts"], result.settings), _stages(row, result.settings)]
         for part, metric in (("test", "log_loss"), ("test", "accuracy"), ("valid", "log_loss")):
             cells.append(_mean(values(row, part, metric)))
         cells.append(f"{statistics.mean(found['train_s'] for found in row['runs']):.0f}")
@@ -395,36 +396,36 @@ def _against(row: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     return f"{found.mean:+.3f}{reach}: {found.verdict}"
 
 
-def markdown(document: Mapping[str, Any]) -> str:
-    """The document as a page: how it was made, the table, and what helped, all from the results."""
-    seeds = max(len(row["runs"]) for row in document["rows"])
+def markdown(result: Envelope) -> str:
+    """The result as a page: how it was made, the table, and what helped."""
+    seeds = max(len(row["runs"]) for row in result.rows)
     lines = [
         "# An experiment log with equal training time",
         "",
         "Made by `benchmarks/experiments.py` from `benchmarks/results/experiments_cpu.json`; do not edit.",
         "",
-        _setting(document),
+        _setting(result),
         "",
-        f"Mean ± standard deviation over {_count(seeds, 'seed')}; seconds are of training. Differences are in test log "
+        f"Mean ± standard deviation over {count(seeds, 'seed')}; seconds are of training. Differences are in test log "
         f"loss, seed by seed, with their {CONFIDENCE:.0%} interval: below zero is better, and an interval that holds "
         "zero is no difference that so few seeds can show. Of parts that make no difference, "
         f"{1 - CONFIDENCE:.0%} would still be given one.",
         "",
         "| " + " | ".join(HEADINGS) + " |",
         "|" + "---|" * len(HEADINGS),
-        *("| " + " | ".join(cells) + " |" for cells in table_rows(document)),
+        *("| " + " | ".join(cells) + " |" for cells in table_rows(result)),
         "",
         "Each part against the row it was added to:",
         "",
-        *_verdicts(document),
+        *_verdicts(result),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _setting(document: Mapping[str, Any]) -> str:
+def _setting(result: Envelope) -> str:
     """What was trained on what, in words."""
-    settings = document["settings"]
-    found = next(row for row in document["rows"] if row["key"] == "plain")["runs"][0]
+    settings, machine = result.settings, result.machine
+    found = next(row for row in result.rows if row["key"] == "plain")["runs"][0]
     low, high = settings["scale"]
     sentences = [
         f"Photos of {_place(settings['data'])}, {settings['backbone']} from random weights at {settings['size']} "
@@ -441,7 +442,7 @@ def _setting(document: Mapping[str, Any]) -> str:
         f"{settings['hard_pairs']} most confused pairs of classes.",
         f"Scores are of the {found['test_images']} photos of {_place(settings['test'])}, which nothing was selected "
         f"on; answering the class shares would cost {found['test_baseline']['log_loss']:.3f}.",
-        f"{document['cpu']}, {document['cores']} cores, {document['date'][:10]}.",
+        f"{machine['cpu']}, {machine['cores']} cores, {result.date[:10]}.",
         "What pays off late, such as mixing, averages and folds, is judged here as early as the time allows: a longer "
         "--seconds asks another question. A row may exceed the time where it cannot have fewer epochs.",
     ]
@@ -453,27 +454,20 @@ def _place(folder: str) -> str:
     return "/".join(Path(folder).parts[-2:])
 
 
-def _verdicts(document: Mapping[str, Any]) -> list[str]:
+def _verdicts(result: Envelope) -> list[str]:
     """A line for each verdict with the parts it was given to."""
-    by_key = {row["key"]: row for row in document["rows"]}
+    by_key = {row["key"]: row for row in result.rows}
     given: dict[str, list[str]] = {}
     for row in by_key.values():
         if row["before"] in by_key:
             before = by_key[row["before"]]
             verdict = difference(values(row, "test", "log_loss"), values(before, "test", "log_loss")).verdict
-            given.setdefault(verdict, []).append(_title(row["parts"], document["settings"]).removeprefix("+ "))
+            given.setdefault(verdict, []).append(_title(row["parts"], result.settings).removeprefix("+ "))
     return [f"* {verdict}: {'; '.join(names)}" for verdict, names in sorted(given.items())]
 
 
-def _count(number: int, unit: str) -> str:
-    return f"{number} {unit}{'' if number == 1 else 's'}"
-
-
-def show(document: Mapping[str, Any], console: Console) -> None:
-    table = Table(*HEADINGS, title="equal training time", title_justify="left")
-    for cells in table_rows(document):
-        table.add_row(*cells)
-    console.print(table)
+def show(result: Envelope, console: Console) -> None:
+    console.print(frame.table("equal training time", HEADINGS, table_rows(result), words=2))
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
@@ -498,22 +492,22 @@ def main() -> None:
     if arguments.data:
         if not (arguments.test and arguments.work):
             parser.error("--data needs --test and --work, too")
-        document = _train(arguments)
-        write_text(arguments.json, json.dumps(document, indent=1) + "\n")
-        show(document, Console(width=150))
+        result = _train(arguments)
+        show(result, Console(width=150))
+        frame.finish(result, arguments.json)
     elif not arguments.markdown:
         parser.error("give --data, --test and --work to train, or --markdown to write the table of earlier results")
     else:
-        document = json.loads(arguments.json.read_text("utf-8"))
+        result = read(arguments.json)
     if arguments.markdown:
-        write_text(arguments.markdown, markdown(document))
+        write_text(arguments.markdown, markdown(result))
 
 
-def _train(arguments: argparse.Namespace) -> dict[str, Any]:
+def _train(arguments: argparse.Namespace) -> Envelope:
     names = {field.name for field in dataclasses.fields(Settings)}
     settings = Settings(**{key: value for key, value in vars(arguments).items() if key in names})
     chosen = rows(arguments.rows)
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(cores())
     try:
         found = run(settings, chosen, arguments.seeds)
     except EngineError as error:
@@ -521,14 +515,7 @@ def _train(arguments: argparse.Namespace) -> dict[str, Any]:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from the last whole epoch", file=sys.stderr)
         raise SystemExit(3) from None
-    epoch_s = Clock(settings).epoch_s
-    return {
-        **machine(ALONE.device),
-        "command": shlex.join(["python", *map(without_place, sys.argv)]),
-        "settings": settings.public(),
-        "epoch_s": epoch_s,
-        "rows": found,
-    }
+    return frame.result(found, settings.public() | {"epoch_s": Clock(settings).epoch_s})
 
 
 if __name__ == "__main__":

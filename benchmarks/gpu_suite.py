@@ -22,17 +22,18 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+
+import frame
+from engine.bench.envelope import read, without_place
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE = ROOT / "recipes" / "progressive_768.toml"
 STAGES = ((256, 224), (384, 96), (512, 48), (640, 32), (768, 32))  # pixels and batch, as the recipe has them
 PARTS = ("tests", "pass", "bench", "train")
 STEPS = 8  # of each stage in the train part
-Row = tuple[str, str, str]
+Row = tuple[str, str, str]  # part, how it went, what it came to
 
 
 def main() -> None:
@@ -40,7 +41,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder with one sub-folder per class; drawn when not given")
     parser.add_argument("--minutes", type=float, default=8.0, help="time for all parts together")
     parser.add_argument("--only", default=",".join(PARTS), help="which parts, separated by commas")
-    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results")
+    parser.add_argument("--results", type=Path, default=frame.RESULTS)
     options = parser.parse_args()
     parts = options.only.split(",")
     if unknown := set(parts) - set(PARTS):
@@ -93,7 +94,8 @@ def _train(data: Path, temporary: Path, results: Path, limit_s: float) -> list[R
     ok, out = _run(command, limit_s)
     log = temporary / "models" / "log.jsonl"
     lines = [json.loads(line) for line in log.read_text("utf-8").splitlines()] if log.is_file() else []
-    (results / "train_gpu.json").write_text(json.dumps(lines, indent=1) + "\n", "utf-8")
+    settings = {"recipe": RECIPE.stem, "sets": [without_place(text) for text in sets]}
+    frame.result(lines, settings, frame.device()).write(results / "train_gpu.json")
     rows: list[Row] = [("train", "ok" if ok else "FAILED", _last(out))]
     return rows + [(f"train {r['size'][0]}", "ok", f"{r['images_per_second']:,.0f} images/s") for r in lines]
 
@@ -123,8 +125,7 @@ def _run(command: list[str], limit_s: float) -> tuple[bool, str]:
 
 
 def _rates(path: Path) -> str:
-    phases: dict[str, Any] = json.loads(path.read_text("utf-8"))["phases"]
-    return ", ".join(f"{name} {phase['images_per_second']:,.0f}" for name, phase in phases.items())
+    return ", ".join(f"{row['phase']} {row['images_per_second']:,.0f}" for row in read(path).rows)
 
 
 def _last(text: str) -> str:
@@ -133,10 +134,7 @@ def _last(text: str) -> str:
 
 
 def _show(rows: list[Row]) -> None:
-    table = Table("part", "", "result")
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)
+    Console().print(frame.table("", ("part", "", "result"), rows, words=3))
 
 
 if __name__ == "__main__":

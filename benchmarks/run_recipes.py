@@ -27,12 +27,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
-from rich.table import Table
 
-from engine.bench.timers import machine
-from engine.files import atomic_write
+import frame
+from engine.bench.envelope import read
 
 ROOT = Path(__file__).resolve().parents[1]
 ZEPTO = ("model.backbone=convnext_zepto_rms", "model.pretrained=false")
@@ -193,22 +191,14 @@ def carry_out(name: str, run: Run, where: dict[str, str]) -> dict[str, Any]:
 
 
 def show(rows: list[dict[str, Any]], console: Console) -> None:
-    table = Table()
-    for heading in ("", "recipe", "log loss", "class shares", "accuracy", "macro F1", "seconds", "peak GiB"):
-        table.add_column(heading, justify="left" if heading in ("", "recipe") else "right")
+    headings = ("", "recipe", "log loss", "class shares", "accuracy", "macro F1", "seconds", "peak GiB")
+    cells = []
     for row in rows:
         found = row["out_of_fold"]
-        table.add_row(
-            row["run"],
-            row["recipe"],
-            *(
-                f"{value:.4f}"
-                for value in (found["log_loss"], row["baseline_log_loss"], found["accuracy"], found["macro_f1"])
-            ),
-            f"{row['seconds']:.0f}",
-            f"{row['peak_gib']:.2f}",
-        )
-    console.print(table)
+        scores = (found["log_loss"], row["baseline_log_loss"], found["accuracy"], found["macro_f1"])
+        words = (row["run"], row["recipe"], *(f"{score:.4f}" for score in scores))
+        cells.append((*words, f"{row['seconds']:.0f}", f"{row['peak_gib']:.2f}"))
+    console.print(frame.table("", headings, cells, words=2))
 
 
 def main() -> None:
@@ -216,7 +206,7 @@ def main() -> None:
     parser.add_argument("--photos", required=True, help="folder with one folder of JPEGs per class")
     parser.add_argument("--only", default="", help="runs whose name begins with one of these, by comma")
     parser.add_argument("--work", type=Path, help="folder for data and models; default: a temporary one")
-    parser.add_argument("--json", type=Path, help="write the results here")
+    frame.json_option(parser)
     arguments = parser.parse_args()
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     console = Console(width=120)
@@ -231,19 +221,10 @@ def main() -> None:
             rows.append(carry_out(name, RUNS[name], where))
             show(rows[-1:], console)
     if arguments.json and arguments.json.is_file():  # what other runs came to stays
-        before = {row["run"]: row for row in json.loads(arguments.json.read_text("utf-8"))["rows"]}
-        merged = before | {row["run"]: row for row in rows}
+        merged = {row["run"]: row for row in [*read(arguments.json).rows, *rows]}
         rows = [merged[name] for name in RUNS if name in merged]
     show(rows, console)
-    if arguments.json:
-        result = {
-            **machine(torch.device("cpu")),
-            "command": shlex.join(["python", "benchmarks/run_recipes.py", "--photos", "PHOTOS"]),
-            "photos": Path(arguments.photos).name,
-            "rows": rows,
-        }
-        with atomic_write(arguments.json) as temporary_file:
-            temporary_file.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    frame.finish(frame.result(rows, {"photos": Path(arguments.photos).name}), arguments.json)
 
 
 if __name__ == "__main__":

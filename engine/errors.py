@@ -16,5 +16,9 @@ class DataError(EngineError):
     """The user's files or tables cannot be used as they are (exit code 1)."""
 
 
+class CheckpointError(EngineError):
+    """A checkpoint that is missing, damaged or of a newer format (exit code 1)."""
+
+
 class Interrupted(EngineError):
     """Stopped by Ctrl-C or SIGTERM; what was finished is saved and the same command goes on (exit code 3)."""

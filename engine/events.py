@@ -18,6 +18,13 @@ class Event:
 
 
 @dataclasses.dataclass(frozen=True)
+class RunBegan(Event):
+    """One of several runs begins, or goes on: what tells it from the others."""
+
+    title: str
+
+
+@dataclasses.dataclass(frozen=True)
 class FoldBegan(Event):
     """`images` will be trained on and scored over all epochs of the fold, `done` of them by an earlier process, which
     has ended `epoch` epochs."""
@@ -86,19 +93,6 @@ class Watcher:
 
     def hear(self, event: Event) -> None:
         """An event, told in the thread and between the steps of what works: be quick."""
-
-    def fold_begins(self, fold: int, images: int, done: int, epoch: int) -> None:
-        """`images` will be trained on and scored over all epochs of the fold, `done` of them by an earlier process,
-        which has ended `epoch` epochs."""
-
-    def images_done(self, count: int, loss: float | None) -> None:
-        """`count` more images trained on or scored; `loss` is the latest known one."""
-
-    def epoch_ends(self, record: EpochRecord) -> None:
-        """An epoch was trained and scored."""
-
-    def notice(self, message: str) -> None:
-        """Something the user should read."""
 
 
 class Relay(Watcher):

@@ -12,6 +12,8 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 
+from engine.errors import EngineError
+
 T = TypeVar("T")
 
 
@@ -71,3 +73,13 @@ def join_ranks() -> Iterator[Ranks]:
         yield Ranks(rank, world, device)
     finally:
         dist.destroy_process_group()
+
+
+@contextmanager
+def alone() -> Iterator[Ranks]:
+    """This process on its device, for what ranks would each measure for themselves. Raises EngineError when torchrun
+    started several."""
+    with join_ranks() as ranks:
+        if ranks.world > 1:
+            raise EngineError(f"this command runs in one process, but torchrun started {ranks.world}: call it without")
+        yield ranks

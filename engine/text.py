@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import difflib
 import unicodedata
-from collections.abc import Callable, Collection, Iterable, Sequence, Sized
+from collections.abc import Callable, Collection, Iterable, Sized
 
 
 def nfc(text: str) -> str:
     """The text in composed Unicode: macOS writes Hangul and accents decomposed, other systems do not."""
     return unicodedata.normalize("NFC", text)
+
+
+def nfd(text: str) -> str:
+    """The text in decomposed Unicode, as a file that macOS has named may be called."""
+    return unicodedata.normalize("NFD", text)
 
 
 def some(names: Collection[object], most: int = 5, show: Callable[[object], str] = repr) -> str:
@@ -25,7 +30,12 @@ def count(things: Sized | int, one: str, many: str = "") -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
-def nearest(name: str, known: Iterable[str], most: int = 3, cutoff: float = 0.6) -> Sequence[str]:
+def similar(name: str, known: Iterable[str], most: int = 3, cutoff: float = 0.6) -> list[str]:
+    """The names that a mistyped one may mean, the likeliest first; [] when none is like it."""
+    return difflib.get_close_matches(name, list(known), n=most, cutoff=cutoff)
+
+
+def nearest(name: str, known: Iterable[str], most: int = 3, cutoff: float = 0.6) -> list[str]:
     """The names that a mistyped one most likely means, the likeliest first; of no likeness, the first ones known."""
     known = list(known)
-    return difflib.get_close_matches(name, known, n=most, cutoff=cutoff) or known[:most]
+    return similar(name, known, most, cutoff) or known[:most]

@@ -1,7 +1,7 @@
 """Regions of JPEGs, decoded no larger than needed: libjpeg-turbo behind ctypes.
 
-Training reads a crop, and a crop of a large photo at a small size; a decoder that is told so does half the work or a
-tenth of it (`benchmarks/bench_jpeg.py`). No Python binding of libjpeg-turbo offers both the region and the
+Training reads a crop, and a crop of a large photo at a small size; a decoder that is told so does a fraction of the
+work (`benchmarks/bench_jpeg.py` measures which). No Python binding of libjpeg-turbo offers both the region and the
 reduction, hence a small one of its own; it also decodes a whole batch in threads without the interpreter's lock.
 
 The library is the optional setuptools extension `engine.kernels._jpeg`. A machine without a compiler or without

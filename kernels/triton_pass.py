@@ -281,7 +281,7 @@ def _read(table, border, border_color, s, u, v, has_source, mask, fx, fy, FILTER
         step_x, step_y = 1.0 / fx, 1.0 / fy
         t_x, t_y = (left + 0.5 - u) * step_x, (top + 0.5 - v) * step_y
         left, top = tl.where(mask, left, 0.0).to(tl.int32), tl.where(mask, top, 0.0).to(tl.int32)
-        # Most tiles read nothing but the source: no borders and no masks, which are more than half of the work.
+        # Most tiles read nothing but the source: no borders and no masks, which are much of the work.
         fits = (left >= 0) & (top >= 0) & (left + taps_x <= width) & (top + taps_y <= height)
         if tl.min(fits.to(tl.int32), 0) == 1:
             at = base + (top * width + left) * 3

@@ -1,13 +1,15 @@
-"""The benchmark programs that train, on a few drawn squares: what they compare is comparable, and what they conclude is
-computed."""
+"""The benchmark programs, on a few drawn squares: what they compare is comparable, what they conclude is computed, what
+they write has one form, and what the pages say is what the results say."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import sys
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ import pytest
 import torch
 from PIL import Image
 
+from engine.bench.envelope import read
+from engine.errors import EngineError
 from engine.model.build import build_model
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -23,6 +27,9 @@ sys.path.insert(0, str(BENCHMARKS))
 
 import bench_timm  # noqa: E402
 import experiments  # noqa: E402
+import frame  # noqa: E402
+import gpu_suite  # noqa: E402
+import tables  # noqa: E402
 from peers import engine_way, task, timm_way  # noqa: E402
 
 COLORS = {"blue": (40, 60, 220), "green": (40, 200, 60), "red": (220, 40, 40)}
@@ -142,10 +149,59 @@ def test_only_the_wait_for_a_batch_counts_as_waiting() -> None:
     assert waits.take() == 0
 
 
-def test_results_name_no_place_on_this_machine() -> None:
-    words = ["benchmarks/bench_timm.py", "--data", "/home/me/photos/train", "--json=/tmp/out/r.json", "--lr=0.1"]
-    short = ["benchmarks/bench_timm.py", "--data", "photos/train", "--json=out/r.json", "--lr=0.1"]
-    assert [task.without_place(word) for word in words] == short
+def test_contenders_take_turns_and_first_calls_do_not_count() -> None:
+    calls: list[str] = []
+
+    def run(name: str) -> None:
+        time.sleep(0.002 if len(calls) > 1 else 0.2)
+        calls.append(name)
+
+    contenders = [frame.Contender(name, functools.partial(run, name), 4) for name in "ab"]
+    frame.take_turns(contenders, repeats=3)
+    assert calls == ["a", "b"] * 4
+    for contender in contenders:
+        assert len(contender.windows) == 3
+        assert min(contender.windows) <= contender.rate <= max(contender.windows) <= 4 / 0.002
+
+
+def test_a_program_ends_with_its_result(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmarks/made_up.py", "--data", "/home/me/photos/train"])
+    made = frame.result([{"peer": "engine"}], {"batch": 4})
+    frame.finish(made, tmp_path / "made_up.json")
+    assert made.command == "python benchmarks/made_up.py --data photos/train"
+    assert json.loads(capsys.readouterr().out) == json.loads((tmp_path / "made_up.json").read_text("utf-8"))
+
+
+@pytest.mark.parametrize("path", sorted(frame.RESULTS.glob("*.json")), ids=lambda path: path.name)
+def test_every_result_says_what_it_depends_on(path: Path) -> None:
+    result = read(path)
+    assert result.rows and all(row for row in result.rows)
+    assert {"cpu", "cores", "torch_threads", "device", "system"} == result.machine.keys()
+    assert {"python", "torch"} <= result.versions.keys()
+    program = result.command.split()[:2]
+    assert program == ["engine", "bench"] or (program[0] == "python" and (BENCHMARKS.parent / program[1]).is_file())
+    datetime.fromisoformat(result.date)
+    for place in ("/home/", "/tmp/", "/root/"):
+        assert place not in path.read_text("utf-8")
+
+
+def test_the_suite_tells_what_a_bench_has_found() -> None:
+    told = gpu_suite._rates(frame.RESULTS / "bench_cpu_256.json")
+    assert told.startswith("decode 1,583, augmentation 1,975, loader 985, training step 15")
+
+
+def test_the_tables_of_speed_are_those_of_the_results() -> None:
+    page = tables.README.read_text("utf-8")
+    assert tables.filled(page) == page, "run python benchmarks/tables.py"
+    with pytest.raises(EngineError, match="no place for a table"):
+        tables.filled(page.replace("<!-- loader: ", "<!-- "))
+
+
+def test_the_experiment_log_is_that_of_the_results() -> None:
+    page = (BENCHMARKS.parent / "docs" / "experiments.md").read_text("utf-8")
+    assert experiments.markdown(read(experiments.RESULTS)) == page, "run python benchmarks/experiments.py --markdown"
 
 
 def test_epochs_fill_the_budget_and_the_last_stage_takes_the_rest() -> None:
@@ -206,8 +262,7 @@ def test_rows_are_trained_once_and_written_up(settings: experiments.Settings, mo
     with pytest.raises(SystemExit, match="other settings"):
         experiments.measured(dataclasses.replace(settings, lr=1e-3), chosen[0], [experiments.Stage(32, 1)], 0)
 
-    document = {"cpu": "cpu", "cores": 1, "date": "2026-01-01", "settings": settings.public(), "rows": found}
-    page = experiments.markdown(json.loads(json.dumps(document)))
+    page = experiments.markdown(frame.result(json.loads(json.dumps(found)), settings.public()))
     assert "| plain | 1 at 32 |" in page
     assert "2 x (1 at 32)" in page
     assert settings.data not in page
@@ -228,8 +283,7 @@ def test_a_page_says_what_the_results_say(settings: experiments.Settings) -> Non
         row(["mixing", "ema"], "mixing", [1.3, 1.41, 1.2]),
         row(["folds"], "plain", [1.2, 1.9, 1.4]),
     ]
-    document = {"cpu": "cpu", "cores": 1, "date": "2026-01-01", "settings": settings.public(), "rows": found}
-    page = experiments.markdown(document)
+    page = experiments.markdown(frame.result(found, settings.public()))
     assert "* helped: MixUp and CutMix\n" in page
     assert "* hurt: EMA of the weights\n" in page
     assert "* no difference: 2 folds, averaged, alone\n" in page

@@ -1,4 +1,4 @@
-"""The flow is one way: a room imports only rooms before it, and the kernels import nothing of the engine.
+"""The flow of docs/architecture.py is one way: a room imports only rooms before it, the kernels nothing of the engine.
 
 Read from the source and not from what happens to be imported, so that an import inside a function counts as well.
 """
@@ -17,30 +17,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "docs"))
 
-# Rooms in the order of the flow. Those on one line are siblings that do not know each other. `kernels` stands first:
-# it imports nothing, and decoding already hands on its type of ragged images.
-GROUND = ["errors", "text", "files", "system", "quarantine", "events", "predictions", "metrics"]
-FLOW = [
-    *([module] for module in GROUND),  # what all rooms but the kernels stand on
-    ["kernels"],
-    ["recipe"],
-    ["data"],
-    ["order", "ranks"],
-    ["decode"],
-    ["augment"],
-    ["loader"],
-    ["model"],
-    ["store"],
-    ["inference"],
-    ["ensemble"],
-    ["train", "predict"],
-    ["tune", "track", "synth"],
-    ["report", "export", "serve"],
-    ["bench"],
-    ["cli"],
-]
-STEP = {room: step for step, rooms in enumerate(FLOW) for room in rooms}
+from architecture import STEP, House, Module  # noqa: E402
+
 NATIVE = {"triton", "ctypes", "cffi", "pybind11", "torch.utils.cpp_extension"}  # ways to code that is no Python
 NATIVE_CALLS = {"CDLL", "PyDLL", "load_library", "load_inline", "ExtensionFileLoader"}
 OUTSIDE_THE_RECIPE = {"torch", "nvidia", "numpy", "pyarrow", "timm", "kornia"}  # a recipe is text
@@ -48,58 +28,54 @@ OUTSIDE_THE_RECIPE = {"torch", "nvidia", "numpy", "pyarrow", "timm", "kornia"}  
 
 def faults(root: Path) -> list[str]:
     """Every import under `root`/engine and `root`/kernels that goes the wrong way, as "file:line: what is wrong"."""
-    found = []
-    for path in sorted([*(root / "engine").rglob("*.py"), *(root / "kernels").rglob("*.py")]):
-        relative = path.relative_to(root)
-        if relative.parts[:2] == ("engine", "kernels"):  # the link to kernels/
-            continue
-        # kernels/plan.py is the module engine.kernels.plan, as installed.
-        module = (("engine",) if relative.parts[0] == "kernels" else ()) + relative.with_suffix("").parts
-        room = module[1] if len(module) > 1 else ""
-        tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
-        found += [f"{relative}:{line}: {fault}" for line, fault in _faults(tree, module, room)]
-    return found
+    return [
+        f"{module.path.relative_to(root)}:{line}: {fault}"
+        for module in House(root).modules
+        for line, fault in (_faults(module) if module.room else _faults_of_the_door(module))
+    ]
 
 
-def _faults(tree: ast.Module, module: tuple[str, ...], room: str) -> Iterator[tuple[int, str]]:
-    if room not in STEP and room != "__init__":
-        yield 1, f"engine.{room} is in no place of the flow: add it to FLOW in {Path(__file__).name}"
+def _faults(module: Module) -> Iterator[tuple[int, str]]:
+    room = module.room
+    if room not in STEP:
+        yield 1, f"engine.{room} is in no place of the flow: add it to STRETCHES in docs/architecture.py"
         return
-    for line, name, relative in _imports(tree, module):
-        package, _, inside = name.partition(".")
+    for line, source, name, relative in module.imports:
+        full = f"{source}.{name}" if source == "engine" else source  # `from engine import data` imports a room as well
+        package, _, inside = full.partition(".")
         target = inside.partition(".")[0]
         if package == "engine":
             if room == "kernels" and not relative:
-                yield line, f"imports {name}; kernels import each other relatively and nothing of the engine"
+                yield line, f"imports {full}; kernels import each other relatively and nothing of the engine"
             elif target == room:
                 continue
             elif target not in STEP:
-                yield line, f"imports {name}, which is no room"
-            elif room == "__init__" or STEP[target] >= STEP[room]:
-                yield line, f"{room} imports {name}, which comes after it or stands beside it"
+                yield line, f"imports {full}, which is no room"
+            elif STEP[target] >= STEP[room]:
+                yield line, f"{room} imports {full}, which comes after it or stands beside it"
         elif package == "kernels":
-            yield line, f"imports {name}; it is installed as engine.kernels"
-        elif room != "kernels" and any(name == way or name.startswith(f"{way}.") for way in NATIVE):
-            yield line, f"imports {name}; only kernels reach native code"
+            yield line, f"imports {full}; it is installed as engine.kernels"
+        elif room != "kernels" and any(full == way or full.startswith(f"{way}.") for way in NATIVE):
+            yield line, f"imports {full}; only kernels reach native code"
         elif room == "recipe" and package in OUTSIDE_THE_RECIPE:
-            yield line, f"imports {name}; a recipe knows no tensors, decoders or tables"
-    for node in ast.walk(tree):
+            yield line, f"imports {full}; a recipe knows no tensors, decoders or tables"
+    for node in ast.walk(module.tree):
         if room != "kernels" and isinstance(node, ast.Attribute) and node.attr in NATIVE_CALLS:
             yield node.lineno, f"{node.attr}: only kernels load native code"
 
 
-def _imports(tree: ast.Module, module: tuple[str, ...]) -> Iterator[tuple[int, str, bool]]:
-    """(line, full name of what is imported, whether it was named relatively)."""
-    package = module[:-1]
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from ((node.lineno, alias.name, False) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
-            source = ".".join(part for part in (base, node.module or "") if part)
-            # `from engine import data` imports a room as well
-            names = [f"{source}.{alias.name}" for alias in node.names] if source == "engine" else [source]
-            yield from ((node.lineno, name, node.level > 0) for name in names)
+def _faults_of_the_door(module: Module) -> Iterator[tuple[int, str]]:
+    """engine/__init__.py may name what it likes, and imports it only when it is asked for: whoever imports one room
+    comes through the door and must not get all of them."""
+    lazy = {
+        line
+        for node in module.tree.body
+        if isinstance(node, ast.FunctionDef) or (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test))
+        for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)
+    }
+    for line, source, _, _ in module.imports:
+        if line not in lazy and source.partition(".")[0] == "engine":
+            yield line, f"imports {source} at once; the door opens a room when somebody asks for it"
 
 
 def test_every_import_points_up_the_flow() -> None:
@@ -119,6 +95,8 @@ def test_every_import_points_up_the_flow() -> None:
         ("engine/metrics.py", "from engine import store", "store"),
         ("engine/errors.py", "from engine.recipe import load", "recipe"),
         ("engine/novel/a.py", "x = 1", "novel"),
+        ("engine/__init__.py", "from engine.train.run import train", "at once"),
+        ("engine/data/a.py", "from engine import Predictor", "no room"),
         ("engine/augment/a.py", "import triton.language as tl", "triton"),
         ("engine/decode/a.py", "import torch\ntorch.ops.load_library('x.so')", "load_library"),
         ("engine/decode/a.py", "from torch.utils.cpp_extension import load", "cpp_extension"),
@@ -143,6 +121,8 @@ def test_an_import_that_goes_the_wrong_way_is_caught(tmp_path: Path, file: str, 
         ("engine/train/a.py", "from engine.train import optim\nfrom . import stage"),
         ("engine/decode/a.py", "from engine.kernels import Ragged"),
         ("engine/cli/a.py", "from engine.predict import run\nfrom engine.train import run"),
+        ("engine/__init__.py", "if TYPE_CHECKING:\n    from engine.train.run import train"),
+        ("engine/__init__.py", "def __getattr__(name):\n    from engine.train.run import train"),
         ("kernels/a.py", "import ctypes\nimport triton\nfrom .plan import Plan"),
     ],
 )

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
-import numpy as np
 import torch
 
-from engine.augment.policy import Policy
-from engine.events import EpochRecord, Watcher
-from engine.loader.batches import Batch, Epoch, Loader
+from engine.events import EpochEnded, Event, Watcher
 from engine.ranks import Ranks
 from engine.recipe.load import parse_recipe
 from engine.recipe.sections import Recipe
-from engine.train.run import Prepared, prepare, train
-from peers.task import EpochResult, Outcome, Report, Task, Waits, mark, processor_seconds
+from engine.train.prepare import Prepared, prepare
+from engine.train.run import train
+from peers.task import EpochResult, Outcome, Report, Task, mark, processor_seconds
 
 
 def recipe(task: Task) -> Recipe:
@@ -63,33 +59,28 @@ def run(task: Task, report: Report) -> Outcome:
     """Train and score. Indexing of the data is not counted: timm is handed folders that were made from it."""
     torch.set_num_threads(task.threads)
     prepared = prepare(recipe(task))
-    waits = Waits()
-
-    class WaitedFor(Loader):
-        """The loader, with the waiting for its training batches timed."""
-
-        def train(self, batches: Sequence[np.ndarray], policy: Policy, epoch: Epoch) -> Generator[Batch, None, None]:
-            return waits.of(super().train(batches, policy, epoch))
-
-    diary = _Diary(report, waits)
+    diary = _Diary(report)
     began_s, worked_s = time.perf_counter(), processor_seconds()
-    with patch("engine.train.trainer.Loader", WaitedFor):
-        train(prepared, Ranks(0, 1, torch.device("cpu")), diary, lambda: False)
+    train(prepared, Ranks(0, 1, torch.device("cpu")), diary, lambda: False)
     total_s, cpu_s = time.perf_counter() - began_s, processor_seconds() - worked_s
     return Outcome(tuple(diary.epochs), total_s, cpu_s, *_marks(prepared))
 
 
 class _Diary(Watcher):
-    def __init__(self, report: Report, waits: Waits) -> None:
+    def __init__(self, report: Report) -> None:
         self.epochs: list[EpochResult] = []
-        self._report, self._waits = report, waits
+        self._report = report
 
-    def epoch_ends(self, record: EpochRecord) -> None:
+    def hear(self, event: Event) -> None:
+        if not isinstance(event, EpochEnded):
+            return
+        record = event.record
+        assert record.waited is not None  # unknown only in older logs
         self.epochs.append(
             EpochResult(
                 images=record.images,
                 train_s=record.train_seconds,
-                waited_s=self._waits.take(),
+                waited_s=record.waited * record.train_seconds,
                 valid_s=record.valid_seconds,
                 train_loss=record.train_loss,
                 log_loss=record.metrics["log_loss"],

@@ -129,13 +129,6 @@ class Waits:
         return seconds
 
 
-def without_place(word: str) -> str:
-    """A word of the command line; of an absolute path, also behind an option's "=", no more than its last two parts."""
-    option, equals, value = word.rpartition("=")
-    path = Path(value)
-    return f"{option}{equals}{'/'.join(path.parts[-2:])}" if path.is_absolute() else word
-
-
 def link(split: Path, name: str, ids: Sequence[str], labels: Sequence[str], paths: Sequence[str]) -> None:
     """Make split/name/<label>/ with a link to each of the files."""
     for id_, label, path in zip(ids, labels, paths, strict=True):

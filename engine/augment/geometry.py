@@ -103,7 +103,7 @@ def quarter_turns(turns_B: Tensor, sizes_B2: Tensor) -> tuple[Tensor, Tensor]:
 
 def affine(linear_B22: Tensor, shift_B2: Tensor, height: int, width: int) -> Tensor:
     """What was at c + p of the canvas, c its centre, appears at c + A p + shift, A the linear part; output pixels."""
-    # By hand: LAPACK's threads take milliseconds for matrices as small as these.
+    # By hand: LAPACK's threads are slower to wake than this is to do.
     (p, q), (r, s) = (row.unbind(1) for row in linear_B22.to(torch.float64).unbind(1))
     det = p * s - q * r
     a, b, c, d = s / det, -q / det, -r / det, p / det

@@ -11,7 +11,6 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,38 +25,29 @@ from engine.kernels import Ragged
 from engine.loader.batches import Batch, Epoch, Loader, Samples
 from engine.loader.source import Files
 from engine.loader.stream import Decoded
-from engine.model.build import backbone_config, build_model, set_drop_path
-from engine.model.losses import build_loss
+from engine.model.build import backbone_config, build_model
 from engine.model.runtime import Runtime
 from engine.order import epoch_batches
 from engine.recipe.sections import Recipe
 from engine.recipe.sections.augment import MixSection
 from engine.store.checkpoint import Checkpoint
-from engine.train.averaging import build_average
-from engine.train.learner import TrainStep
-from engine.train.optim import build_optimizer, set_rate
+from engine.system import GIB, peak_host_bytes
+from engine.train.learner import Learner
 
 CLASSES = 400  # of the made-up labels: about as many as the fine-grained sets this is for
 _HELD = 4  # decoded batches that the augmentation goes round, more than a cache holds
 _ENDLESS = 1_000_000  # batches: more than any phase gets through
 
-FULL_POLICY: dict[str, Any] = {
-    "crop": {"kind": "random_resized"},
-    "flip": 0.5,
-    "affine": {"p": 1.0},
-    "color": {"p": 1.0},
-    "erase": {"p": 1.0},
-}
-"""What is measured without a recipe: every common operation on every image."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-    """What one phase came to. device_gib: most GPU memory while it ran; None on a CPU."""
+    """What one phase came to. device_gib: most GPU memory while it ran; None on a CPU. host_gib: most main memory that
+    the process had held when it ended, earlier phases included."""
 
     name: str
     rate: Rate
     device_gib: float | None
+    host_gib: float
 
 
 class Bench:
@@ -71,11 +61,12 @@ class Bench:
         self.backbone = backbone_config(recipe.model.backbone)
         self.runtime = Runtime.of(recipe.train, device)
         self.policy = Policy(recipe.augment, self.backbone.mean, self.backbone.std)
-        rows_N = np.arange(len(paths))
+        self.images = len(paths)
+        rows_N = np.arange(self.images)
         self.samples = Samples(paths, Files(paths), rows_N, rows_N % CLASSES)
         self.batches = epoch_batches(rows_N, self.stage.batch, recipe.seed, epoch=0)
         self.epoch = Epoch(recipe.seed, 0, *self.stage.size, _mix(recipe))
-        self._trainer: Callable[..., object] | None = None
+        self._learner: Learner | None = None
 
     def phases(self) -> dict[str, Callable[[], Rate]]:
         """By name, in the order in which an image meets them."""
@@ -93,7 +84,7 @@ class Bench:
         for name, phase in self.phases().items():
             watch(name)
             memory = PeakMemory(self.device)
-            yield Phase(name, phase(), memory.gib)
+            yield Phase(name, phase(), memory.gib, peak_host_bytes() / GIB)
 
     def decode(self) -> Rate:
         """Files to pixels of their own size."""
@@ -121,27 +112,28 @@ class Bench:
 
     def training_step(self) -> Rate:
         """The training step on one made-up batch that is always ready."""
-        count, train = self.stage.batch, self._train()
+        count, learner = self.stage.batch, self._train()
         images_BCHW = torch.randn(count, 3, *self.stage.size, dtype=self.runtime.dtype, device=self.device)
         images_BCHW = images_BCHW.to(memory_format=torch.channels_last)
         labels_B = torch.arange(count, device=self.device) % CLASSES
-        labels = MixedLabels(labels_B, labels_B.flip(0), torch.full((count,), 0.7, device=self.device))
+        share_B = torch.full((count,), 0.7, device=self.device)
+        batch = Batch(images_BCHW, MixedLabels(labels_B, labels_B.flip(0), share_B), np.arange(count))
 
         def step() -> int:
-            train(images_BCHW, labels)
+            learner.take_step(batch)
             return count
 
         return self._measure(step)
 
     def training(self) -> Rate:
         """The training step on what the loader brings."""
-        train, busy = self._train(), Busy(self.device)
+        learner, busy = self._train(), Busy(self.device)
         with closing(self._train_batches()) as batches:
 
             def step() -> int:
                 batch = next(batches)
                 with busy.span():
-                    train(batch.images_BCHW, batch.labels)
+                    learner.take_step(batch)
                 return len(batch.rows_B)
 
             return self._measure(step, busy)
@@ -183,26 +175,15 @@ class Bench:
         """On the model's device, and out of the decoder's memory, which it may use again for the next batch."""
         return Ragged([image.to(self.device, copy=True) for image in images.tensors])
 
-    def _train(self) -> Callable[..., object]:
-        """All that a step of training does; built once, so that it is compiled once."""
-        if self._trainer is None:
-            recipe, section = self.recipe, self.recipe.train
-            model = self.runtime.place(build_model(recipe.model, CLASSES, self.stage.size)).train()
-            set_drop_path(model, self.stage.drop_path)
-            loss = build_loss(recipe.model, section).to(self.device)
-            loss.set_margin(self.stage.margin)
-            optimizer = build_optimizer(model, section)
-            average = build_average(model, section.ema)
-            set_rate(optimizer, self.stage.lr)
-            step = TrainStep(model, loss, optimizer, section.clip, self.runtime)
-
-            def train(images_BCHW: torch.Tensor, labels: MixedLabels) -> None:
-                step(images_BCHW, labels)
-                if average is not None:
-                    average.update(model)
-
-            self._trainer = train
-        return self._trainer
+    def _train(self) -> Learner:
+        """What takes a step of training; built once, so that it is compiled once."""
+        if self._learner is None:
+            recipe, stage = self.recipe, self.stage
+            self._learner = Learner(recipe.model, recipe.train, CLASSES, stage.size, self.runtime)
+            self._learner.begin_stage(stage)
+            self._learner.begin_epoch(stage, stage.epochs - 1)  # by then the most of it learns
+            self._learner.set_rate(stage.lr)
+        return self._learner
 
     def _checkpoint(self) -> Checkpoint:
         contract = Contract.of(self.recipe.augment, self.stage.size, self.backbone.mean, self.backbone.std)
@@ -215,19 +196,6 @@ class Bench:
             data_fingerprint="",
             metrics={},
         )
-
-
-def bench_recipe(recipe: Recipe, size: tuple[int, int] | None, batch: int | None) -> Recipe:
-    """`recipe` with the one stage that is measured: the one of `size`, else the first; at `size` and `batch` if given.
-    Weights are not fetched: they do not change how long anything takes."""
-    stage = next((stage for stage in recipe.stage if stage.size == size), recipe.stage[0])
-    changes = {name: value for name, value in (("size", size), ("batch", batch)) if value is not None}
-    return recipe.model_copy(
-        update={
-            "stage": (stage.model_copy(update=changes),),
-            "model": recipe.model.model_copy(update={"pretrained": False, "weights": ""}),
-        }
-    )
 
 
 def _mix(recipe: Recipe) -> MixSection | None:

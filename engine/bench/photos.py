@@ -1,13 +1,13 @@
 """The bench's own photos, so that a figure means the same on every machine.
 
-How long a JPEG takes to decode depends on its pixels and on its bytes. Flat drawings compress to a third of a photo's
-bytes and flatter a decoder, so these are made to weigh what phone and catalogue photos weigh: noise with a photo's
-1/f spectrum (Field 1987) and a few hard-edged shapes, 400 x 533 pixels either way up, 0.15 bytes a pixel on average.
+How long a JPEG takes to decode depends on its pixels and on its bytes. Flat drawings compress to far fewer bytes than
+photos and flatter a decoder, so these are made to weigh what phone and catalogue photos weigh: noise with a photo's
+1/f spectrum (Field 1987) and a few hard-edged shapes, 400 x 533 pixels either way up, 0.1 to 0.2 bytes a pixel on
+average (`tests/bench/test_photos.py`).
 """
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from engine.files import atomic_write
+from engine.system import cache_folder
 
 COUNT = 256
 SHORT, LONG = 400, 533  # pixels
@@ -28,7 +29,7 @@ def photos(folder: Path | None = None, count: int = COUNT) -> list[str]:
 
     The same bytes everywhere for the same library versions; photo i does not depend on `count`.
     """
-    folder = folder or _cache_folder() / f"photos-v{_VERSION}"
+    folder = folder or cache_folder() / "bench" / f"photos-v{_VERSION}"
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{i:05d}.jpg" for i in range(count)]
     missing = [(i, path) for i, path in enumerate(paths) if not path.is_file()]
@@ -65,7 +66,3 @@ def draw(number: int) -> NDArray[np.uint8]:
 def _write(number: int, path: Path) -> None:
     with atomic_write(path) as temporary:
         Image.fromarray(draw(number)).save(temporary, "JPEG", quality=QUALITY)
-
-
-def _cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "engine" / "bench"

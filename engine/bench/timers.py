@@ -8,20 +8,15 @@ a synchronisation, and spans inside a window are timed by events on the device, 
 from __future__ import annotations
 
 import dataclasses
-import os
-import platform
 import statistics
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from pathlib import Path
 
 import torch
 
-from engine.store.checkpoint import library_versions
+from engine.system import GIB
 
 WINDOWS = 5
 _WARM_UP_STEPS = 2
@@ -142,39 +137,5 @@ class PeakMemory:
 
     @property
     def gib(self) -> float | None:
-        """None on a CPU, where it cannot be told apart from the process's: see `peak_host_gib`."""
-        return torch.cuda.max_memory_allocated(self._device) / 2**30 if self._device.type == "cuda" else None
-
-
-def peak_host_gib() -> float:
-    """The most memory this process has held since it began."""
-    import resource  # not on every system, and nothing else here needs it
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak * (1 if sys.platform == "darwin" else 1024) / 2**30
-
-
-def machine(device: torch.device) -> dict[str, object]:
-    """Where and with what a figure was measured: date, machine, device, versions."""
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "cpu": _cpu_name(),
-        "cores": len(_cores()),
-        "torch_threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "system": f"{platform.system()} {platform.machine()}",
-        "versions": library_versions(),
-    }
-
-
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or "unknown"
-
-
-def _cores() -> set[int]:
-    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+        """None on a CPU, where it cannot be told apart from the process's: see `engine.system.peak_host_bytes`."""
+        return torch.cuda.max_memory_allocated(self._device) / GIB if self._device.type == "cuda" else None

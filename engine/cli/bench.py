@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from pathlib import Path
 
 import click
 import torch
 
-from engine.bench.phases import FULL_POLICY, Bench, Phase, bench_recipe
+from engine.bench.envelope import Envelope, spoken, without_place
+from engine.bench.phases import Bench
 from engine.bench.photos import photos
-from engine.bench.timers import machine, peak_host_gib
+from engine.bench.recipe import bench_recipe, default_recipe
+from engine.bench.report import lead, report
 from engine.cli.common import console, progress, set_option, table
 from engine.data.ingest import ingest
-from engine.files import write_text
 from engine.model.build import check_sizes
-from engine.recipe.load import load_recipe, parse_recipe
+from engine.recipe.load import load_recipe
 from engine.recipe.sections import Recipe
 
 
@@ -69,27 +69,20 @@ def bench(
     device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
     if backbone is not None:
         sets = (*sets, f"model.backbone={json.dumps(backbone)}")
-    whole = load_recipe(recipe, sets) if recipe is not None else parse_recipe(_default(device), sets, "engine bench")
+    whole = load_recipe(recipe, sets) if recipe is not None else default_recipe(device, sets)
     resolved = bench_recipe(whole, res, batch)
     check_sizes(resolved.model, [resolved.stage[0].size])
     paths = _images(data, resolved)
 
     with console().status("") as status:
-        phases = list(Bench(resolved, paths, device, seconds).run(lambda name: status.update(f"measuring: {name}")))
-    report = _report(resolved, phases, device, seconds, data, len(paths))
-    _print(resolved, phases, device)
+        measured = Bench(resolved, paths, device, seconds)
+        phases = list(measured.run(lambda name: status.update(f"measuring: {name}")))
+    source = without_place(data) if data is not None else "drawn by the bench"
+    found = report(measured, phases, source, spoken(["engine"], sys.argv[1:]))
+    _print(found)
     if json_file is not None:
-        write_text(json_file, json.dumps(report, ensure_ascii=False, indent=1) + "\n")
-    click.echo(json.dumps(report, ensure_ascii=False))
-
-
-def _default(device: torch.device) -> dict[str, object]:
-    on_gpu = device.type == "cuda"
-    return {
-        "model": {"backbone": "convnext_base" if on_gpu else "convnext_atto", "pretrained": False},
-        "augment": FULL_POLICY,
-        "stage": [{"size": 256, "batch": 64 if on_gpu else 16, "epochs": 1, "lr": 1e-4}],
-    }
+        found.write(json_file)
+    click.echo(found.line())
 
 
 def _images(data: str | None, recipe: Recipe) -> list[str]:
@@ -100,45 +93,18 @@ def _images(data: str | None, recipe: Recipe) -> list[str]:
         return ingest(data, recipe.data, meter).usable().paths
 
 
-def _report(
-    recipe: Recipe, phases: list[Phase], device: torch.device, seconds: float, data: str | None, images: int
-) -> dict[str, object]:
-    """The figures and all that they depend on, for JSON."""
-    stage = recipe.stage[0]
-    return {
-        "command": shlex.join(["engine", *sys.argv[1:]]),
-        **machine(device),
-        "size": stage.size,
-        "batch": stage.batch,
-        "backbone": recipe.model.backbone,
-        "views": recipe.predict.tta,
-        "executor": recipe.augment.executor,
-        "images": {"source": data or "drawn by the bench", "count": images},
-        "seconds_per_phase": seconds,
-        "phases": {
-            phase.name: {
-                "images_per_second": round(phase.rate.median, 2),
-                "windows": [round(rate, 2) for rate in phase.rate.windows],
-                "waited": None if phase.rate.waited is None else round(phase.rate.waited, 4),
-                "device_gib": None if phase.device_gib is None else round(phase.device_gib, 3),
-            }
-            for phase in phases
-        },
-        "host_gib": round(peak_host_gib(), 3),
-    }
-
-
-def _print(recipe: Recipe, phases: list[Phase], device: torch.device) -> None:
-    (height, width), on_gpu = recipe.stage[0].size, device.type == "cuda"
+def _print(found: Envelope) -> None:
+    settings, device = found.settings, found.machine["device"]
+    (height, width), on_gpu = settings["size"], device != "cpu"
     rows = []
-    for phase in phases:
-        slowest, fastest = min(phase.rate.windows), max(phase.rate.windows)
-        waited = "" if phase.rate.waited is None else f"{phase.rate.waited:.1%}"
-        row = (phase.name, f"{phase.rate.median:,.1f}", f"{slowest:,.1f} to {fastest:,.1f}", waited)
-        rows.append((*row, f"{phase.device_gib:.2f}") if on_gpu else row)
-    title = f"{recipe.model.backbone}, {height}x{width}, batch {recipe.stage[0].batch}, {machine(device)['device']}"
+    for row in found.rows:
+        slowest, fastest = min(row["windows"]), max(row["windows"])
+        waited = "" if row["waited"] is None else f"{row['waited']:.1%}"
+        cells = (row["phase"], f"{row['images_per_second']:,.1f}", f"{slowest:,.1f} to {fastest:,.1f}", waited)
+        rows.append((*cells, f"{row['device_gib']:.2f}") if on_gpu else cells)
+    title = (
+        f"{found.settings['backbone']}, {height}x{width}, batch {found.settings['batch']}, {found.machine['device']}"
+    )
     columns = ("", "images/s", "slowest to fastest", "model waited", *(("GPU GiB",) if on_gpu else ()))
     table(*columns, rows=rows, title=title)
-    rate = {phase.name: phase.rate.median for phase in phases}
-    share = rate["loader"] / rate["training step"]
-    click.echo(f"The loader makes {share:.1f} times as many images a second as the training step takes.")
+    click.echo(f"The loader makes {lead(found.rows):.1f} times as many images a second as the training step takes.")

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from engine.cli.common import console, progress, recipe_argument, set_option, table
+from engine.cli.common import progress, recipe_argument, set_option, table
 from engine.cli.screen import Screen, stop_on_signals
 from engine.errors import EngineError
 from engine.recipe.load import load_recipe
 
 if TYPE_CHECKING:
-    from engine.events import Watcher
-    from engine.tune.compare import Row
+    from engine.tune.compare import BackboneResult
 
 
 @click.command(
@@ -46,42 +45,22 @@ def compare(
     if size is not None:
         changes.append(f"stage.0.size={size if size.isdigit() else '[' + size.lower().replace('x', ', ') + ']'}")
     resolved = load_recipe(recipe, (*sets, *changes))
+    from engine.ranks import alone
     from engine.tune import compare as tune
-    from engine.tune.alone import alone
 
     names = tune.check_backbones(backbones.split(","))
-    screen = Tries()
     with alone():
         with progress(title="indexing") as meter:
             comparison = tune.plan(resolved, names, out, meter)
-        with stop_on_signals() as stop, screen:
-            rows = tune.compare(comparison, screen.begin, stop)
+        with stop_on_signals() as stop, Screen() as screen:
+            rows = tune.compare(comparison, screen, stop)
     _print(rows, resolved.train.select, f"{resolved.name}: stage 0, {epochs} epochs{', head only' if frozen else ''}")
     click.echo(f"Table: {out / 'compare.csv'}, compare.json")
     if all(row.error for row in rows):
         raise EngineError("none of the backbones could be trained")
 
 
-class Tries(Screen):
-    """Draws several runs, each under its title; what all of them say is shown once."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._said: set[str] = set()
-
-    def begin(self, title: str) -> Watcher:
-        """The next run."""
-        self._bar.close()
-        console().print(title, markup=False, soft_wrap=True, style="bold")
-        return self
-
-    def notice(self, message: str) -> None:
-        if message not in self._said:
-            super().notice(message)
-        self._said.add(message)
-
-
-def _print(rows: list[Row], select: str, title: str) -> None:
+def _print(rows: list[BackboneResult], select: str, title: str) -> None:
     metrics = list(dict.fromkeys((select, "log_loss", "accuracy")))
     on_gpu = any(row.device_gib is not None for row in rows)
     cells: list[tuple[object, ...]] = []

@@ -52,19 +52,19 @@ def synth(folder: Path, kind: str, workers: int, **numbers: float | None) -> Non
     Both come with sample_submission.csv, and test_labels.csv to score by. Run again after an interruption, it goes on;
     on a finished set, it does nothing.
     """
-    from engine.synth.sets import DocumentSet, VehicleSet, make
+    from engine.synth.sets import DocumentSet, VehicleSet, draw_set
 
     given = {name: number for name, number in numbers.items() if number is not None}
-    made: type[VehicleSet] | type[DocumentSet] = VehicleSet if kind == "vehicles" else DocumentSet
-    strange = [name for name in given if name not in {field.name for field in dataclasses.fields(made)}]
+    chosen: type[VehicleSet] | type[DocumentSet] = VehicleSet if kind == "vehicles" else DocumentSet
+    strange = [name for name in given if name not in {field.name for field in dataclasses.fields(chosen)}]
     if strange:
         raise click.UsageError(f"--{strange[0].replace('_', '-')} is not for {kind}; see --help")
     try:
-        spec = made(**given)  # type: ignore[arg-type]  # click has made them int or float
+        spec = chosen(**given)  # type: ignore[arg-type]  # click has made them int or float
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     with progress(unit="images", title=f"Drawing {kind}") as meter:
-        drawn = make(folder, spec, workers, meter)
+        drawn = draw_set(folder, spec, workers, meter)
     click.echo(f"{folder}: {'drawn' if drawn else 'this set is already there, nothing to do'}")
     where = f"--set data.train={folder}/train"
     click.echo(f"Train with {where if kind == 'vehicles' else f'{where}.csv --set data.images={folder}/train'}")
@@ -126,7 +126,7 @@ def check(source: str, sets: tuple[str, ...], test: str | None, json_file: Path 
     from engine.data.checks import check as check_images
     from engine.data.ingest import ingest
     from engine.files import write_text
-    from engine.report.findings import write_page
+    from engine.report.findings import write_findings
 
     (train, *recipe_test), section = _sources(source, sets)
     test = test or next(iter(recipe_test), None)
@@ -136,7 +136,7 @@ def check(source: str, sets: tuple[str, ...], test: str | None, json_file: Path 
     with progress(unit="images", title="Looking") as meter:
         checked = check_images(manifest, train, section, tested, meter)
     if page is not None:
-        write_page(checked, page)
+        write_findings(checked, page)
     if json_file is not None:
         text = json.dumps(checked.to_dict(), ensure_ascii=False, indent=1)
         if json_file == Path("-"):
@@ -175,12 +175,9 @@ def names(source: str, file: Path, sets: tuple[str, ...]) -> None:
     FILE gets a line for every label, as found and in letters, digits and _, to be mended by hand where wanted. A model
     trained with it knows the Latin names; submissions still have the names as found.
     """
-    import csv
-    import io
-
     from engine.data.ingest import ingest
-    from engine.data.names import latin_names
-    from engine.files import write_text
+    from engine.data.names import write_label_table
+    from engine.text import count
 
     if file.exists():
         raise click.UsageError(f"{file} is there already; it may have been mended by hand. Move it, or choose another")
@@ -189,12 +186,8 @@ def names(source: str, file: Path, sets: tuple[str, ...]) -> None:
         labels = sorted(set(ingest(train, section, meter).labels) - {""})
     if not labels:
         raise click.UsageError(f"{train}: its images have no labels")
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["label", "name"])
-    writer.writerows(latin_names(labels))
-    write_text(file, text.getvalue())
-    click.echo(f"{file}: {len(labels)} names")
+    write_label_table(labels, file)
+    click.echo(f"{file}: {count(labels, 'name')}")
 
 
 @data.command(
@@ -215,17 +208,16 @@ Examples:
 @click.option("--seed", type=int, help="The same seed makes the same files.  [default: the recipe's, or 0]")
 @click.option("--list", "list_", is_flag=True, help="List the kinds and do nothing.")
 def augment(
-    source: str | None, folder: Path | None, sets: tuple[str, ...], kinds: str | None, list_: bool, **job: Any
+    source: str | None, folder: Path | None, sets: tuple[str, ...], kinds: str | None, list_: bool, **wishes: Any
 ) -> None:
     """Write augmented copies of training images into FOLDER, new or empty, with a table to train from.
 
     FOLDER/train.csv lists the originals and what each copy was made of, so that a copy is never trained on while its
     original is validated. Run again after an interruption, it goes on.
     """
-    from engine.data.clean import clean
     from engine.data.ingest import ingest
-    from engine.synth.copies import KINDS, Job
-    from engine.synth.copies import augment as write_copies
+    from engine.synth.copies import KINDS, CopySpec, originals, write_copies
+    from engine.text import count
 
     if list_:
         table("kind", "what it does", rows=[(name, kind.what) for name, kind in KINDS.items()])
@@ -234,22 +226,20 @@ def augment(
         raise click.UsageError("give SOURCE, FOLDER and --kinds, or --list")
     section, seed = _training(source, sets)
     names = tuple(KINDS) if kinds == "all" else tuple(kinds.split(","))
-    wanted = Job(names, **job | {"seed": seed if job["seed"] is None else job["seed"]})
+    spec = CopySpec(names, **wishes | {"seed": seed if wishes["seed"] is None else wishes["seed"]})
     with progress(unit="images", title="Indexing") as meter:
         manifest = ingest(section.train, section, meter)
     with progress(unit="images", title="Looking") as meter:
-        cleaned = clean(manifest, section, meter)
-    for notice in cleaned.notices:
+        sources, notices = originals(manifest, section, meter)
+    for notice in notices:
         console().print(notice, markup=False, soft_wrap=True, style="yellow")
-    kept = set(cleaned.manifest.ids)
-    originals = [row for row, id_ in enumerate(manifest.ids) if id_ in kept and not manifest.copies_N[row]]
     with progress(unit="copies", title="Augmenting") as meter:
-        made = write_copies(manifest.take(originals), section, folder, wanted, meter)
-    for entry in made.left_out.values():
+        written = write_copies(sources, section, folder, spec, meter)
+    for entry in written.left_out.values():
         console().print(f"left out: {entry}", markup=False, soft_wrap=True, style="yellow")
-    click.echo(f"{made.table}: {made.originals:,} originals and {made.copies:,} copies of them")
+    click.echo(f"{written.table}: {count(written.originals, 'original')} and {written.copies:,} copies of them")
     elsewhere = " --set data.images=" if section.images else ""
-    click.echo(f"Train with --set data.train={made.table}{elsewhere}, on copies alone with --set data.copies=only")
+    click.echo(f"Train with --set data.train={written.table}{elsewhere}, on copies alone with --set data.copies=only")
 
 
 def _such_as(finding: Finding) -> str:

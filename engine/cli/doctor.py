@@ -19,13 +19,13 @@ from typing import Literal
 import click
 
 from engine.errors import EngineError
+from engine.system import GIB, cache_folder, cores
 
 PACKAGES = (
     *("torch", "torchvision", "timm", "kornia", "nvidia-dali-cuda130", "numpy", "pandas", "pyarrow", "pydantic"),
     *("pillow", "safetensors", "scikit-learn", "tomlkit", "rich", "click", "matplotlib"),
 )
 REINSTALL = "install engine again: pip install --force-reinstall . in the folder of its source"
-GIB = 2**30
 LEAST_DISK, COMFORTABLE_DISK = 1 * GIB, 10 * GIB
 LEAST_SHARED_MEMORY = 64 * 2**20
 
@@ -149,7 +149,7 @@ def _compiler(*names: str) -> str | None:
 
 
 def _cores() -> Finding:
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    usable = cores()
     text = f"{usable} usable of {os.cpu_count()}"
     quota = _cpu_quota()
     if quota is not None and quota < usable:
@@ -187,7 +187,7 @@ def _disk() -> Finding:
 
 
 def _cache() -> Finding:
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    folder = cache_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

@@ -12,6 +12,7 @@ from engine.cli.specialists import print_asked
 from engine.ensemble.vote import RULES, Rule
 from engine.predict.job import Job, Wishes, prepare
 from engine.predict.run import Outcome, answer, write
+from engine.store.run_folder import RunFolder
 from engine.text import count
 
 _SHOWN = 10  # images that could not be seen, named one by one
@@ -65,7 +66,7 @@ def infer(
         job = prepare(folds, Wishes(data, truth, tta, vote, batch, sets), meter)
     with progress(title="predicting") as meter:
         outcome = answer(job, device, meter)
-    files = write(job, outcome, out or folds / "predictions")
+    files = write(job, outcome, out or RunFolder(folds).predictions.path)
     _print(job, outcome, files)
 
 
@@ -79,7 +80,7 @@ def _print(job: Job, outcome: Outcome, files: list[Path]) -> None:
         more, first = len(job.sheet.left_out), job.sheet.left_out[0]
         _note(f"{more:,} images are not asked for by the sample submission, such as {first}")
 
-    everyone = f"{count(job.folders, 'model')}, {count(job.recipe.predict.tta, 'view')}"
+    everyone = f"{count(job.members, 'model')}, {count(job.recipe.predict.tta, 'view')}"
     if (scores := outcome.scores) is not None:
         if scores.unknown:
             _note(f"not scored: labels the models do not know: {', '.join(scores.unknown)}")

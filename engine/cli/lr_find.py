@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from engine.cli.common import progress, recipe_argument, set_option, table
+from engine.cli.common import Meter, progress, recipe_argument, set_option, table
 from engine.errors import RecipeError
+from engine.events import Event, ImagesDone, Watcher
 from engine.files import write_text
 from engine.recipe.load import load_recipe
 from engine.recipe.sections import Recipe
@@ -47,8 +48,8 @@ def lr_find(recipe: Path, sets: tuple[str, ...], stage: int, low: float, high: f
         raise RecipeError(f"--low {low:g} --high {high:g}: expected the first rate below the last")
     if stage >= len(resolved.stage):
         raise RecipeError(f"--stage {stage}: the recipe's stages are 0 to {len(resolved.stage) - 1}")
-    from engine.train.run import prepare
-    from engine.tune.alone import alone
+    from engine.ranks import alone
+    from engine.train.prepare import prepare
     from engine.tune.curve import Curve
     from engine.tune.lr_find import range_test
     from engine.tune.pictures import draw_curve
@@ -59,12 +60,7 @@ def lr_find(recipe: Path, sets: tuple[str, ...], stage: int, low: float, high: f
             prepared = prepare(resolved, meter)
         section = resolved.stage[stage]
         with progress(steps * section.batch * section.accumulate, title=f"stage {stage}") as meter:
-
-            def hear(images: int, loss: float) -> None:
-                meter.advance(images)
-                meter.note(f"lr {curve.rates[max(0, len(curve.losses) - 1)]:.1e}  loss {loss:.4f}")
-
-            range_test(prepared, stage, curve, ranks, hear)
+            range_test(prepared, stage, curve, ranks, _Steps(meter, curve))
     height, width = section.size
     title = f"{resolved.name}, stage {stage}: {resolved.model.backbone}, {height}x{width}, batch {section.batch}"
     write_text(out / "curve.csv", curve.to_csv())
@@ -73,6 +69,19 @@ def lr_find(recipe: Path, sets: tuple[str, ...], stage: int, low: float, high: f
     draw_curve(curve, title, out / "curve.png")
     _print(resolved, stage, curve, title)
     click.echo(f"Curve: {out / 'curve.png'}, curve.csv, curve.json")
+
+
+class _Steps(Watcher):
+    """Draws how far the curve is."""
+
+    def __init__(self, meter: Meter, curve: Curve) -> None:
+        self._meter, self._curve = meter, curve
+
+    def hear(self, event: Event) -> None:
+        if isinstance(event, ImagesDone):
+            self._meter.advance(event.count)
+            rate = self._curve.rates[max(0, len(self._curve.losses) - 1)]
+            self._meter.note(f"lr {rate:.1e}  loss {event.loss:.4f}")
 
 
 def _print(recipe: Recipe, stage: int, curve: Curve, title: str) -> None:

@@ -20,8 +20,8 @@ from engine.errors import EngineError, Interrupted, RecipeError
 FAILED, USAGE, INTERRUPTED = 1, 2, 3
 
 # Decoding, the pass and the model take turns on the same cores. Threads of torch that spin while they wait for each
-# other then keep the others from working: on two busy cores a training step took 40 times as long. Read by the OpenMP
-# runtime when torch is imported, so it is set before any command is.
+# other then keep the others from working, and on few cores a training step takes far longer. Read by the OpenMP runtime
+# when torch is imported, so it is set before any command is.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 

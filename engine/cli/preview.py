@@ -40,10 +40,10 @@ def preview(recipe: Path, sets: tuple[str, ...], stage: int, images: int, epochs
     resolved = load_recipe(recipe, sets)
     from engine.report.preview import preview as make
     from engine.report.preview import write_preview
-    from engine.train.run import prepare
+    from engine.train.prepare import prepare
 
     with progress(title="indexing") as meter:
         prepared = prepare(resolved, meter)
-    made = make(prepared, stage, images, epochs, first)
-    write_preview(made, out)
-    click.echo(f"{out}: {len(made.rows)} images, {len(made.epochs)} epochs of stage {stage}")
+    shown = make(prepared, stage, images, epochs, first)
+    write_preview(shown, out)
+    click.echo(f"{out}: {len(shown.rows)} images, {len(shown.epochs)} epochs of stage {stage}")

@@ -17,11 +17,11 @@ from engine.files import write_text
 from engine.track.runs import SORTS, PastRun, commonest, differences, find_runs, sort_runs
 
 if TYPE_CHECKING:
-    from engine.track.entries import Scalar
+    from engine.track.tracker import Scalar
 
 _MOST_COLUMNS = 8  # of keys; more are listed below the table
 _LONGEST_VALUE = 48  # of one, in characters
-_NUMBER = re.compile(r"[0-9.,:/e+-]+\*?")  # also a share, a time, and "-" for none
+_NUMBER = re.compile(r"[0-9.,:/e+-]+[*%]?")  # also a share, a time, and "-" for none
 
 
 @click.command(
@@ -105,6 +105,7 @@ def _columns(found: Sequence[PastRun]) -> dict[str, list[str]]:
         "macro F1": [_score(run, "macro_f1") for run in found],
         "trained": [str(timedelta(seconds=round(run.seconds))) for run in found],
         "images/s": [f"{run.images_per_second:,.0f}" for run in found],
+        "waited": ["-" if run.waited is None else f"{run.waited:.0%}" for run in found],
         "folder": [str(run.folder) for run in found],
     }
 

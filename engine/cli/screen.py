@@ -7,15 +7,16 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 from engine.cli.common import Meter, console, progress
-from engine.events import EpochRecord, Watcher
+from engine.events import EpochEnded, EpochRecord, Event, FileSetAside, FoldBegan, ImagesDone, Notice, RunBegan, Watcher
 
 
 class Screen(Watcher):
-    """Draws a run: one bar a fold, one line an epoch."""
+    """Draws a run: one bar a fold, one line an epoch. What several runs in a row say of the same data is shown once."""
 
     def __init__(self) -> None:
         self._bar = ExitStack()
         self._meter: Meter | None = None
+        self._said: set[str] = set()
 
     def __enter__(self) -> Screen:
         return self
@@ -23,37 +24,57 @@ class Screen(Watcher):
     def __exit__(self, *_: object) -> None:
         self._bar.close()
 
-    def fold_begins(self, fold: int, images: int, done: int, epoch: int) -> None:
+    def hear(self, event: Event) -> None:
+        match event:
+            case RunBegan(title=title):
+                self._bar.close()
+                console().print(title, markup=False, soft_wrap=True, style="bold")
+            case FoldBegan():
+                self._begin_fold(event)
+            case ImagesDone(count=count, loss=loss) if self._meter is not None:
+                self._meter.advance(count)
+                if loss is not None:
+                    self._meter.note(f"loss {loss:.4f}")
+            case EpochEnded(record=record):
+                self._print_epoch(record)
+            case FileSetAside(entry=entry):
+                self._say(f"set aside: {entry}")
+            case Notice(message=message):
+                self._say(message)
+
+    def _begin_fold(self, begun: FoldBegan) -> None:
         self._bar.close()
-        self._meter = self._bar.enter_context(progress(images, title=f"fold {fold}"))
-        if done:
-            console().print(f"fold {fold}: going on after {done:,} of {images:,} images", markup=False)
-            self._meter(done, images)
+        self._meter = self._bar.enter_context(progress(begun.images, title=f"fold {begun.fold}"))
+        if begun.done:
+            console().print(
+                f"fold {begun.fold}: going on after {begun.done:,} of {begun.images:,} images", markup=False
+            )
+            self._meter(begun.done, begun.images)
 
-    def images_done(self, count: int, loss: float | None) -> None:
-        if self._meter is not None:
-            self._meter.advance(count)
-            if loss is not None:
-                self._meter.note(f"loss {loss:.4f}")
-
-    def epoch_ends(self, record: EpochRecord) -> None:
+    def _print_epoch(self, record: EpochRecord) -> None:
         height, width = record.size
         console().print(
             f"{record.specialist and f'{record.specialist}  '}fold {record.fold}  epoch {record.epoch + 1:3d}  "
             f"{height}x{width}  lr {record.lr:.1e}  "
             f"train {record.train_loss:.4f}  {_scores(record.metrics)}{record.images_per_second:,.0f} images/s"
-            f"{'  best' if record.best and record.metrics else ''}",
+            f"{_waited(record)}{'  best' if record.best and record.metrics else ''}",
             markup=False,
             soft_wrap=True,
         )
 
-    def notice(self, message: str) -> None:
-        console().print(message, markup=False, soft_wrap=True, style="yellow")
+    def _say(self, message: str) -> None:
+        if message not in self._said:
+            console().print(message, markup=False, soft_wrap=True, style="yellow")
+        self._said.add(message)
 
 
 def _scores(metrics: dict[str, float]) -> str:
     """What held-out images came to; nothing when there are none."""
     return f"valid {metrics['log_loss']:.4f}  accuracy {metrics['accuracy']:.4f}  " if metrics else ""
+
+
+def _waited(record: EpochRecord) -> str:
+    return "" if record.waited is None else f"  waited {record.waited:.0%}"
 
 
 @contextmanager

@@ -11,22 +11,20 @@ from engine.cli.common import table
 
 if TYPE_CHECKING:  # they import torch
     from engine.predict.run import Outcome
-    from engine.train.run import Prepared, Result
+    from engine.train.plan import RunPlan
+    from engine.train.run import Result
 
 _METRICS = {"log_loss": "log loss", "accuracy": "accuracy", "macro_f1": "macro F1"}
 
 
-def print_courses(prepared: Prepared) -> None:
+def print_plan(plan: RunPlan) -> None:
     """The specialists that will be trained, on how many images; nothing when there are none."""
-    rows: list[tuple[object, ...]] = []
-    first = prepared.folds[0]
-    for course in prepared.courses:
-        data = course.fold_data(prepared.fold_data(first))
-        epochs = sum(stage.epochs for stage in course.recipe.stage)
-        answers = ", ".join(course.specialist.answers)
-        rows.append((course.name, answers, epochs, len(data.train_rows_N), len(data.held_rows_N)))
+    rows: list[tuple[object, ...]] = [
+        (one.name, ", ".join(one.answers), one.epochs, one.trained_on, one.held_out) for one in plan.specialists
+    ]
     if rows:
-        table("", "answers", "epochs", "trained on", "held out", rows=rows, title=f"specialists, in fold {first}")
+        title = f"specialists, in fold {plan.folds[0].fold}"
+        table("", "answers", "epochs", "trained on", "held out", rows=rows, title=title)
 
 
 def print_effects(result: Result) -> None:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, get_args
 import click
 
 from engine.cli.common import console, progress, recipe_argument, set_option, table
-from engine.cli.compare import Tries
-from engine.cli.screen import stop_on_signals
+from engine.cli.screen import Screen, stop_on_signals
+from engine.events import Event, RunBegan
 from engine.recipe.load import load_recipe
 from engine.recipe.sections import Metric
-from engine.tune.trials import Row, SweepWatcher, sets_line
+from engine.tune.trials import TrialBegan, TrialEnded, TrialResult, sets_line
 
 if TYPE_CHECKING:
     from engine.tune.sweep import Sweep
@@ -56,7 +56,7 @@ def sweep(
     """Search for the values of RECIPE's keys that score best on one fold."""
     changes = [f"train.select={metric}"] if metric is not None else []
     resolved = load_recipe(recipe, (*sets, *changes))
-    from engine.tune.alone import alone
+    from engine.ranks import alone
     from engine.tune.sweep import Sweep, need_optuna
 
     need_optuna()
@@ -70,23 +70,27 @@ def sweep(
     _print(search, rows, recipe, (*sets, *changes))
 
 
-class _Trials(Tries, SweepWatcher):
+class _Trials(Screen):
     """Draws a sweep: a title, the run and a line of what it came to for each trial."""
 
     def __init__(self, trials: int) -> None:
         super().__init__()
         self._trials = trials
 
-    def trial_begins(self, number: int, sets: Sequence[str], goes_on: bool) -> None:
-        self.begin(f"trial {number} of {self._trials}{' goes on' if goes_on else ''}: {' '.join(sets)}")
+    def hear(self, event: Event) -> None:
+        match event:
+            case TrialBegan(number=number, sets=sets, goes_on=goes_on):
+                title = f"trial {number} of {self._trials}{' goes on' if goes_on else ''}: {' '.join(sets)}"
+                super().hear(RunBegan(title))
+            case TrialEnded(result=row, best=best):
+                score = "" if row.value is None else f"  {row.value:.4f}"
+                note = f": {row.error}" if row.error else "  best so far" if best else ""
+                console().print(f"trial {row.number}  {row.state}{score}{note}", markup=False, soft_wrap=True)
+            case _:
+                super().hear(event)
 
-    def trial_ends(self, row: Row, best: bool) -> None:
-        score = "" if row.value is None else f"  {row.value:.4f}"
-        note = f": {row.error}" if row.error else "  best so far" if best else ""
-        console().print(f"trial {row.number}  {row.state}{score}{note}", markup=False, soft_wrap=True)
 
-
-def _print(search: Sweep, rows: list[Row], recipe: Path, sets: Sequence[str]) -> None:
+def _print(search: Sweep, rows: list[TrialResult], recipe: Path, sets: Sequence[str]) -> None:
     best = search.best(rows)
     cells: list[tuple[object, ...]] = []
     for row in search.ranked(rows):

@@ -10,13 +10,15 @@ import click
 
 from engine.cli.common import progress, recipe_argument, set_option, table
 from engine.cli.screen import Screen, stop_on_signals
-from engine.cli.specialists import print_courses, print_effects
-from engine.events import Watcher
+from engine.cli.specialists import print_effects, print_plan
+from engine.events import Relay, Watcher
 from engine.recipe.load import dump_recipe, load_recipe
+from engine.system import GIB
 
 if TYPE_CHECKING:  # they import torch, and a mistyped recipe must not wait for that
     from engine.ranks import Ranks
-    from engine.train.run import Prepared, Result
+    from engine.train.prepare import Prepared
+    from engine.train.run import Result
 
 
 @click.command(
@@ -39,7 +41,7 @@ def train(recipe: Path, sets: tuple[str, ...], dry_run: bool, overwrite: bool) -
     resolved = load_recipe(recipe, sets)
     from engine.ranks import join_ranks
     from engine.track.tracking import Tracking, check
-    from engine.train.run import prepare
+    from engine.train.prepare import prepare
     from engine.train.run import train as train_run
 
     check(resolved.track)
@@ -57,7 +59,7 @@ def train(recipe: Path, sets: tuple[str, ...], dry_run: bool, overwrite: bool) -
         with stop_on_signals() as stop, Screen() as screen, ExitStack() as stack:
             watcher: Watcher = screen
             if ranks.leads:
-                watcher = stack.enter_context(Tracking(prepared.recipe, screen, afresh=overwrite))
+                watcher = Relay(screen, stack.enter_context(Tracking(prepared.recipe, screen)))
             result = train_run(prepared, ranks, watcher, stop, overwrite)
         if ranks.leads:
             _print_result(result, prepared)
@@ -65,33 +67,23 @@ def train(recipe: Path, sets: tuple[str, ...], dry_run: bool, overwrite: bool) -
 
 def _print_plan(prepared: Prepared, ranks: Ranks) -> None:
     """The resolved recipe, and what it comes to on this data and this machine."""
-    from engine.model.runtime import Runtime
-    from engine.train.memory import GIB, step_bytes
+    from engine.train.plan import plan_run
 
-    recipe = prepared.recipe
-    click.echo(dump_recipe(recipe))
+    click.echo(dump_recipe(prepared.recipe))
     for notice in prepared.notices:
         click.echo(notice)
-    folds: list[tuple[object, ...]] = []
-    for fold in prepared.folds:
-        data = prepared.fold_data(fold)
-        folds.append((fold, len(data.train_rows_N), len(data.held_rows_N)))
+    plan = plan_run(prepared, ranks)
+    folds: list[tuple[object, ...]] = [(one.fold, one.trained_on, one.held_out) for one in plan.folds]
     title = f"{len(prepared.ids):,} images, {len(prepared.classes):,} classes, {len(prepared.left_out):,} left out"
     table("fold", "trained on", "held out", rows=folds, title=title)
-    images = len(prepared.fold_data(prepared.folds[0]).train_rows_N)
-    runtime = Runtime.of(recipe.train, ranks.device)
     stages: list[tuple[object, ...]] = []
-    for i, stage in enumerate(recipe.stage):
-        in_step = stage.batch * stage.accumulate * ranks.world
-        steps = max(1, images // in_step) * stage.epochs
-        averages = (recipe.train.ema > 0) + (recipe.train.swa_epochs > 0)
-        memory = step_bytes(recipe.model, len(prepared.classes), stage, runtime.bf16, averages)
-        size, seen = f"{stage.size[0]}x{stage.size[1]}", steps * in_step
-        lr, gib = f"{stage.lr:g}", f"{memory / GIB:.1f} GiB"
-        stages.append((i, size, stage.batch, stage.epochs, steps, seen, lr, gib))
+    for number, one in enumerate(plan.stages):
+        stage, memory = one.stage, f"{one.step_bytes / GIB:.1f} GiB"
+        size, lr = f"{stage.size[0]}x{stage.size[1]}", f"{stage.lr:g}"
+        stages.append((number, size, stage.batch, stage.epochs, one.steps, one.images, lr, memory))
     columns = ("stage", "size", "batch", "epochs", "steps", "images", "lr", "memory")
     table(*columns, rows=stages, title="stages, a fold")
-    print_courses(prepared)
+    print_plan(plan)
 
 
 def _print_result(result: Result, prepared: Prepared) -> None:

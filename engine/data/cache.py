@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.files import atomic_write
+from engine.system import cache_folder
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ def cache_places(source: str, cache: str, what: str) -> list[Path]:
         beside = Path(source) / ".engine" / f"{what}.parquet"
     else:
         beside = Path(source).parent / ".engine" / f"{Path(source).name}.{what}.parquet"
-    user = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "engine" / elsewhere
+    user = cache_folder() / elsewhere
     # root could write to a folder that is marked read-only, and should not
     marked_read_only = not beside.parent.parent.stat().st_mode & 0o222
     return [user] if marked_read_only else [beside, user]

@@ -1,6 +1,6 @@
 """What is wrong or odd about images and labels, found before training does.
 
-Checking judges, and changes nothing: what training does about a finding is decided by the recipe (`prepare.clean`), and
+Checking judges, and changes nothing: what training does about a finding is decided by the recipe (`clean.clean`), and
 each finding names the key. Everything is found from the manifest and one look at each file, both cached, so a second
 check costs next to nothing and says the same.
 """
@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
+from engine.data.classes import groups_of
 from engine.data.clean import by_names
 from engine.data.ingest import Progress, describe
-from engine.data.manifest import OK, Manifest
-from engine.data.names import groups_of
+from engine.data.manifest import Manifest
 from engine.data.near import distances, kept_clusters
-from engine.data.pixels import Looks, look
+from engine.data.pixels import PixelFacts, look
 from engine.recipe.sections import DataSection
 
 TINY_SIDE = 64  # pixels of the shorter side, below which little can be seen
@@ -32,8 +33,9 @@ FEW_IMAGES = 10  # of a class
 UNEVEN = 10.0  # the largest class over the smallest
 
 Severity = Literal["error", "warning", "note"]
-Part = Literal["train", "test"]
+Split = Literal["train", "test"]
 
+_SPLITS: tuple[Split, Split] = ("train", "test")
 _SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 _SUFFIXES = {
     "jpeg": (".jpg", ".jpeg", ".jpe", ".jfif"),
@@ -47,7 +49,7 @@ _SUFFIXES = {
 class Sample:
     """An image that a finding is about. Height and width upright, in pixels; 0 when not known."""
 
-    part: Part
+    split: Split
     id: str
     path: str
     label: str
@@ -116,14 +118,18 @@ class Checked:
 
 
 @dataclass(frozen=True)
-class _Parts:
-    """Training and test images as one list of usable files, in that order."""
+class _Images:
+    """Training and test images as one list of files with sound headers, in that order."""
 
     samples: list[Sample]
     sha1: list[str]
-    looks: list[Looks]
-    is_test_N: NDArray[np.bool_]
+    facts: PixelFacts
     is_copy_N: NDArray[np.bool_]
+
+    @property
+    def sound_N(self) -> NDArray[np.bool_]:
+        """Which of them decode."""
+        return np.array([fault is None for fault in self.facts.faults], dtype=bool)
 
     def cases(self, rows: Sequence[int], notes: Sequence[str] = ()) -> tuple[Case, ...]:
         """A case for each row."""
@@ -145,25 +151,23 @@ def check(
     `progress(done, total)` counts the files looked at. Raises DataError for lists that cannot be read.
     """
     named, _ = by_names(manifest.usable(), section)
-    both = [(named, source, "train"), *([(test[0].usable(), test[1], "test")] if test else [])]
-    looks = [look(part, where, section.cache, progress) for part, where, _ in both]
-    samples = [sample for part, _, name in both for sample in _samples(part, "train" if name == "train" else "test")]
-    parts = _Parts(
+    both = [(named, source), *([(test[0].usable(), test[1])] if test else [])]
+    tables = [look(part, where, section.cache, progress).table for part, where in both]
+    samples = [sample for (part, _), split in zip(both, _SPLITS, strict=False) for sample in _samples(part, split)]
+    images = _Images(
         samples=samples,
-        sha1=[sha1 for part, _, _ in both for sha1 in part.table["sha1"].to_pylist()],
-        looks=looks,
-        is_test_N=np.array([sample.part == "test" for sample in samples]),
-        is_copy_N=np.concatenate([part.copies_N for part, _, _ in both]),
+        sha1=[sha1 for part, _ in both for sha1 in part.table["sha1"].to_pylist()],
+        facts=PixelFacts(pa.concat_tables(tables)),
+        is_copy_N=np.concatenate([part.copies_N for part, _ in both]),
     )
-    unusable = [(manifest, "train"), *([(test[0], "test")] if test else [])]
     # What cannot be used is counted, too; classes are those that training knows.
     facts = describe(manifest) | {"classes": describe(named)["classes"]}
     found = [
-        _unreadable(unusable, parts),
-        *_pixels(parts),
-        *_equal(parts),
-        *_near(parts, source, section),
-        *_sizes(parts, [part for part, _, _ in both]),
+        _unreadable([manifest, *([test[0]] if test else [])], images),
+        *_pixels(images),
+        *_equal(images),
+        *_near(images, source, section),
+        *_sizes(images, [part for part, _ in both]),
         *_classes(facts["classes"]),
     ]
     counts: dict[str, int] = {}
@@ -180,65 +184,57 @@ def check(
     )
 
 
-def _samples(manifest: Manifest, part: Part) -> list[Sample]:
+def _samples(manifest: Manifest, split: Split) -> list[Sample]:
     columns = (manifest.ids, manifest.paths, manifest.labels, manifest.sizes_N2.tolist())
-    return [Sample(part, id_, path, label, *size) for id_, path, label, size in zip(*columns, strict=True)]
+    return [Sample(split, id_, path, label, *size) for id_, path, label, size in zip(*columns, strict=True)]
 
 
-def _unreadable(manifests: Sequence[tuple[Manifest, str]], parts: _Parts) -> Finding:
-    cases = []
-    for manifest, name in manifests:
-        status = manifest.table["status"].to_pylist()
-        part: Part = "train" if name == "train" else "test"
-        cases += [
-            Case((sample,), why) for sample, why in zip(_samples(manifest, part), status, strict=True) if why != OK
-        ]
-    refused = [why for looks in parts.looks for why in looks.refused]
-    rows = [row for row, why in enumerate(refused) if why]
-    cases += parts.cases(rows, [refused[row] for row in rows])
+def _unreadable(manifests: Sequence[Manifest], images: _Images) -> Finding:
+    samples = [sample for part, split in zip(manifests, _SPLITS, strict=False) for sample in _samples(part, split)]
+    samples += images.samples
+    faults = [fault for part in manifests for fault in part.faults] + images.facts.faults
+    cases = [Case((sample,), str(fault)) for sample, fault in zip(samples, faults, strict=True) if fault is not None]
     advice = "Left out of training; images to predict are answered with the class shares."
     return Finding("unreadable", "Files that cannot be decoded", advice, "error", tuple(cases))
 
 
-def _pixels(parts: _Parts) -> Iterator[Finding]:
+def _pixels(images: _Images) -> Iterator[Finding]:
     """What one look at a file shows."""
-    doubts = [doubt for looks in parts.looks for doubt in looks.doubts]
+    doubts, formats = images.facts.doubts, images.facts.formats
     rows = [row for row, doubt in enumerate(doubts) if doubt]
     yield Finding(
         "damaged",
         "Damaged files that still decode",
         "Trained on. A part of the picture is missing or wrong: replace the file, or name it in data.exclude.",
         "warning",
-        parts.cases(rows, [doubts[row] for row in rows]),
+        images.cases(rows, [doubts[row] for row in rows]),
     )
-    kinds = [kind for looks in parts.looks for kind in looks.kinds]
-    suffixes = [Path(sample.path).suffix.lower() for sample in parts.samples]
-    rows = [row for row, kind in enumerate(kinds) if kind and suffixes[row] not in _SUFFIXES[kind]]
+    suffixes = [Path(sample.path).suffix.lower() for sample in images.samples]
+    rows = [row for row, name in enumerate(formats) if name and suffixes[row] not in _SUFFIXES[name]]
     yield Finding(
         "wrong_extension",
         "Wrong file extensions",
         "Harmless here: files are decoded by their content. Other programs may refuse them.",
         "note",
-        parts.cases(rows, [f"{kinds[row]} in a {suffixes[row] or 'file without extension'}" for row in rows]),
+        images.cases(rows, [f"{formats[row]} in a {suffixes[row] or 'file without extension'}" for row in rows]),
     )
-    spread_N = np.concatenate([looks.spread_N for looks in parts.looks])
-    seen = np.array([bool(kind) for kind in kinds]) & np.array([not w for looks in parts.looks for w in looks.refused])
-    rows = np.flatnonzero(seen & (spread_N < BLANK_SPREAD)).tolist()
+    flat_N = images.facts.spread_N < BLANK_SPREAD
+    rows = np.flatnonzero(flat_N & np.array([bool(name) for name in formats]) & images.sound_N).tolist()
     yield Finding(
         "blank",
         "Blank images",
         "Trained on. Nearly all of one colour: see whether they show anything, or name them in data.exclude.",
         "warning",
-        parts.cases(rows),
+        images.cases(rows),
     )
 
 
-def _equal(parts: _Parts) -> Iterator[Finding]:
+def _equal(images: _Images) -> Iterator[Finding]:
     """Files with the same bytes."""
     alike: dict[str, list[int]] = {}
-    for row, sha1 in enumerate(parts.sha1):
+    for row, sha1 in enumerate(images.sha1):
         alike.setdefault(sha1, []).append(row)
-    several = [_case(parts, rows) for rows in alike.values() if len(rows) > 1]
+    several = [_case(images, rows) for rows in alike.values() if len(rows) > 1]
     yield from _sorted_out(
         several,
         (
@@ -260,22 +256,21 @@ def _equal(parts: _Parts) -> Iterator[Finding]:
     )
 
 
-def _near(parts: _Parts, source: str, section: DataSection) -> Iterator[Finding]:
+def _near(images: _Images, source: str, section: DataSection) -> Iterator[Finding]:
     """Pictures that look the same, though their bytes differ."""
-    refused = np.array([bool(why) for looks in parts.looks for why in looks.refused])
-    rows_n = np.flatnonzero(~refused & ~parts.is_copy_N)
-    hash_NB = np.concatenate([looks.hash_NB for looks in parts.looks])
+    rows_n = np.flatnonzero(images.sound_N & ~images.is_copy_N)
+    hash_NB = images.facts.hash_NB
     cluster_n = kept_clusters(hash_NB[rows_n], section.near_bits, source, section.cache)
     alike: dict[int, list[int]] = {}
     for row, cluster in zip(rows_n.tolist(), cluster_n.tolist(), strict=True):
         alike.setdefault(cluster, []).append(row)
     several = []
     for rows in alike.values():
-        first = {parts.sha1[row]: row for row in reversed(rows)}  # equal files have been told of
+        first = {images.sha1[row]: row for row in reversed(rows)}  # equal files have been told of
         unlike = sorted(first.values())
         if len(unlike) > 1:
             apart = distances(hash_NB[unlike[0]], hash_NB[unlike[1:]]).max()
-            several.append(_case(parts, unlike, f"differ in {apart} of 256 bits"))
+            several.append(_case(images, unlike, f"differ in {apart} of 256 bits"))
     yield from _sorted_out(
         several,
         (
@@ -297,16 +292,16 @@ def _near(parts: _Parts, source: str, section: DataSection) -> Iterator[Finding]
     )
 
 
-def _case(parts: _Parts, rows: Sequence[int], note: str = "") -> Case:
-    return Case(tuple(parts.samples[row] for row in rows), note)
+def _case(images: _Images, rows: Sequence[int], note: str = "") -> Case:
+    return Case(tuple(images.samples[row] for row in rows), note)
 
 
 def _sorted_out(cases: Sequence[Case], *kinds: tuple[str, str, str]) -> Iterator[Finding]:
-    """Cases of images that are alike: across the parts, under several labels (either may be), and the rest."""
+    """Cases of images that are alike: across the splits, under several labels (either may be), and the rest."""
     leaks, several, rest = [], [], []
     for case in cases:
-        across = len({sample.part for sample in case.samples}) > 1
-        labels = {sample.label for sample in case.samples if sample.part == "train"}
+        across = len({sample.split for sample in case.samples}) > 1
+        labels = {sample.label for sample in case.samples if sample.split == "train"}
         leaks += [case] if across else []
         several += [case] if len(labels) > 1 else []
         rest += [] if across or len(labels) > 1 else [case]
@@ -315,14 +310,14 @@ def _sorted_out(cases: Sequence[Case], *kinds: tuple[str, str, str]) -> Iterator
         yield Finding(kind, title, advice, severity, tuple(chosen))
 
 
-def _sizes(parts: _Parts, manifests: Sequence[Manifest]) -> Iterator[Finding]:
-    sizes_N2 = np.array([(sample.height, sample.width) for sample in parts.samples], dtype=np.int64).reshape(-1, 2)
+def _sizes(images: _Images, manifests: Sequence[Manifest]) -> Iterator[Finding]:
+    sizes_N2 = np.array([(sample.height, sample.width) for sample in images.samples], dtype=np.int64).reshape(-1, 2)
     low_N, high_N = sizes_N2.min(1), sizes_N2.max(1)
     sized = [f"{height} x {width}" for height, width in sizes_N2.tolist()]
 
     def where(chosen_N: NDArray[np.bool_]) -> tuple[Case, ...]:
         rows = np.flatnonzero(chosen_N).tolist()
-        return parts.cases(rows, [sized[row] for row in rows])
+        return images.cases(rows, [sized[row] for row in rows])
 
     yield Finding(
         "tiny",
@@ -353,7 +348,7 @@ def _sizes(parts: _Parts, manifests: Sequence[Manifest]) -> Iterator[Finding]:
         "Turned by EXIF",
         "Decoded upright. Programs that pass over EXIF see these images turned or mirrored.",
         "note",
-        parts.cases(rows, [f"orientation {turned[row]}" for row in rows]),
+        images.cases(rows, [f"orientation {turned[row]}" for row in rows]),
     )
 
 

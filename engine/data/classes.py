@@ -4,7 +4,7 @@ order or number of the files; from a checkpoint on, the names travel with the we
 
 from __future__ import annotations
 
-import difflib
+import fnmatch
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,9 +13,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from engine.data.manifest import Manifest
-from engine.errors import DataError
+from engine.errors import DataError, RecipeError
+from engine.recipe.sections import DataSection
+from engine.text import count, nfc, similar, some
 
-_SHOWN = 5
+OTHERS = "others"  # the group of classes that are in none
+_SHOWN = 5  # labels named in an error
 
 
 def class_names(manifest: Manifest) -> list[str]:
@@ -44,15 +47,32 @@ def label_indices(manifest: Manifest, names: Sequence[str]) -> NDArray[np.int64]
     if "" in bad.labels:
         ids = [id_ for id_, label in zip(bad.ids, bad.labels, strict=True) if not label]
         raise DataError(
-            f"{len(ids)} of {len(manifest)} samples have no label, such as {', '.join(map(repr, ids[:_SHOWN]))}. "
-            "Label them or leave them out"
+            f"{len(ids)} of {len(manifest)} samples have no label, such as {some(ids)}. Label them or leave them out"
         )
     unknown = sorted(set(bad.labels))
     shown = []
     for label in unknown[:_SHOWN]:
-        nearest = difflib.get_close_matches(label, names, n=1)
-        shown.append(f"{label!r} ({bad.labels.count(label)} samples{f', nearest {nearest[0]!r}' if nearest else ''})")
+        near = "".join(f", nearest {name!r}" for name in similar(label, names, most=1))
+        shown.append(f"{label!r} ({count(bad.labels.count(label), 'sample')}{near})")
     raise DataError(
         f"{len(unknown)} labels are not among the {len(names)} classes known: {'; '.join(shown)}. "
         "Correct the labels, or leave those samples out"
     )
+
+
+def groups_of(classes: Sequence[str], section: DataSection) -> list[str]:
+    """For each class the name of its group in `data.class_groups`; OTHERS for none, and [] when there are no groups.
+
+    Raises RecipeError for a class in two groups, or a group without classes.
+    """
+    if not section.class_groups:
+        return []
+    group_of: dict[str, str] = {}
+    for group, *patterns in section.class_groups:
+        members = [c for c in classes if any(fnmatch.fnmatchcase(c, nfc(pattern)) for pattern in patterns)]
+        if not members:
+            raise RecipeError(f"data.class_groups: no class is in group {group!r}; its names are {', '.join(patterns)}")
+        for name in members:
+            if group_of.setdefault(name, group) != group:
+                raise RecipeError(f"data.class_groups: class {name!r} is in groups {group_of[name]!r} and {group!r}")
+    return [group_of.get(name, OTHERS) for name in classes]

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,27 +18,29 @@ from scipy.sparse.csgraph import connected_components
 
 from engine.data.ids import find_samples
 from engine.data.ingest import Progress
-from engine.data.manifest import OK, Manifest
-from engine.data.names import Names, named, read_pairs
+from engine.data.manifest import Manifest
+from engine.data.names import ClassNames, named
 from engine.data.near import kept_clusters
-from engine.data.pixels import Looks, look
+from engine.data.pixels import PixelFacts, look
+from engine.data.tables import read_list, read_pairs
 from engine.errors import DataError, RecipeError
+from engine.quarantine import Quarantine
 from engine.recipe.sections import DataSection
+from engine.text import count, some
 
 Rows = NDArray[np.int64]
-_SHOWN = 3
 
 
 @dataclass(frozen=True)
 class Cleaned:
     """`manifest`: the samples to learn from, their labels the classes, their groups what a split must keep whole.
 
-    `notices`: what was done, in words. `left_out`: files that cannot be used, path and reason.
+    `notices`: what was done, in words. `left_out`: the files that cannot be used.
     """
 
     manifest: Manifest
     notices: tuple[str, ...]
-    left_out: dict[str, str]
+    left_out: Quarantine
 
 
 def clean(manifest: Manifest, section: DataSection, progress: Progress | None = None) -> Cleaned:
@@ -48,23 +49,23 @@ def clean(manifest: Manifest, section: DataSection, progress: Progress | None = 
     Raises DataError or RecipeError, naming the key, for lists that cannot be read or do not fit the data.
     """
     notices: list[str] = []
-    status = manifest.table["status"].to_pylist()
-    left_out = {path: why for path, why in zip(manifest.paths, status, strict=True) if why != OK}
+    left_out = manifest.quarantine
     manifest, said = by_names(manifest.usable(), section)
     notices += said
-    looks = None
+    seen = None
     if section.check == "decode":
-        looks = look(manifest, section.train, section.cache, progress)
-        refused = {p: why for p, why in zip(manifest.paths, looks.refused, strict=True) if why}
-        left_out |= refused
-        doubtful = [id_ for id_, doubt in zip(manifest.ids, looks.doubts, strict=True) if doubt]
+        seen = look(manifest, section.train, section.cache, progress)
+        for id_, path, fault in zip(manifest.ids, manifest.paths, seen.faults, strict=True):
+            if fault is not None:
+                left_out.add(id_, fault, path)
+        doubtful = [id_ for id_, doubt in zip(manifest.ids, seen.doubts, strict=True) if doubt]
         if doubtful:
-            notices.append(f"{_count(doubtful, 'image')} damaged but readable, and trained on: {_some(doubtful)}")
-        kept = np.array([not why for why in looks.refused], dtype=bool)
-        manifest, looks = manifest.take(np.flatnonzero(kept)), Looks(looks.table.filter(kept))
+            notices.append(f"{count(doubtful, 'image')} damaged but readable, and trained on: {_some(doubtful)}")
+        sound = np.array([fault is None for fault in seen.faults], dtype=bool)
+        manifest, seen = manifest.take(np.flatnonzero(sound)), PixelFacts(seen.table.filter(sound))
     originals, copies = np.flatnonzero(~manifest.copies_N), np.flatnonzero(manifest.copies_N)
     kept, stands_for = _duplicates(manifest, originals, section, notices)
-    groups = _groups(manifest, kept, looks, section, notices)
+    groups = _groups(manifest, kept, seen, section, notices)
     follow = _copies(manifest, kept, copies, stands_for, section, notices)
     cleaned = manifest.replace("group", groups)
     if len(follow):
@@ -83,28 +84,17 @@ def by_names(manifest: Manifest, section: DataSection) -> tuple[Manifest, list[s
 
 
 def _excluded(manifest: Manifest, section: DataSection, notices: list[str]) -> Manifest:
-    for key, names in (("exclude", list(section.exclude)), ("exclude_file", _listed(section.exclude_file))):
+    excluded = read_list(section.exclude_file, "exclude_file") if section.exclude_file else []
+    for key, names in (("exclude", list(section.exclude)), ("exclude_file", excluded)):
         found = find_samples(manifest, names, f"data.{key}")
         rows = {row for row in found if row is not None}
         strange = [name for name, row in zip(names, found, strict=True) if row is None]
         if rows:
-            notices.append(f"{_count(rows, 'image')} left out by data.{key}")
+            notices.append(f"{count(rows, 'image')} left out by data.{key}")
         if strange:
             notices.append(f"data.{key}: {len(strange)} of {len(names)} names are no image's: {_some(strange)}")
         manifest = manifest.take([row for row in range(len(manifest)) if row not in rows])
     return manifest
-
-
-def _listed(path: str) -> list[str]:
-    if not path:
-        return []
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise DataError(f"{path}: cannot read this list (data.exclude_file): {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise DataError(f"{path}: expected UTF-8 text (data.exclude_file)") from None
-    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
 def _relabelled(manifest: Manifest, section: DataSection, notices: list[str]) -> Manifest:
@@ -117,7 +107,7 @@ def _relabelled(manifest: Manifest, section: DataSection, notices: list[str]) ->
     if strange := [name for (name, _), row in zip(pairs, found, strict=True) if row is None]:
         notices.append(f"{section.relabel}: {len(strange)} of {len(pairs)} names are no image's: {_some(strange)}")
     labels = manifest.labels.copy()
-    before = {*labels, *Names.of(section).name_of.values()}
+    before = {*labels, *ClassNames.of(section).name_of.values()}
     for (_, label), row in zip(pairs, found, strict=True):
         if row is not None:
             labels[row] = label
@@ -129,16 +119,16 @@ def _relabelled(manifest: Manifest, section: DataSection, notices: list[str]) ->
 
 
 def _renamed(manifest: Manifest, section: DataSection, notices: list[str]) -> Manifest:
-    names = Names.of(section)
+    names = ClassNames.of(section)
     labels = set(manifest.labels)
     if names.name_of and (nameless := sorted(labels - {"", *names.name_of, *names.name_of.values()})):
         notices.append(
-            f"{_count(nameless, 'label')} without a name in the label table, kept as found: {_some(nameless)}"
+            f"{count(nameless, 'label')} without a name in the label table, kept as found: {_some(nameless)}"
         )
     cleaned = named(manifest, names)
     unused = [name for group in names.aliases for name in group if not labels & {*names.found_as(name), name}]
     if unused:
-        notices.append(f"data.aliases: {_count(unused, 'name')} that no image has: {_some(unused)}")
+        notices.append(f"data.aliases: {count(unused, 'name')} that no image has: {_some(unused)}")
     merged = len(labels) - len(set(cleaned.labels))
     if merged:
         notices.append(f"{len(labels)} labels are {len(set(cleaned.labels))} classes")
@@ -168,23 +158,23 @@ def _duplicates(
             gone.update(rows[1:])
             stands_for |= {ids[row]: ids[rows[0]] for row in rows[1:]}
     if stands_for:
-        notices.append(f"{_count(stands_for, 'exact duplicate')} collapsed")
+        notices.append(f"{count(stands_for, 'exact duplicate')} collapsed")
     if conflicts:
         done = "left out" if section.conflicts == "drop" else "kept"
-        notices.append(
-            f"{_count(conflicts, 'file')} with equal content and different labels {done}: {_some(conflicts)}"
-        )
+        notices.append(f"{count(conflicts, 'file')} with equal content and different labels {done}: {_some(conflicts)}")
     return np.array([row for row in originals.tolist() if row not in gone], dtype=np.int64), stands_for
 
 
-def _groups(manifest: Manifest, kept: Rows, looks: Looks | None, section: DataSection, notices: list[str]) -> list[str]:
+def _groups(
+    manifest: Manifest, kept: Rows, seen: PixelFacts | None, section: DataSection, notices: list[str]
+) -> list[str]:
     """The group of every sample: the user's own, joined where near-duplicates or equal files link them."""
     alike: list[Sequence[object]] = []
     sha1 = manifest.table["sha1"].take(kept).to_pylist()
     if len(set(sha1)) < len(sha1):
         alike.append(sha1)
-    if looks is not None and section.folds.near_duplicates == "together":
-        cluster_n = kept_clusters(looks.hash_NB[kept], section.near_bits, section.train, section.cache)
+    if seen is not None and section.folds.near_duplicates == "together":
+        cluster_n = kept_clusters(seen.hash_NB[kept], section.near_bits, section.train, section.cache)
         sizes = np.bincount(cluster_n)
         if (sizes > 1).any():
             alike.append(cluster_n.tolist())
@@ -193,7 +183,7 @@ def _groups(manifest: Manifest, kept: Rows, looks: Looks | None, section: DataSe
                 done = f"{torn} of them split by data.fold_column, so scores will be too good"
             else:
                 done = "kept together in every split"
-            many = _count(np.flatnonzero(sizes > 1), "group")
+            many = count(int((sizes > 1).sum()), "group")
             notices.append(f"{sizes[sizes > 1].sum()} near-duplicates in {many}, {done}")
     if not alike:
         return manifest.groups
@@ -217,13 +207,13 @@ def _torn(cluster_n: Rows, fold_n: Rows) -> int:
 
 def _joined(alike: Sequence[Sequence[object]]) -> Rows:
     """The parts into which samples fall when those with an equal value in any of the lists belong together."""
-    count = len(alike[0])
+    samples = len(alike[0])
     here, there = [], []
     for values in alike:
         first: dict[object, int] = {}
-        here += list(range(count))
+        here += list(range(samples))
         there += [first.setdefault(value, row) for row, value in enumerate(values)]
-    graph = coo_array((np.ones(len(here), dtype=np.int8), (here, there)), shape=(count, count))
+    graph = coo_array((np.ones(len(here), dtype=np.int8), (here, there)), shape=(samples, samples))
     return connected_components(graph, directed=False)[1].astype(np.int64)
 
 
@@ -253,11 +243,11 @@ def _copies(
         else:
             follow.append(row)
     if orphans:
-        notices.append(f"{_count(orphans, 'augmented copy', 'augmented copies')} left out with their originals")
+        notices.append(f"{count(orphans, 'augmented copy', 'augmented copies')} left out with their originals")
     if torn:
-        notices.append(f"{_count(torn, 'mixed copy', 'mixed copies')} of images that now differ in class left out")
+        notices.append(f"{count(torn, 'mixed copy', 'mixed copies')} of images that now differ in class left out")
     beside = "in place of" if section.copies == "only" else "beside"
-    notices.append(f"{_count(follow, 'augmented copy', 'augmented copies')} trained on {beside} their originals")
+    notices.append(f"{count(follow, 'augmented copy', 'augmented copies')} trained on {beside} their originals")
     return np.array(follow, dtype=np.int64)
 
 
@@ -281,10 +271,5 @@ def _following(manifest: Manifest, follow: Rows, stands_for: dict[str, str]) -> 
     return manifest
 
 
-def _count(things: object, one: str, many: str = "") -> str:
-    number = len(things)  # type: ignore[arg-type]
-    return f"{number} {one if number == 1 else many or one + 's'}"
-
-
 def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+    return some(names, 3, str)

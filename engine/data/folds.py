@@ -6,7 +6,7 @@ thus pure in (ids, labels, groups, seed). Adding samples may move others: the sp
 
 Groups are placed here. Most samples with near-duplicates kept together are still on their own, and scikit-learn's
 StratifiedGroupKFold, for which each of them is one more group, takes hundreds of times as long for a split no better
-balanced (`benchmarks/bench_data.py`). Whole groups first, the largest first, each into
+balanced (`benchmarks/results/data_cpu.json`). Whole groups first, the largest first, each into
 the fold that lacks its classes most; then the single samples fill up every class evenly.
 """
 

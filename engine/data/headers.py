@@ -1,56 +1,63 @@
 """What a file says about itself: its hash, its size in pixels and its EXIF orientation, without decoding a pixel.
 
 JPEG headers are walked here and not by PIL: it is the one format that comes by the million, and PIL's parser holds
-the interpreter's lock long enough to halve the indexing rate. The rest goes through PIL, opened lazily. Threads, not
-processes: reading and hashing release the lock, and a fork beside CUDA or DALI threads can hang.
+the interpreter's lock long enough to halve the indexing rate. The rest goes through PIL, opened lazily.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import os
-import stat
 import struct
-from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from collections.abc import Generator, Sequence
+from typing import NamedTuple, Self
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 from PIL import Image
 
 from engine.data.manifest import OK, SCHEMA
+from engine.data.threads import in_threads
+from engine.quarantine import FaultKind
 
-FACTS = pa.schema([SCHEMA.field(name) for name in ("sha1", "height", "width", "orientation", "status")])
-Facts = tuple[str, int, int, int, str]
-
-_CHUNK = 256  # files per task: small enough for a smooth progress bar, large enough to hide the task's own cost
+FACTS = pa.schema([SCHEMA.field(name) for name in ("sha1", "height", "width", "orientation", "status", "fault")])
 _SIZE_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0..15 without DHT, JPG, DAC
 _BARE_MARKERS = frozenset(range(0xD0, 0xD9)) | {0x01}  # RST0..7, SOI, TEM: no length follows
 _ORIENTATION_TAG = 0x0112
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
-def probe(path: str) -> Facts:
-    """(sha1, height, width, orientation, status) of one file. Never raises: what is wrong stands in the status."""
+class HeaderFacts(NamedTuple):
+    """What a file says about itself: a row of FACTS. Sizes are as stored, before EXIF turns them; 0 when not known."""
+
+    sha1: str
+    height: int
+    width: int
+    orientation: int
+    status: str
+    fault: str
+
+    @classmethod
+    def of_bad(cls, kind: FaultKind, words: str, sha1: str = "") -> Self:
+        """Of a file that cannot be used."""
+        return cls(sha1, 0, 0, 1, kind, words)
+
+
+def read_header(path: str) -> HeaderFacts:
+    """The facts of one file. Never raises: what is wrong stands in them."""
     try:
         with open(path, "rb") as file:  # noqa: PTH123  a Path would cost as much as the header
             data = file.read()
     except OSError as error:
-        return "", 0, 0, 1, f"cannot be read: {error.strerror or error}"
+        return HeaderFacts.of_bad(FaultKind.UNREADABLE, f"cannot be read: {error.strerror or error}")
     if not data:
-        return "", 0, 0, 1, "empty file"
+        return HeaderFacts.of_bad(FaultKind.EMPTY, "is empty (0 bytes)")
     sha1 = hashlib.sha1(data, usedforsecurity=False).hexdigest()
     try:
         height, width, orientation = jpeg_header(data) if data[:2] == b"\xff\xd8" else _other_header(data)
+        if height < 1 or width < 1:
+            raise ValueError(f"an image of {height} x {width} pixels")
     except ValueError as error:
-        return sha1, 0, 0, 1, str(error)
-    if height < 1 or width < 1:
-        return sha1, height, width, orientation, f"an image of {height} x {width} pixels"
-    return sha1, height, width, orientation, OK
+        return HeaderFacts.of_bad(FaultKind.NOT_AN_IMAGE, str(error), sha1)
+    return HeaderFacts(sha1, height, width, orientation, OK, "")
 
 
 def jpeg_header(data: bytes) -> tuple[int, int, int]:
@@ -107,43 +114,11 @@ def _other_header(data: bytes) -> tuple[int, int, int]:
     return height, width, exif_orientation(exif.removeprefix(b"Exif\0\0"))
 
 
-def probe_files(paths: Sequence[str]) -> Generator[pa.RecordBatch, None, None]:
+def read_headers(paths: Sequence[str]) -> Generator[pa.RecordBatch, None, None]:
     """Facts of all files, in order, a few hundred at a time as they are ready. Close it to stop early."""
-    return in_threads(_probe_chunk, paths)
+    return in_threads(_read_chunk, paths)
 
 
-def stat_files(paths: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(bytes_N, mtime_ns_N) of all files, links followed; bytes -1 where there is no such regular file.
-
-    In threads, because on a network drive each question takes a round trip.
-    """
-    chunks = list(in_threads(_stat_chunk, paths))
-    both_2N = np.concatenate([np.zeros((2, 0), dtype=np.int64), *chunks], axis=1)
-    return both_2N[0], both_2N[1]
-
-
-def _probe_chunk(paths: Sequence[str]) -> pa.RecordBatch:
-    columns = zip(*map(probe, paths), strict=True)
+def _read_chunk(paths: Sequence[str]) -> pa.RecordBatch:
+    columns = zip(*map(read_header, paths), strict=True)
     return pa.record_batch([pa.array(c, f.type) for c, f in zip(columns, FACTS, strict=True)], schema=FACTS)
-
-
-def _stat_chunk(paths: Sequence[str]) -> NDArray[np.int64]:
-    chunk_2N = np.zeros((2, len(paths)), dtype=np.int64)
-    for n, path in enumerate(paths):
-        try:
-            found = os.stat(path)  # noqa: PTH116
-        except (OSError, ValueError):  # ValueError: a null byte in a table's path
-            chunk_2N[0, n] = -1
-        else:
-            chunk_2N[:, n] = (found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else (-1, 0)
-    return chunk_2N
-
-
-def in_threads(work: Callable[[Sequence[Item]], Result], items: Sequence[Item]) -> Generator[Result, None, None]:
-    """`work` on a few hundred items at a time, answers in order as they are ready. Close it to stop early."""
-    # More threads than cores hide a drive's latency; many more only queue for the interpreter's lock.
-    pool = ThreadPoolExecutor(max_workers=min(32, max(4, len(os.sched_getaffinity(0)))))
-    try:
-        yield from pool.map(work, [items[at : at + _CHUNK] for at in range(0, len(items), _CHUNK)])
-    finally:
-        pool.shutdown(cancel_futures=True)  # on Ctrl-C nobody waits for the files not begun

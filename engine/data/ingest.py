@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +21,21 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from engine.data.cache import cache_places, load_table, save_table
-from engine.data.headers import FACTS, probe_files
-from engine.data.listing import TABLE_SUFFIXES, list_folder, list_table
+from engine.data.headers import FACTS, read_headers
 from engine.data.manifest import OK, SCHEMA, Manifest
+from engine.data.sources import list_samples
 from engine.errors import DataError
 from engine.recipe.sections import DataSection
 
 Progress = Callable[[int, int], None]
 
-_FORMAT = "1"  # of the cached facts: raise it when probe() learns something, and every file is looked at again
+_FORMAT = "2"  # of the cached facts: raise it when read_header() learns something, and every file is looked at again
 _QUANTILES = {"min": 0.0, "5%": 0.05, "median": 0.5, "95%": 0.95, "max": 1.0}
 _BAD_SHOWN = 20
 
 
 def ingest(source: str, section: DataSection, progress: Progress | None = None) -> Manifest:
-    """The manifest of a folder of images, or of a .csv or .parquet table, with bad files in it (see their status).
+    """The manifest of a folder of images, or of a .csv or .parquet table, with bad files in it (see `Manifest.faults`).
 
     `source` is a training source, whose samples must have labels, when it is `section.train`. `progress(done, total)`
     is called with numbers of files as they are indexed, first with those that have not changed. When stopped
@@ -43,24 +44,12 @@ def ingest(source: str, section: DataSection, progress: Progress | None = None) 
     Raises DataError, saying what to mend, when there is no such source, the table cannot be used, no labels are found
     for training, or not a single file is usable.
     """
-    training = source == section.train
-    if not source:
-        raise DataError("no data: set data.train, or data.test, to a folder or a .csv or .parquet table")
-    path = os.path.abspath(source)  # noqa: PTH100  not resolved: the user's own spelling stands in messages and paths
-    if os.path.isdir(path):  # noqa: PTH112
-        listed = list_folder(path, training)
-    elif not os.path.exists(path):  # noqa: PTH110
-        raise DataError(f"{source}: no such folder or table (looked for {path})")
-    elif path.lower().endswith(TABLE_SUFFIXES):
-        listed = list_table(path, section, training)
-    else:
-        raise DataError(f"{source}: expected a folder of images, or a table ending in {' or '.join(TABLE_SUFFIXES)}")
-
-    manifest = _index(Manifest.build(listed), path, section.cache, progress)
+    listed = Manifest.build(list_samples(source, section))
+    manifest = _index(listed, os.path.abspath(source), section.cache, progress)  # noqa: PTH100  not resolved
     if not len(manifest.usable()):
         raise DataError(
             f"{source}: none of its {len(manifest)} images is usable; the first, {manifest.paths[0]}: "
-            f"{manifest.table['status'][0].as_py()}"
+            f"{manifest.faults[0]}"
         )
     return manifest
 
@@ -71,13 +60,13 @@ def describe(manifest: Manifest) -> dict[str, Any]:
 
     samples, usable, unlabelled: counts; classes: {name: count}, by name; height, width, bytes: {min, 5%, median, 95%,
     max} (pixels, upright); total_bytes; orientation: {EXIF value: count}; exact_duplicates: files that repeat
-    another's content; status: {status: count}; unusable: the first [path, reason] pairs.
+    another's content; status: {"ok" or kind of fault: count}; unusable: the first [path, fault in words] pairs.
     """
     usable = manifest.usable()
     classes = {name: count for name, count in _counts(usable, "label").items() if name}
     height_N, width_N = usable.sizes_N2.T
     bytes_N = usable.table["bytes"].to_numpy()
-    bad = manifest.table.filter(pc.not_equal(manifest.table["status"], OK)).slice(0, _BAD_SHOWN)
+    bad = islice(manifest.quarantine.values(), _BAD_SHOWN)
     return {
         "samples": len(manifest),
         "usable": len(usable),
@@ -90,7 +79,7 @@ def describe(manifest: Manifest) -> dict[str, Any]:
         "orientation": {str(value): count for value, count in _counts(usable, "orientation").items()},
         "exact_duplicates": len(usable) - pc.count_distinct(usable.table["sha1"]).as_py(),
         "status": _counts(manifest, "status"),
-        "unusable": [list(pair) for pair in zip(bad["path"].to_pylist(), bad["status"].to_pylist(), strict=True)],
+        "unusable": [[entry.where, str(entry.fault)] for entry in bad],
     }
 
 
@@ -118,7 +107,7 @@ def _index(listed: Manifest, source: str, cache: str, progress: Progress | None)
     if progress:
         progress(done, total)
     try:
-        with closing(probe_files(found)) as batches:
+        with closing(read_headers(found)) as batches:
             for batch in batches:
                 facts.append(pa.Table.from_batches([batch]))
                 done += batch.num_rows

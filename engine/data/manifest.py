@@ -1,8 +1,8 @@
 """The manifest: one Arrow table with a row for every sample, known or unreadable.
 
 One table, because everything downstream asks for whole columns (all labels, all paths, all keys), and a million
-samples as Arrow columns are a few hundred megabytes that Parquet reads in a second, where a million Python objects
-are neither. It knows nothing of where the samples came from; `ingest` does.
+samples as Arrow columns are small in memory and quickly read from Parquet, where a million Python objects are
+neither. It knows nothing of where the samples came from; `ingest` does.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ import pyarrow.compute as pc
 from numpy.typing import ArrayLike, NDArray
 
 from engine.errors import DataError
+from engine.quarantine import Fault, FaultKind, Quarantine
+from engine.text import some
 
 OK = "ok"
 
@@ -37,7 +39,8 @@ SCHEMA = pa.schema(
         ("orientation", pa.int8()),  # EXIF, 1 to 8
         ("bytes", pa.int64()),
         ("mtime_ns", pa.int64()),
-        ("status", pa.string()),  # "ok", or why the file cannot be used
+        ("status", pa.string()),  # "ok", or the FaultKind that keeps the file from being used
+        ("fault", pa.string()),  # the same in words; "" when ok
     ]
 )
 _DEFAULTS: dict[str, str | int] = {
@@ -53,6 +56,7 @@ _DEFAULTS: dict[str, str | int] = {
     "bytes": -1,
     "mtime_ns": 0,
     "status": OK,
+    "fault": "",
 }
 
 
@@ -70,7 +74,7 @@ class Manifest:
             raise ValueError(f"a manifest has the columns\n{SCHEMA}\nnot\n{self.table.schema}")
         if pc.count_distinct(self.table["id"]).as_py() != len(self):
             repeated = repeated_values(self.table["id"])
-            raise DataError(f"sample ids must be unique; used more than once: {', '.join(map(repr, repeated[:5]))}")
+            raise DataError(f"sample ids must be unique; used more than once: {some(repeated)}")
 
     @classmethod
     def build(cls, columns: Mapping[str, Any]) -> Manifest:
@@ -124,6 +128,20 @@ class Manifest:
         return np.where(turned_N1, stored_N2[:, ::-1], stored_N2).astype(np.int64)
 
     @cached_property
+    def faults(self) -> list[Fault | None]:
+        """What keeps each file from being used; None where nothing does."""
+        return faults_of(self.table)
+
+    @property
+    def quarantine(self) -> Quarantine:
+        """The files that cannot be used."""
+        bad = Quarantine()
+        for id_, path, fault in zip(self.ids, self.paths, self.faults, strict=True):
+            if fault is not None:
+                bad.add(id_, fault, path)
+        return bad
+
+    @cached_property
     def keys_N(self) -> NDArray[np.int64]:
         """A 64-bit hash (BLAKE2b) of each id: the address of a sample's randomness.
 
@@ -155,6 +173,12 @@ class Manifest:
     def _strings(self, column: str) -> list[str]:
         strings: list[str] = self.table[column].to_pylist()
         return strings
+
+
+def faults_of(table: pa.Table) -> list[Fault | None]:
+    """The faults in the columns `status` and `fault` of a table; None for "ok"."""
+    columns = (table["status"].to_pylist(), table["fault"].to_pylist())
+    return [None if kind == OK else Fault(FaultKind(kind), words) for kind, words in zip(*columns, strict=True)]
 
 
 def repeated_values(column: pa.ChunkedArray | pa.Array) -> list[str]:

@@ -9,8 +9,7 @@ part of its recipe: `resolved` reads the table into the section.
 from __future__ import annotations
 
 import csv
-import fnmatch
-import unicodedata
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,14 +17,15 @@ from pathlib import Path
 from typing import Literal, Self
 
 from engine.data.manifest import Manifest
+from engine.data.tables import read_pairs
 from engine.errors import DataError, RecipeError
+from engine.files import write_text
 from engine.recipe.sections import DataSection
-
-OTHERS = "others"  # the group of classes that are in none
+from engine.text import nfc
 
 
 @dataclass(frozen=True)
-class Names:
+class ClassNames:
     """How labels become classes, and back. All names are in Unicode form NFC."""
 
     name_of: Mapping[str, str] = field(default_factory=dict)  # label as found -> class name
@@ -95,7 +95,7 @@ class Names:
         return {name: tuple(found) for name, found in labels.items()}
 
 
-AS_FOUND = Names()
+AS_FOUND = ClassNames()
 """Every label is its own class."""
 
 
@@ -104,27 +104,9 @@ def resolved(section: DataSection) -> DataSection:
     return section.model_copy(update={"label_names": tuple(_pairs(section)), "label_table": ""})
 
 
-def named(manifest: Manifest, names: Names) -> Manifest:
+def named(manifest: Manifest, names: ClassNames) -> Manifest:
     """The samples with classes in place of labels as found."""
     return manifest.replace("label", [names.class_of(label) for label in manifest.labels])
-
-
-def groups_of(classes: Sequence[str], section: DataSection) -> list[str]:
-    """For each class the name of its group in `data.class_groups`; OTHERS for none, and [] when there are no groups.
-
-    Raises RecipeError for a class in two groups, or a group without classes.
-    """
-    if not section.class_groups:
-        return []
-    group_of: dict[str, str] = {}
-    for group, *patterns in section.class_groups:
-        members = [c for c in classes if any(fnmatch.fnmatchcase(c, nfc(pattern)) for pattern in patterns)]
-        if not members:
-            raise RecipeError(f"data.class_groups: no class is in group {group!r}; its names are {', '.join(patterns)}")
-        for name in members:
-            if group_of.setdefault(name, group) != group:
-                raise RecipeError(f"data.class_groups: class {name!r} is in groups {group_of[name]!r} and {group!r}")
-    return [group_of.get(name, OTHERS) for name in classes]
 
 
 def latin_names(classes: Sequence[str]) -> list[tuple[str, str]]:
@@ -146,23 +128,13 @@ def latin_names(classes: Sequence[str]) -> list[tuple[str, str]]:
     return pairs
 
 
-def nfc(text: str) -> str:
-    return unicodedata.normalize("NFC", text)
-
-
-def read_pairs(path: str, key: str) -> tuple[list[tuple[str, str]], tuple[str, str]]:
-    """The first two columns of a .csv table below its header, and what they are called. Raises DataError."""
-    try:
-        with Path(path).open(encoding="utf-8-sig", newline="") as file:
-            lines = [line for line in csv.reader(file) if any(line)]
-    except OSError as error:
-        raise DataError(f"{path}: cannot read this table (data.{key}): {error.strerror}") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: expected a CSV table in UTF-8 (data.{key}): {error}") from None
-    if len(lines) < 2 or any(len(line) < 2 for line in lines):
-        raise DataError(f"{path}: expected a header and at least two columns in every line (data.{key})")
-    rows = [(nfc(line[0].strip()), nfc(line[1].strip())) for line in lines]
-    return rows[1:], rows[0]
+def write_label_table(labels: Sequence[str], path: Path) -> None:
+    """Write a .csv with each label as found and its name in Latin letters, to be mended by hand where wanted."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["label", "name"])
+    writer.writerows(latin_names(labels))
+    write_text(path, text.getvalue())
 
 
 def _pairs(section: DataSection) -> list[tuple[str, str]]:

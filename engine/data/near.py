@@ -50,7 +50,7 @@ def clusters(hash_NB: Hashes, bits: int) -> Numbers:
 
 def kept_clusters(hash_NB: Hashes, bits: int, source: str, cache: str) -> Numbers:
     """`clusters`, kept in the cache of a source for the next time that the same hashes are asked for: searching costs a
-    quarter of what looking at the files does."""
+    quarter of what looking at the files does (`benchmarks/results/data_cpu.json`)."""
     places = cache_places(str(Path(source).absolute()), cache, "near")
     digest = hashlib.blake2b(hash_NB.tobytes() + bytes([bits]), digest_size=16).hexdigest()
     found = load_table(places, _SCHEMA, _FORMAT)

@@ -4,8 +4,8 @@ A header says nothing about a file that was cut off, and a hash of bytes nothing
 every file is decoded once, by libjpeg-turbo at an eighth of its size: all of the file is read, and little of it
 computed. What is found is kept by content, so a renamed or moved file is not looked at again.
 
-A JPEG is refused here when the decoders of training refuse it: in 800 damaged variants of photos (cut off, holes,
-flipped bits, junk at the end) DALI, libjpeg-turbo behind PIL and this agreed on every one.
+A JPEG is refused here when the decoders of training refuse it: of damaged photos (cut off, holes, junk at the end) this
+and DALI take and refuse the same ones, to which tests/data/test_pixels.py holds them.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -26,9 +27,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from engine.data.cache import cache_places, load_table, save_table
-from engine.data.headers import in_threads
 from engine.data.ingest import Progress
-from engine.data.manifest import OK, Manifest
+from engine.data.manifest import OK, Manifest, faults_of
+from engine.data.threads import in_threads
+from engine.quarantine import Fault, FaultKind
 
 SIDE = 32  # of the gray picture that is hashed
 HASH_SIDE = 16  # its lowest frequencies along each axis, a bit each
@@ -37,40 +39,51 @@ HASH_BYTES = HASH_SIDE * HASH_SIDE // 8
 SCHEMA = pa.schema(
     [
         ("sha1", pa.string()),
-        ("kind", pa.string()),  # jpeg, png, webp, bmp, by content
-        ("refused", pa.string()),  # why it cannot be decoded; "" when it can
+        ("format", pa.string()),  # jpeg, png, webp, bmp, by content; "" when it is none or the file is unusable
+        ("status", pa.string()),  # "ok", or the FaultKind for which it cannot be decoded
+        ("fault", pa.string()),  # the same in words; "" when ok
         ("doubt", pa.string()),  # what is damaged in a file that still decodes; "" when nothing is
         ("hash", pa.binary(HASH_BYTES)),  # perceptual, of the upright picture
         ("spread", pa.float32()),  # standard deviation of gray, 0 to 255
     ]
 )
-_FORMAT = "1"
+_FORMAT = "2"
 _NO_HASH = bytes(HASH_BYTES)
 _SIGNATURES = ((b"\xff\xd8", "jpeg"), (b"\x89PNG", "png"), (b"BM", "bmp"), (b"RIFF", "webp"))
-_SIGNATURE_OF = {"jpeg": "JPEG", "png": "PNG", "bmp": "BMP", "webp": "WEBP"}
+_PIL_NAME = {"jpeg": "JPEG", "png": "PNG", "bmp": "BMP", "webp": "WEBP"}
 
-# One row of the table.
-_Look = tuple[str, str, str, str, bytes, float]
+
+class _Facts(NamedTuple):
+    """A row of SCHEMA; as it stands by default, of a file that nobody looked at."""
+
+    sha1: str
+    format: str = ""
+    status: str = OK
+    fault: str = ""
+    doubt: str = ""
+    hash: bytes = _NO_HASH
+    spread: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
-class Looks:
-    """What the samples of a manifest look like, row by row; see SCHEMA. Rows of files that were unreadable already are
-    blank."""
+class PixelFacts:
+    """What one look at the samples of a manifest showed, row by row; see SCHEMA. Files that were unusable already are
+    not looked at: their rows are blank."""
 
     table: pa.Table
 
     @cached_property
-    def refused(self) -> list[str]:
-        return list(self.table["refused"].to_pylist())
+    def faults(self) -> list[Fault | None]:
+        """Why each file cannot be decoded; None where it can."""
+        return faults_of(self.table)
 
     @cached_property
     def doubts(self) -> list[str]:
         return list(self.table["doubt"].to_pylist())
 
     @cached_property
-    def kinds(self) -> list[str]:
-        return list(self.table["kind"].to_pylist())
+    def formats(self) -> list[str]:
+        return list(self.table["format"].to_pylist())
 
     @cached_property
     def spread_N(self) -> NDArray[np.float32]:
@@ -83,12 +96,12 @@ class Looks:
         return np.frombuffer(whole, dtype=np.uint8).reshape(-1, HASH_BYTES)
 
 
-def look(manifest: Manifest, source: str, cache: str, progress: Progress | None = None) -> Looks:
+def look(manifest: Manifest, source: str, cache: str, progress: Progress | None = None) -> PixelFacts:
     """Look at every usable file of `manifest`, which was made of `source`; those of known content are not opened.
 
     `progress(done, total)` counts contents. When stopped half-way, what was seen is kept for the next time.
     """
-    places = cache_places(str(Path(source).absolute()), cache, "looks")
+    places = cache_places(str(Path(source).absolute()), cache, "pixels")
     found = load_table(places, SCHEMA, _FORMAT)
     known = SCHEMA.empty_table() if found is None else found[0]
     usable = np.asarray(pc.equal(manifest.table["status"], OK))
@@ -115,9 +128,9 @@ def look(manifest: Manifest, source: str, cache: str, progress: Progress | None 
             save_table(seen, places, _FORMAT)
     place = pc.index_in(manifest.table["sha1"], value_set=seen["sha1"].combine_chunks())
     place = pc.if_else(pa.array(usable), place, None)
-    blank = pa.table([["", ""], ["", ""], ["", ""], ["", ""], [_NO_HASH] * 2, [0.0, 0.0]], schema=SCHEMA).slice(0, 1)
+    blank = pa.Table.from_batches([_batch([_Facts("")])])
     rows_N = pc.fill_null(place, seen.num_rows)
-    return Looks(pa.concat_tables([seen, blank]).take(rows_N).combine_chunks())
+    return PixelFacts(pa.concat_tables([seen, blank]).take(rows_N).combine_chunks())
 
 
 def perceptual_hash(gray_HW: NDArray[np.uint8]) -> bytes:
@@ -137,26 +150,31 @@ _DCT = np.cos(np.pi * np.outer(np.arange(HASH_SIDE), 2 * np.arange(SIDE) + 1) / 
 
 
 def _look_chunk(files: Sequence[tuple[str, str, int]]) -> pa.RecordBatch:
-    columns = zip(*(_look_at(*file) for file in files), strict=True)
+    return _batch([_look_at(*file) for file in files])
+
+
+def _batch(rows: Sequence[_Facts]) -> pa.RecordBatch:
+    columns = zip(*rows, strict=True)
     return pa.record_batch([pa.array(c, f.type) for c, f in zip(columns, SCHEMA, strict=True)], schema=SCHEMA)
 
 
-def _look_at(path: str, sha1: str, orientation: int) -> _Look:
+def _look_at(path: str, sha1: str, orientation: int) -> _Facts:
     try:
         content = Path(path).read_bytes()
     except OSError as error:  # it could be read a moment ago
-        return sha1, "", f"cannot be read: {error.strerror or error}", "", _NO_HASH, 0.0
-    kind = next((name for signature, name in _SIGNATURES if content.startswith(signature)), "")
-    gray_HW, refused, doubt = _gray(content, kind)
+        return _Facts(sha1, status=FaultKind.UNREADABLE, fault=f"cannot be read: {error.strerror or error}")
+    format_ = next((name for signature, name in _SIGNATURES if content.startswith(signature)), "")
+    gray_HW, refused, doubt = _gray(content, format_)
     if gray_HW is None:
-        return sha1, kind, refused, "", _NO_HASH, 0.0
-    return sha1, kind, "", doubt, perceptual_hash(upright(gray_HW, orientation)), float(gray_HW.std())
+        return _Facts(sha1, format_, FaultKind.DAMAGED, refused)
+    hashed = perceptual_hash(upright(gray_HW, orientation))
+    return _Facts(sha1, format_, doubt=doubt, hash=hashed, spread=float(gray_HW.std()))
 
 
-def _gray(content: bytes, kind: str) -> tuple[NDArray[np.uint8] | None, str, str]:
+def _gray(content: bytes, format_: str) -> tuple[NDArray[np.uint8] | None, str, str]:
     """A small gray picture as stored, or why there is none; and what is doubtful about it."""
     complaint = ""
-    if kind == "jpeg":
+    if format_ == "jpeg":
         try:
             gray_HW1 = simplejpeg.decode_jpeg(
                 content, colorspace="GRAY", min_height=SIDE, min_width=SIDE, min_factor=1, strict=True
@@ -166,7 +184,7 @@ def _gray(content: bytes, kind: str) -> tuple[NDArray[np.uint8] | None, str, str
         else:
             return gray_HW1[:, :, 0], "", ""
     try:
-        with Image.open(io.BytesIO(content), formats=[_SIGNATURE_OF[kind]]) as image:
+        with Image.open(io.BytesIO(content), formats=[_PIL_NAME[format_]]) as image:
             image.draft("L", (SIDE, SIDE))
             gray_HW = np.asarray(image.convert("L"))
     except Image.DecompressionBombError:

@@ -15,18 +15,20 @@ from typing import Literal, Self
 
 from engine.ensemble.specialist import Specialist
 from engine.ensemble.vote import RULES, Rule
+from engine.errors import CheckpointError
 from engine.files import write_text
 from engine.recipe.sections import Recipe
-from engine.store.checkpoint import CheckpointError
 
-NAME = "ensemble.json"  # in a folder of fold models
 FORMAT = 1  # raised when an older engine could not read it rightly
 
 
 @dataclasses.dataclass(frozen=True)
 class Ensemble:
-    """How many answers become one: `tta` views of the family `views` of each image, averaged within each model and then
-    over models by the rule `vote`; in between `specialists` are asked, in order, unless `asks_specialists` is False."""
+    """How the answers of a run's models become one.
+
+    `tta` views of the family `views` are shown of each image, and averaged within each model and then over models by
+    the rule `vote`. In between `specialists` are asked, in order, unless `asks_specialists` is False.
+    """
 
     tta: int
     views: Literal["zooms", "crops"]
@@ -50,15 +52,14 @@ class Ensemble:
             f"ensemble.vote={self.vote}",
         )
 
-    def save(self, models: Path) -> None:
-        """Write ensemble.json into a folder of fold models, atomically."""
+    def save(self, path: Path) -> None:
+        """Write it, atomically."""
         content = {"format": FORMAT} | dataclasses.asdict(self)
-        write_text(models / NAME, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+        write_text(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
 
     @classmethod
-    def load(cls, models: Path) -> Self | None:
+    def load(cls, path: Path) -> Self | None:
         """What `save` wrote; None when nothing was. Raises CheckpointError when it is damaged or of a newer format."""
-        path = models / NAME
         if not path.is_file():
             return None
         try:

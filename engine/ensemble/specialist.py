@@ -2,7 +2,7 @@
 
 A specialist is a second model for classes that look alike. It is asked about an image only when the main model gives
 it one of these classes. Training measures with these rules what it is worth, and prediction answers with them, so the
-two cannot drift apart; both find it by the paths below.
+two cannot drift apart.
 
 The rules move probability only where the specialist knows better. Classes that it does not know keep what they have
 (several classes), or their proportions to each other (yes or no); a row sums to what it summed to before.
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -21,7 +20,6 @@ from numpy.typing import NDArray
 from engine.metrics import score
 from engine.predictions import LabelledPredictions, Predictions
 
-FOLDER = "specialists"  # in a folder of fold models, with a folder for each, which holds folds as any other
 _NOTHING = 1e-300  # up to this no probability is left that could be scaled
 _SHOWN = ("log_loss", "accuracy", "macro_f1")
 
@@ -140,8 +138,3 @@ def yes_or_no(
     joined_NC = np.where(rest_N1 > _NOTHING, scaled_NC, main_NC - gain_N1 / rest_NC.shape[1])
     joined_NC[:, column_1] = class_N1 + gain_N1
     return joined_NC
-
-
-def fold_folder(models: Path, name: str, fold: str) -> Path:
-    """Where the specialist of a fold's main model is."""
-    return models / FOLDER / name / fold

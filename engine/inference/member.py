@@ -13,6 +13,7 @@ from engine.model.build import Classifier, build_model
 from engine.model.runtime import Runtime
 from engine.recipe.load import parse_recipe
 from engine.store.checkpoint import Checkpoint
+from engine.store.run_folder import CHECKPOINT
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -27,7 +28,7 @@ class Member:
     @classmethod
     def restored(cls, checkpoint: Checkpoint, device: torch.device) -> Self:
         """The checkpoint's model on `device`. Nothing is downloaded: all weights come from the checkpoint."""
-        recipe = parse_recipe(checkpoint.recipe, origin="checkpoint.json")
+        recipe = parse_recipe(checkpoint.recipe, origin=CHECKPOINT)
         architecture = recipe.model.model_copy(update={"pretrained": False, "weights": ""})
         model = build_model(architecture, len(checkpoint.classes), recipe.stage[0].size)
         model.load_state_dict(dict(checkpoint.weights))

@@ -8,7 +8,6 @@ memory (on torch's meta device, a fraction of a second), run once, and what come
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from engine.model.heads import ArcFaceHead, LinearHead, MlpHead
 from engine.model.pooling import MapPooling
 from engine.model.weights import load_weights
 from engine.recipe.sections import ModelSection
+from engine.text import nearest
 
 log = logging.getLogger(__name__)
 
@@ -293,7 +293,7 @@ def _pretrained_cfg(name: str) -> Any:
         return cfg
     architecture, _, _ = name.partition(".")
     known = timm.list_models() if not timm.is_model(architecture) else timm.list_pretrained(f"{architecture}.*")
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known[:3]
+    near = nearest(name, known, cutoff=0.4)
     raise RecipeError(
         f'model.backbone = "{name}": no such model in timm {timm.__version__}; nearest: {", ".join(near)}'
     )

@@ -18,8 +18,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from engine.errors import RecipeError
+from engine.text import some
 
-_SHOWN = 6
 _WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")  # where timm's and others' training files keep it
 _PREFIXES = ("_orig_mod.", "module.")  # left by torch.compile and DistributedDataParallel
 
@@ -90,14 +90,14 @@ def load_weights(model: nn.Module, path: Path, timm_names: Collection[str]) -> L
             source = _converted(model.get_submodule("backbone"), file) or source
     found = _compare(target, source, timm_names)
     if not found.fits:
-        lines = [
-            _some("not in the file", found.missing),
-            _some("of another shape", found.misshapen),
-            _some("only in the file", found.unexpected),
-        ]
+        faults = {
+            "not in the file": found.missing,
+            "of another shape": found.misshapen,
+            "only in the file": found.unexpected,
+        }
         raise RecipeError(
             f'model.weights = "{path}" does not fit model.backbone: '
-            + "; ".join(line for line in lines if line)
+            + "; ".join(f"{what}: {some(names, 6, str)}" for what, names in faults.items() if names)
             + ". Name the backbone that the file was saved from"
         )
     taken = {n: t for n, t in source.items() if n in target and t.shape == target[n].shape}
@@ -138,10 +138,3 @@ def _bare(name: str) -> str:
     for prefix in _PREFIXES * 2:
         name = name.removeprefix(prefix)
     return name
-
-
-def _some(what: str, names: list[str]) -> str:
-    if not names:
-        return ""
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"{what}: {', '.join(names[:_SHOWN])}{more}"

@@ -7,20 +7,21 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+from engine.data.ids import find_ids
 from engine.data.ingest import Progress, ingest
-from engine.data.listing import list_labels
 from engine.data.manifest import Manifest
-from engine.data.names import Names
+from engine.data.names import ClassNames
+from engine.data.sources.table import list_labels
 from engine.ensemble.ensemble import Ensemble
 from engine.ensemble.vote import Rule
 from engine.errors import DataError, RecipeError
-from engine.predict.ids import find_ids
-from engine.predict.panel import Asked, find_specialists, fold_of
+from engine.predict.panel import Asked, find_specialists
 from engine.predict.submission import Sheet
 from engine.recipe.load import parse_recipe
 from engine.recipe.sections import DataSection, Recipe
 from engine.store import checkpoint
 from engine.store.checkpoint import Checkpoint
+from engine.store.run_folder import CHECKPOINT, FoldFolder, MemberFolder, RunFolder
 from engine.text import some
 
 _FREE = "data, decode, predict, ensemble and augment.executor"
@@ -30,7 +31,7 @@ _FREE = "data, decode, predict, ensemble and augment.executor"
 class Job:
     """What is to be predicted, by whom, and what the submission will look like."""
 
-    folders: tuple[Path, ...]
+    members: tuple[MemberFolder, ...]
     checkpoints: tuple[Checkpoint, ...]
     recipe: Recipe  # data, decode, predict, ensemble and augment.executor are followed
     manifest: Manifest
@@ -45,9 +46,9 @@ class Job:
     @property
     def folds(self) -> list[list[int]]:
         """The models of each fold, by their places in `checkpoints`: one, or its kept epochs."""
-        of_fold: dict[Path, list[int]] = {}
-        for place, folder in enumerate(self.folders):
-            of_fold.setdefault(fold_of(folder), []).append(place)
+        of_fold: dict[FoldFolder, list[int]] = {}
+        for place, member in enumerate(self.members):
+            of_fold.setdefault(member.fold, []).append(place)
         return list(of_fold.values())
 
 
@@ -71,10 +72,10 @@ class Wishes:
     def applied_to(self, saved: Checkpoint, ensemble: Ensemble | None) -> Recipe:
         """The checkpoint's recipe, with what the ensemble says in place of its keys, and these wishes in place of both.
         Raises RecipeError for one that a trained model cannot follow."""
-        trained = parse_recipe(saved.recipe, origin="checkpoint.json")
+        trained = parse_recipe(saved.recipe, origin=CHECKPOINT)
         asked = {"predict.tta": self.views, "predict.batch": self.batch, "ensemble.vote": self.vote}
         own = (*self.sets, *(f"{key}={value}" for key, value in asked.items() if value is not None))
-        recipe = parse_recipe(saved.recipe, (*(ensemble.sets if ensemble else ()), *own), origin="checkpoint.json")
+        recipe = parse_recipe(saved.recipe, (*(ensemble.sets if ensemble else ()), *own), origin=CHECKPOINT)
         augment = trained.augment.model_copy(update={"executor": recipe.augment.executor})
         free = {name: getattr(recipe, name) for name in ("data", "decode", "predict", "ensemble")}
         if trained.model_copy(update=free | {"augment": augment}) != recipe:
@@ -96,22 +97,22 @@ def prepare(models: Path, wishes: Wishes, progress: Progress | None = None) -> J
     `models` is a folder of fold models, or one fold's own folder. Raises CheckpointError, RecipeError or DataError,
     naming the remedy.
     """
-    folders = checkpoint.find_folds(models)
-    checkpoints = [checkpoint.load(folder) for folder in folders]
+    members = RunFolder(models).members()
+    checkpoints = [checkpoint.load(member.path) for member in members]
     first = checkpoints[0]
-    for folder, other in zip(folders, checkpoints, strict=True):
+    for member, other in zip(members, checkpoints, strict=True):
         if set(other.classes) != set(first.classes):
             only = sorted(set(other.classes) ^ set(first.classes))
             raise DataError(
-                f"{folder} and {folders[0]} know different classes ({some(only)}); "
+                f"{member.path} and {members[0].path} know different classes ({some(only)}); "
                 "they do not answer the same question. Give folds of one training only"
             )
-    ensemble = Ensemble.load(fold_of(folders[0]).parent)
+    ensemble = Ensemble.load(RunFolder(members[0].fold.path.parent).ensemble)
     recipe = wishes.applied_to(first, ensemble)
     if not recipe.data.test:
         raise RecipeError("no images to predict: give --data FOLDER_OR_TABLE, or set data.test in the recipe")
     manifest = ingest(recipe.data.test, recipe.data, progress)
-    names = Names.of(recipe.data)
+    names = ClassNames.of(recipe.data)
     if recipe.data.sample_submission:
         sheet = Sheet.like(Path(recipe.data.sample_submission), manifest.ids, first.classes, names)
     else:
@@ -119,13 +120,13 @@ def prepare(models: Path, wishes: Wishes, progress: Progress | None = None) -> J
     labels = manifest.labels if wishes.truth is None else _labels(wishes.truth, recipe.data, manifest.ids)
     specialists = ensemble.specialists if ensemble and recipe.predict.specialists else ()
     return Job(
-        folders=tuple(folders),
+        members=tuple(members),
         checkpoints=tuple(checkpoints),
         recipe=recipe,
         manifest=manifest,
         labels=tuple(map(names.class_of, labels)),
         sheet=sheet,
-        specialists=find_specialists(specialists, folders, first.classes),
+        specialists=find_specialists(specialists, members, first.classes),
     )
 
 

@@ -12,17 +12,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 
-from engine.ensemble import specialist
 from engine.ensemble.specialist import Specialist
 from engine.ensemble.vote import Rule, vote_of_fold
-from engine.errors import DataError
+from engine.errors import CheckpointError, DataError
 from engine.predictions import Predictions
 from engine.store import checkpoint
-from engine.store.checkpoint import Checkpoint, CheckpointError
+from engine.store.checkpoint import Checkpoint
+from engine.store.run_folder import FoldFolder, MemberFolder, RunFolder
 from engine.text import some
 
 Ask = Callable[[Sequence[Checkpoint], Sequence[str]], list[Predictions]]  # (models, ids) -> what each answers
@@ -36,24 +35,18 @@ class Asked:
     folds: tuple[tuple[Checkpoint, ...], ...]
 
 
-def fold_of(folder: Path) -> Path:
-    """The fold's folder that a checkpoint's folder is, or is a kept epoch of."""
-    folder = folder.absolute()  # "." has no name and no parent
-    return folder.parent if folder.name.startswith(checkpoint.EPOCH_PREFIX) else folder
-
-
 def find_specialists(
-    specialists: Sequence[Specialist], folders: Sequence[Path], classes: Sequence[str]
+    specialists: Sequence[Specialist], members: Sequence[MemberFolder], classes: Sequence[str]
 ) -> tuple[Asked, ...]:
-    """These specialists with their checkpoints beside the models in `folders`, which know `classes`.
+    """These specialists with their checkpoints beside the models of `members`, which know `classes`.
 
     Raises CheckpointError when a fold of one is missing or damaged, DataError when it is of another training.
     """
-    folds = list(dict.fromkeys(map(fold_of, folders)))
+    folds = list(dict.fromkeys(member.fold for member in members))
     return tuple(_found(one, folds, classes) for one in specialists)
 
 
-def _found(one: Specialist, folds: Sequence[Path], classes: Sequence[str]) -> Asked:
+def _found(one: Specialist, folds: Sequence[FoldFolder], classes: Sequence[str]) -> Asked:
     if unknown := sorted(set(one.classes) - set(classes)):
         raise DataError(
             f"specialist {one.name} knows classes that the models do not ({some(unknown)}): it is of another training. "
@@ -61,9 +54,9 @@ def _found(one: Specialist, folds: Sequence[Path], classes: Sequence[str]) -> As
         )
     voters = []
     for fold in folds:
-        folder = specialist.fold_folder(fold.parent, one.name, fold.name)
+        own = FoldFolder(RunFolder(fold.path.parent).specialist(one.name).path / fold.name)
         try:
-            voters.append(tuple(map(checkpoint.load, checkpoint.find_folds(folder))))
+            voters.append(tuple(checkpoint.load(member.path) for member in own.members()))
         except CheckpointError as error:
             raise CheckpointError(
                 f"specialist {one.name} cannot answer for fold {fold.name}: {error}. Finish `engine train`, copy the "
@@ -72,7 +65,7 @@ def _found(one: Specialist, folds: Sequence[Path], classes: Sequence[str]) -> As
         for saved in voters[-1]:
             if saved.classes != one.answers:
                 raise DataError(
-                    f"{folder} answers {some(saved.classes)}, but specialist {one.name} is to answer "
+                    f"{own.path} answers {some(saved.classes)}, but specialist {one.name} is to answer "
                     f"{some(one.answers)}: it is of another training. Run the same `engine train` again"
                 )
     return Asked(one, tuple(voters))

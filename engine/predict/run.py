@@ -11,6 +11,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +19,13 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
+from engine.data.classes import groups_of
 from engine.data.ingest import Progress
 from engine.data.manifest import OK
-from engine.data.names import groups_of
-from engine.ensemble.members import ask
 from engine.ensemble.vote import blend, vote, vote_of_fold
 from engine.errors import DataError
 from engine.files import write_text
+from engine.inference.ask import ask
 from engine.loader.batches import Samples
 from engine.loader.source import Files
 from engine.metrics import evaluate
@@ -33,10 +34,8 @@ from engine.predict.panel import hear
 from engine.predict.submission import write_submission
 from engine.predictions import LabelledPredictions, Predictions
 from engine.ranks import Ranks
-from engine.store import checkpoint
 from engine.store.checkpoint import Checkpoint
-
-PREDICTIONS, SUBMISSION, SCORES = "predictions.parquet", "submission.csv", "scores.json"
+from engine.store.run_folder import PredictionsFolder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,16 +78,16 @@ def answer(job: Job, device: torch.device, progress: Progress | None = None) -> 
     """
     began_s = time.perf_counter()
     manifest, recipe, rule = job.manifest, job.recipe, job.recipe.ensemble.vote
-    status = manifest.table["status"].to_pylist()
+    status = [OK if fault is None else str(fault) for fault in manifest.faults]
     rows_N = np.flatnonzero(np.array(status) == OK)
     samples = Samples(manifest.ids, Files(manifest.paths), manifest.keys_N, np.full(len(manifest), -1))
-    alone_here = Ranks(0, 1, device)
+    views, here = partial(blend, rule=rule), Ranks(0, 1, device)
 
     def told(done: int) -> None:
         if progress:
             progress(done, len(rows_N))
 
-    seen, quarantine = ask(job.checkpoints, samples, rows_N, recipe, alone_here, told)
+    seen, quarantine = ask(job.checkpoints, samples, rows_N, recipe, views, here, told)
     for row in rows_N.tolist():
         if entry := quarantine.get(manifest.ids[row]):
             status[row] = str(entry.fault)
@@ -100,7 +99,7 @@ def answer(job: Job, device: torch.device, progress: Progress | None = None) -> 
 
     def ask_specialist(checkpoints: Sequence[Checkpoint], ids: Sequence[str]) -> list[Predictions]:
         about_N = np.array(sorted(row_of[id_] for id_ in ids), dtype=np.int64)
-        return ask(checkpoints, samples, about_N, recipe, alone_here)[0]
+        return ask(checkpoints, samples, about_N, recipe, views, here)[0]
 
     folds = [vote_of_fold([seen[place] for place in places], rule) for places in job.folds]
     heard, asked = hear(job.specialists, folds, rule, ask_specialist)
@@ -116,13 +115,14 @@ def answer(job: Job, device: torch.device, progress: Progress | None = None) -> 
 
 def write(job: Job, outcome: Outcome, folder: Path) -> list[Path]:
     """Write predictions.parquet, submission.csv and, when the data has labels, scores.json; returns their paths."""
-    written = [folder / PREDICTIONS, folder / SUBMISSION]
+    files = PredictionsFolder(folder)
+    written = [files.predictions, files.submission]
     outcome.answers.write(written[0], _beside(job, outcome))
     write_submission(written[1], job.sheet, outcome.answers)
     if outcome.scores is None:
-        (folder / SCORES).unlink(missing_ok=True)  # of other images: it would be taken for these
+        files.scores.unlink(missing_ok=True)  # of other images: it would be taken for these
     else:
-        written.append(folder / SCORES)
+        written.append(files.scores)
         write_text(written[2], json.dumps(dataclasses.asdict(outcome.scores), ensure_ascii=False, indent=1) + "\n")
     return written
 
@@ -179,8 +179,8 @@ def _compared(
 
     blind = [_blind(saved, together.classes) for saved in job.checkpoints]
     alone = {
-        _name(folder): metrics(_whole(answers, together.ids, _blind(saved, answers.classes)[0]))
-        for folder, saved, answers in zip(job.folders, job.checkpoints, seen, strict=True)
+        member.name: metrics(_whole(answers, together.ids, _blind(saved, answers.classes)[0]))
+        for member, saved, answers in zip(job.members, job.checkpoints, seen, strict=True)
     }
     scores = evaluate(labelled(together), groups)
     return Comparison(
@@ -191,9 +191,3 @@ def _compared(
         unknown=scores.unknown,
         without_specialists={} if without is None else metrics(without),
     )
-
-
-def _name(folder: Path) -> str:
-    """What a model is called: the fold's number, and the epoch's where a fold kept several."""
-    is_epoch = folder.name.startswith(checkpoint.EPOCH_PREFIX)
-    return f"{folder.parent.name}/{folder.name}" if is_epoch else folder.name

@@ -18,12 +18,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from engine.data.names import AS_FOUND, Names
+from engine.data.ids import find_ids
+from engine.data.names import AS_FOUND, ClassNames
 from engine.errors import DataError
 from engine.files import atomic_write
-from engine.predict.ids import find_ids, same_text
 from engine.predictions import Predictions
-from engine.text import some
+from engine.text import nfc, some
 
 _DIGITS = "%.8g"  # float32 needs 9 to be exact; 8 keeps log loss to 1e-8
 
@@ -47,14 +47,14 @@ class Sheet:
     labels: Mapping[str, str]
 
     @classmethod
-    def plain(cls, ids: Sequence[str], classes: Sequence[str], names: Names = AS_FOUND) -> Self:
+    def plain(cls, ids: Sequence[str], classes: Sequence[str], names: ClassNames = AS_FOUND) -> Self:
         """Without a sample file: id, label, then one probability column a class, and one for each of its aliases."""
         contents = (None, *(name for name in classes for _ in names.alike(name)))
         columns = ("id", "label", *(alias for name in classes for alias in names.alike(name)))
         return cls(columns, contents, tuple(ids), tuple(ids), (), names.shares(contents), {})
 
     @classmethod
-    def like(cls, sample: Path, ids: Sequence[str], classes: Sequence[str], names: Names = AS_FOUND) -> Self:
+    def like(cls, sample: Path, ids: Sequence[str], classes: Sequence[str], names: ClassNames = AS_FOUND) -> Self:
         """The shape of `sample` (.csv, UTF-8), to be filled with predictions for `ids` over `classes`.
 
         Its columns may be any of a class's names: its own, an alias, or the label that `names` made it of, which is
@@ -105,12 +105,12 @@ def _read_sample(sample: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
 def _contents_of(sample: Path, columns: Sequence[str], classes: Mapping[str, Sequence[str]]) -> tuple[str | None, ...]:
     """What each column holds: the classes by any of their names; a single column that is not *the* class is the
     label's."""
-    known = {same_text(name): each for each, names in classes.items() for name in names}
-    asked = {same_text(column) for column in columns}
+    known = {nfc(name): each for each, names in classes.items() for name in names}
+    asked = {nfc(column) for column in columns}
     if len(columns) == 1 and not (len(classes) == 1 and asked <= known.keys()):
         return (None,)
-    unknown = [column for column in columns if same_text(column) not in known]
-    missing = [each for each, names in classes.items() if asked.isdisjoint(map(same_text, names))]
+    unknown = [column for column in columns if nfc(column) not in known]
+    missing = [each for each, names in classes.items() if asked.isdisjoint(map(nfc, names))]
     if missing or unknown:
         raise DataError(
             f"{sample}: its columns are not the model's {len(classes)} classes"
@@ -118,7 +118,7 @@ def _contents_of(sample: Path, columns: Sequence[str], classes: Mapping[str, Seq
             + (f"; classes without a column: {some(missing)}" if missing else "")
             + ". Expected the id column, then one column a class, or a single column for the label"
         )
-    return tuple(known[same_text(column)] for column in columns)
+    return tuple(known[nfc(column)] for column in columns)
 
 
 def _match(sample: Path, rows: Sequence[str], ids: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:

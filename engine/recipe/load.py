@@ -6,7 +6,6 @@ shows only after hours of training.
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from engine.recipe.lines import key_lines
 from engine.recipe.problems import Origins, report
 from engine.recipe.sections import Recipe
 from engine.recipe.sets import apply_set
+from engine.text import nearest
 
 
 def load_recipe(path: Path | str, sets: Sequence[str] = ()) -> Recipe:
@@ -104,5 +104,5 @@ def _others(folder: Path, name: str) -> str:
     if not folder.is_dir():
         return f"; the folder {folder} does not exist either"
     names = sorted(path.name for path in folder.glob("*.toml"))
-    near = difflib.get_close_matches(name, names) or names[:5]
+    near = nearest(name, names)
     return f"; {'in ' + str(folder)} there is {', '.join(near)}" if near else f"; there is no .toml file in {folder}"

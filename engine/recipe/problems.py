@@ -17,6 +17,7 @@ from pydantic_core import ErrorDetails
 
 from engine.recipe import schema
 from engine.recipe.schema import KeyPath, dotted
+from engine.text import similar
 
 SAME_SECTION = 0.15
 """Head start of a similar key in the section at hand over one elsewhere. The scale is difflib's ratio, 0 to 1."""
@@ -158,7 +159,7 @@ def _meant(key: schema.Key, value: Any) -> str:
         return f": there is one of it; write [{name}], in single brackets"
     if isinstance(value, str):
         options = re.findall(r'"([^"]*)"', key.type)
-        if near := difflib.get_close_matches(value.lower(), options, n=1):
+        if near := similar(value.lower(), options, most=1):
             return f': did you mean "{near[0]}"?'
         if value.lower() in ("true", "false") and key.type == "true or false":
             return f": that is text; write {value.lower()}"

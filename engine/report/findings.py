@@ -1,23 +1,19 @@
-"""The findings of a check as one page with pictures, in one file that needs no network.
+"""The findings of a check as one page with pictures.
 
-Pictures are small JPEGs inside the page: a link to a user's file would break as soon as the page is sent to somebody.
 Every list is cut to what a person looks at; the JSON of the same check has all of it.
 """
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment
 from PIL import Image, ImageOps
 
 from engine.data.checks import Case, Checked, Sample
-from engine.files import write_text
+from engine.report.page import data_url, write_page
 
 MOST_CASES = 24  # of a finding
 MOST_IMAGES = 6  # of a case
@@ -27,20 +23,21 @@ _THUMB = 144  # pixels of the longer side
 _DOTS = 3000
 
 
-def write_page(checked: Checked, path: Path) -> None:
+def write_findings(checked: Checked, path: Path) -> None:
     """Write the page, whole or not at all."""
-    template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(_PAGE)
     classes = sorted(checked.facts["classes"].items(), key=lambda item: (-item[1], item[0]))
     shown = classes if len(classes) <= MOST_CLASSES else classes[: MOST_CLASSES // 2] + classes[-MOST_CLASSES // 2 :]
     members: dict[str, list[Sample]] = {name: [] for name, _ in shown}
     for sample in checked.samples:
-        if sample.part == "train" and sample.label in members:
+        if sample.split == "train" and sample.label in members:
             members[sample.label].append(sample)
     rows = [
         {"name": name, "count": count, "share": 100 * count / classes[0][1], "samples": _spread(members[name])}
         for name, count in shown
     ]
-    text = template.render(
+    write_page(
+        path,
+        _PAGE,
         checked=checked,
         classes=rows,
         hidden=len(classes) - len(shown),
@@ -48,9 +45,8 @@ def write_page(checked: Checked, path: Path) -> None:
         most_images=MOST_IMAGES,
         scatter=_scatter(checked.samples),
         thumb=_Thumbnails(),
-        shape=_shape,
+        said=_said,
     )
-    write_text(path, text)
 
 
 class _Thumbnails:
@@ -75,13 +71,6 @@ class _Thumbnails:
         return data_url(small, quality=70)
 
 
-def data_url(image: Image.Image, quality: int) -> str:
-    """The picture as a JPEG inside the page that shows it."""
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=quality)
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
-
-
 def _spread(samples: Sequence[Sample]) -> list[Sample]:
     """A few of them from everywhere in the list."""
     if len(samples) <= CLASS_IMAGES:
@@ -89,18 +78,18 @@ def _spread(samples: Sequence[Sample]) -> list[Sample]:
     return [samples[int(at)] for at in np.linspace(0, len(samples) - 1, CLASS_IMAGES)]
 
 
-def _shape(case: Case) -> str:
+def _said(case: Case) -> str:
     """What is written beside a case: its note, and the labels when they differ."""
     labels = sorted({sample.label for sample in case.samples if sample.label})
     return " · ".join(part for part in (case.note, " / ".join(labels) if len(labels) > 1 else "") if part)
 
 
 def _scatter(samples: Sequence[Sample]) -> dict[str, Any]:
-    """Points (x, y, part) in a 400 x 300 box, width to the right and height upwards, from 0 to the largest of each."""
+    """Points (x, y, split) in a 400 x 300 box, width to the right and height upwards, from 0 to the largest of each."""
     sized = [sample for sample in samples if sample.width and sample.height]
     step = max(1, -(-len(sized) // _DOTS))
     wide, high = (max((getattr(s, side) for s in sized), default=1) for side in ("width", "height"))
-    points = {(round(400 * s.width / wide), round(300 - 300 * s.height / high), s.part) for s in sized[::step]}
+    points = {(round(400 * s.width / wide), round(300 - 300 * s.height / high), s.split) for s in sized[::step]}
     return {"points": sorted(points), "width": wide, "height": high}
 
 
@@ -197,7 +186,7 @@ a { color: inherit; }
 <figure>
 {% if thumb(sample) %}<img src="{{ thumb(sample) }}" alt="">{% else %}<div class="gone">no picture</div>{% endif %}
 <figcaption>
-{% if checked.test %}{{ sample.part }} {% endif %}{% if sample.label %}<b>{{ sample.label }}</b><br>{% endif %}
+{% if checked.test %}{{ sample.split }} {% endif %}{% if sample.label %}<b>{{ sample.label }}</b><br>{% endif %}
 
 {{ sample.id }}</figcaption>
 </figure>
@@ -205,7 +194,7 @@ a { color: inherit; }
 </div>
 {% endif %}
 {% if case.samples | length > most_images %}<p>and {{ case.samples | length - most_images }} more</p>{% endif %}
-{% if shape(case) %}<p>{{ shape(case) }}</p>{% endif %}
+{% if said(case) %}<p>{{ said(case) }}</p>{% endif %}
 </div>
 {% endfor %}
 </div>
@@ -243,7 +232,7 @@ a { color: inherit; }
 </table>
 <svg viewBox="-44 -8 470 344" width="470" height="344" role="img" aria-label="width and height of the images">
 <rect class="frame" x="0" y="0" width="400" height="300"/>
-{% for x, y, part in scatter.points %}<circle class="dot {{ part }}" cx="{{ x }}" cy="{{ y }}" r="3"/>{% endfor %}
+{% for x, y, split in scatter.points %}<circle class="dot {{ split }}" cx="{{ x }}" cy="{{ y }}" r="3"/>{% endfor %}
 
 <text x="400" y="318" text-anchor="end">{{ "{:,}".format(scatter.width) }} px wide</text>
 <text x="-6" y="10" text-anchor="end">{{ "{:,}".format(scatter.height) }}</text>

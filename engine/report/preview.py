@@ -14,19 +14,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jinja2 import Environment
 from PIL import Image
 
 from engine.augment.contract import Contract
 from engine.augment.mix import mix_at
 from engine.augment.policy import Policy
 from engine.errors import RecipeError
-from engine.files import write_text
 from engine.loader.batches import Batch, Epoch, Loader
 from engine.model.build import backbone_config
 from engine.recipe.sections import Recipe
-from engine.report.findings import data_url
-from engine.train.run import Prepared
+from engine.report.page import data_url, write_page
+from engine.train.prepare import Prepared
 
 
 @dataclass(frozen=True)
@@ -77,10 +75,9 @@ def preview(prepared: Prepared, stage: int = 0, images: int = 12, epochs: int = 
     return Preview(recipe, stage, at.size, numbers, [shown[row] for row in rows_N.tolist() if row in shown])
 
 
-def write_preview(made: Preview, path: Path) -> None:
+def write_preview(shown: Preview, path: Path) -> None:
     """Write the page, whole or not at all."""
-    template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(_PAGE)
-    write_text(path, template.render(made=made, url=_url, width=_shown_width(made.size)))
+    write_page(path, _PAGE, shown=shown, url=_url, width=_shown_width(shown.size))
 
 
 def _turns(prepared: Prepared, images: int) -> np.ndarray:
@@ -126,7 +123,7 @@ _PAGE = """<!doctype html>
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Preview: {{ made.recipe.name }}</title>
+<title>Preview: {{ shown.recipe.name }}</title>
 <style>
 :root { --ink: #1c2530; --soft: #64707d; --ground: #f5f6f8; --card: #fff; --line: #dde2e7; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e4e8ec; --soft: #98a3ae; --ground: #14181d; --card: #1d232a;
@@ -144,13 +141,14 @@ div.caption { font-size: 11px; line-height: 1.35; width: {{ width }}px; overflow
 </style>
 </head>
 <body>
-<h1>{{ made.recipe.name }}</h1>
-<p>Stage {{ made.stage }}, {{ made.size[0] }} x {{ made.size[1] }} pixels (height x width), seed {{ made.recipe.seed }}.
+<h1>{{ shown.recipe.name }}</h1>
+<p>Stage {{ shown.stage }}, {{ shown.size[0] }} x {{ shown.size[1] }} pixels (height x width),
+seed {{ shown.recipe.seed }}.
 The first column is what is scored and served, the others what those epochs train on.</p>
 <div class="scroll">
 <table>
-<tr><th>scored</th>{% for epoch in made.epochs %}<th>epoch {{ epoch + 1 }}</th>{% endfor %}</tr>
-{% for row in made.rows %}
+<tr><th>scored</th>{% for epoch in shown.epochs %}<th>epoch {{ epoch + 1 }}</th>{% endfor %}</tr>
+{% for row in shown.rows %}
 <tr>{% for picture in row %}
 <td><img src="{{ url(picture) }}" alt=""><div class="caption">{{ picture.caption }}</div></td>
 {% endfor %}</tr>

@@ -14,7 +14,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +27,7 @@ from torch import Tensor
 
 from engine.augment.policy import Policy
 from engine.augment.rng import hashes, uniforms
+from engine.data.clean import clean
 from engine.data.ingest import Progress
 from engine.data.manifest import Manifest
 from engine.errors import DataError, RecipeError
@@ -38,8 +38,9 @@ from engine.loader.passes import execute
 from engine.loader.source import Files
 from engine.loader.stream import ImageStream
 from engine.quarantine import Quarantine
-from engine.recipe.sections import DataSection, DecodeSection
-from engine.recipe.sections.augment import AugmentSection, MixSection
+from engine.recipe.sections import AugmentSection, DataSection, DecodeSection, MixSection
+from engine.store.claim import Claim, claim
+from engine.system import cores
 
 TABLE, MARKER, PICTURES = "train.csv", "augment.json", "images"
 QUALITY = 92  # of the JPEG files
@@ -114,9 +115,11 @@ _NOTHING: dict[str, Any] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
-    """What is to be made. kinds: names of KINDS; several joined by "+" are done to one image. copies: of each kind and
-    image. longest: the copies' longer side in pixels at most; 0: the original's. border: what shows beyond the image.
+class CopySpec:
+    """What is to be made of every image.
+
+    kinds: names of KINDS; several joined by "+" are done to one image. copies: of each kind and image. longest: the
+    copies' longer side in pixels at most; 0: the original's. border: what shows beyond the image.
 
     Raises RecipeError for an unknown kind, or impossible numbers.
     """
@@ -137,7 +140,7 @@ class Job:
 
 
 @dataclasses.dataclass(frozen=True)
-class Made:
+class CopiesWritten:
     """What came of it: the table, how many originals and copies it lists, and files that could not be decoded."""
 
     table: Path
@@ -178,21 +181,36 @@ class _Copy:
     path: str  # below the folder
 
 
-def augment(manifest: Manifest, section: DataSection, folder: Path, job: Job, progress: Progress | None = None) -> Made:
+def originals(manifest: Manifest, section: DataSection, progress: Progress | None = None) -> tuple[Manifest, list[str]]:
+    """The samples of `section.train` that copies are made of, and what was done to find them, in words.
+
+    They are those that training would keep (see `clean`), with labels as found: the table is read by the same section
+    again. `progress(done, total)` counts images looked at. Raises as `clean` does.
+    """
+    cleaned = clean(manifest, section, progress)
+    kept = set(cleaned.manifest.ids)
+    rows = [row for row, id_ in enumerate(manifest.ids) if id_ in kept and not manifest.copies_N[row]]
+    return manifest.take(rows), list(cleaned.notices)
+
+
+def write_copies(
+    manifest: Manifest, section: DataSection, folder: Path, spec: CopySpec, progress: Progress | None = None
+) -> CopiesWritten:
     """Write augmented copies of the samples of `manifest` and the table that lists all into `folder`.
 
     `manifest` is what is trained on, with labels as found; `section` names the columns of the table. What an
-    interrupted command made is not made again. Raises DataError when the folder holds anything else.
+    interrupted command made is not made again. Raises RecipeError when the folder holds other copies, DataError when it
+    holds anything else.
     """
-    _claim(folder, manifest, job)
-    changes = {kind: _Change.of(kind, job.border) for kind in job.kinds}
-    copies = list(_planned(manifest, job, changes))
+    _claim(folder, manifest, spec)
+    changes = {kind: _Change.of(kind, spec.border) for kind in spec.kinds}
+    copies = list(_planned(manifest, spec, changes))
     missing = [copy for copy in copies if not (folder / copy.path).is_file()]
     batches = list(_batches(missing))
     rows = [np.unique([row for c in batch for row in (c.row, c.partner) if row >= 0]) for batch in batches]
     stream = ImageStream(Files(manifest.paths), rows, DecodeSection(device="cpu"), torch.device("cpu"))
     done, left_out = len(copies) - len(missing), Quarantine()
-    with ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as writers:
+    with ThreadPoolExecutor(max(2, cores())) as writers:
         for batch, decoded in zip(batches, stream, strict=True):
             images = dict(zip(decoded.rows_B.tolist(), decoded.images.tensors, strict=True))
             for row, fault in decoded.faults.items():
@@ -201,7 +219,7 @@ def augment(manifest: Manifest, section: DataSection, folder: Path, job: Job, pr
             for copy in batch:
                 if copy.row in images and (copy.partner < 0 or copy.partner in images):
                     key = int(manifest.keys_N[copy.row])
-                    pixels_HW3 = _picture(copy, images, key, job, changes[copy.kind])
+                    pixels_HW3 = _picture(copy, images, key, spec, changes[copy.kind])
                     writing.append(writers.submit(_save, folder / copy.path, pixels_HW3))
             for written in writing:
                 written.result()
@@ -210,7 +228,7 @@ def augment(manifest: Manifest, section: DataSection, folder: Path, job: Job, pr
                 progress(done, len(copies))
     there = [copy for copy in copies if (folder / copy.path).is_file()]
     write_text(folder / TABLE, _table(manifest, section, folder, there))
-    return Made(folder / TABLE, len(manifest), len(there), left_out)
+    return CopiesWritten(folder / TABLE, len(manifest), len(there), left_out)
 
 
 def _merged(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
@@ -221,31 +239,25 @@ def _merged(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _claim(folder: Path, manifest: Manifest, job: Job) -> None:
-    description = {**dataclasses.asdict(job), "kinds": list(job.kinds), "data_fingerprint": manifest.fingerprint}
+def _claim(folder: Path, manifest: Manifest, spec: CopySpec) -> None:
     marker = folder / MARKER
-    if marker.is_file():
-        if json.loads(marker.read_text("utf-8")) != description:
-            raise DataError(
-                f"{folder} holds copies of other images, or made in another way; choose another folder, or repeat the "
-                "command as it was"
-            )
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if not marker.is_file() and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{folder} is not empty and holds no augmented copies; choose a new or an empty folder")
-    write_text(marker, json.dumps(description, indent=1) + "\n")
+    content = dataclasses.asdict(spec) | {"data_fingerprint": manifest.fingerprint}
+    claim(Claim(marker, "a set of copies", content, "Choose another folder, or repeat the command as it was"))
 
 
-def _planned(manifest: Manifest, job: Job, changes: Mapping[str, _Change]) -> Iterator[_Copy]:
+def _planned(manifest: Manifest, spec: CopySpec, changes: Mapping[str, _Change]) -> Iterator[_Copy]:
     """Every copy there is to make, source by source, so that a source is decoded once."""
     stems = _stems(manifest)
     partners = {
-        (kind, number): _partners(manifest, job.seed, number) if changes[kind].mix else None
-        for kind in job.kinds
-        for number in range(job.copies)
+        (kind, number): _partners(manifest, spec.seed, number) if changes[kind].mix else None
+        for kind in spec.kinds
+        for number in range(spec.copies)
     }
     for row in range(len(manifest)):
-        for kind in job.kinds:
-            for number in range(job.copies):
+        for kind in spec.kinds:
+            for number in range(spec.copies):
                 mates = partners[kind, number]
                 if mates is None or mates[row] >= 0:
                     path = f"{PICTURES}/{stems[row]}__{kind}_{number + 1}.jpg"
@@ -296,30 +308,30 @@ def _batches(copies: Sequence[_Copy]) -> Iterator[list[_Copy]]:
         yield batch
 
 
-def _picture(copy: _Copy, images: Mapping[int, Tensor], key: int, job: Job, change: _Change) -> np.ndarray:
+def _picture(copy: _Copy, images: Mapping[int, Tensor], key: int, spec: CopySpec, change: _Change) -> np.ndarray:
     """The copy, uint8 (height, width, 3)."""
     sources = [images[copy.row], *([images[copy.partner]] if change.mix else [])]
     keys_B = torch.tensor([key, ~key][: len(sources)])  # the partner is drawn by an address of its own here
-    height, width = _size(images[copy.row], change, keys_B, copy, job)
+    height, width = _size(images[copy.row], change, keys_B, copy, spec)
     ragged = Ragged(sources)
-    plan = change.policy.draw(keys_B, ragged.sizes_B2, height, width, job.seed, copy.number, change.mix)
-    extras = change.policy.extras(keys_B, job.seed, copy.number)
+    plan = change.policy.draw(keys_B, ragged.sizes_B2, height, width, spec.seed, copy.number, change.mix)
+    extras = change.policy.extras(keys_B, spec.seed, copy.number)
     if extras is not None:
         ragged, plan = apply_extras(extras, ragged, plan)
     pixels_CHW = execute("auto", ragged, plan)[0] + 0.5  # what the pass took off as the mean
     if change.shadow:
-        pixels_CHW = pixels_CHW * _shadow(keys_B[:1], job.seed, copy.number, height, width)
+        pixels_CHW = pixels_CHW * _shadow(keys_B[:1], spec.seed, copy.number, height, width)
     return (pixels_CHW.clamp(0, 1) * 255 + 0.5).to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
 
 
-def _size(image_HW3: Tensor, change: _Change, keys_B: Tensor, copy: _Copy, job: Job) -> tuple[int, int]:
+def _size(image_HW3: Tensor, change: _Change, keys_B: Tensor, copy: _Copy, spec: CopySpec) -> tuple[int, int]:
     """Height and width of the copy: the original's, turned with it, and no longer than wished."""
     height, width = image_HW3.shape[:2]
     if change.policy.section.quarter_turn:
-        which = float(uniforms(job.seed, copy.number, keys_B[:1], {"quarter_turn": 2})["quarter_turn"][0, 1])
+        which = float(uniforms(spec.seed, copy.number, keys_B[:1], {"quarter_turn": 2})["quarter_turn"][0, 1])
         if int(1 + which * 3) % 2 == 1:  # as the policy draws it
             height, width = width, height
-    scale = min(1.0, job.longest / max(height, width)) if job.longest else 1.0
+    scale = min(1.0, spec.longest / max(height, width)) if spec.longest else 1.0
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 

@@ -16,9 +16,8 @@ import hashlib
 import io
 import json
 import multiprocessing
-import os
 import signal
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -28,14 +27,15 @@ from typing import Any, ClassVar, Protocol
 import cv2
 import numpy as np
 
+from engine.data.ingest import Progress
 from engine.errors import DataError
 from engine.files import write_text
 from engine.synth.drawn.cars import photograph
 from engine.synth.drawn.documents import KINDS, LOOK_ALIKES, photograph_document
 from engine.synth.drawn.scenes import Scene, draw_scene
 from engine.synth.drawn.vehicles import MOST_CLASSES, Vehicle, class_names, design
+from engine.system import cores
 
-Progress = Callable[[int, int], None]  # (pictures done, pictures in all)
 MARKER, UNFINISHED = "synth.json", "synth.json.part"
 DRAWING = 1  # goes up when the drawing changes, so that an older set is not taken for a new one
 CHUNK = 32  # pictures to a task: small enough to share evenly, large enough that passing tasks around costs nothing
@@ -210,17 +210,7 @@ class DocumentSet:
         }
 
 
-def make_vehicles(folder: Path, spec: VehicleSet, workers: int = 0, progress: Progress | None = None) -> bool:
-    """Draw a vehicle set into `folder`; see `make`."""
-    return make(folder, spec, workers, progress)
-
-
-def make_documents(folder: Path, spec: DocumentSet, workers: int = 0, progress: Progress | None = None) -> bool:
-    """Draw a document set into `folder`; see `make`."""
-    return make(folder, spec, workers, progress)
-
-
-def make(folder: Path, spec: DrawnSet, workers: int = 0, progress: Progress | None = None) -> bool:
+def draw_set(folder: Path, spec: DrawnSet, workers: int = 0, progress: Progress | None = None) -> bool:
     """Draw a set into a new or empty folder, or finish one of the same spec that was interrupted.
 
     `workers` processes draw (0: one for each core this process may use); the bytes do not depend on it. Returns whether
@@ -237,7 +227,7 @@ def make(folder: Path, spec: DrawnSet, workers: int = 0, progress: Progress | No
     pictures = spec.pictures()
     for parent in {(folder / p.path).parent for p in pictures}:
         parent.mkdir(parents=True, exist_ok=True)
-    _draw_all(folder, spec, pictures, workers or _cores(), progress)
+    _draw_all(folder, spec, pictures, workers or cores(), progress)
     for name, text in spec.tables().items():
         write_text(folder / name, text)
     (folder / UNFINISHED).replace(folder / MARKER)
@@ -313,10 +303,6 @@ def _draw_chunk(folder: Path, spec: DrawnSet, pictures: Sequence[Picture]) -> in
             unfinished.write_bytes(spec.draw(picture))
             unfinished.replace(path)
     return len(pictures)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _expect(name: str, value: float, least: float, most: float) -> None:

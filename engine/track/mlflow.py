@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from engine.track.entries import MARK, End, Entry, Part, Run, flatten
+from engine.track.tracker import MARK, End, TrackedEpoch, TrackedFold, TrackedRun, flatten
 
 ID, PARENT = "engine.run", "mlflow.parentRunId"
 
@@ -43,7 +43,7 @@ def needed_modules(place: str) -> list[str]:
 class MLflow:
     """Sends to the tracking server or database at `place`, into the experiment of that name."""
 
-    def __init__(self, run: Run, place: str, experiment: str) -> None:
+    def __init__(self, run: TrackedRun, place: str, experiment: str) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # nobody asked for that
         from mlflow import MlflowClient
 
@@ -55,30 +55,30 @@ class MLflow:
         self._client = MlflowClient(tracking_uri=uri)
         self._experiment = self._find_experiment(experiment, artifacts)
         self._whole = self._find_run({ID: run.id}, run.name, run.recipe)
-        self._parts: dict[Part, str] = {}
-        self._sent: dict[Part, int] = {}
+        self._folds: dict[TrackedFold, str] = {}
+        self._sent: dict[TrackedFold, int] = {}
 
-    def follow(self, part: Part, entries: Sequence[Entry]) -> None:
+    def follow(self, fold: TrackedFold, epochs: Sequence[TrackedEpoch]) -> None:
         from mlflow.entities import Metric
 
-        if part not in self._parts:
-            tags = {ID: f"{self._run.id}-{part.name}", PARENT: self._whole}
-            values = {"fold": part.fold, "specialist": part.specialist or "none"}
-            self._parts[part] = self._find_run(tags, f"{self._run.name}/{part.name}", values)
-            sent = self._client.get_metric_history(self._parts[part], MARK)
-            self._sent[part] = max((metric.step for metric in sent), default=-1) + 1
-        for entry in entries[self._sent[part] :]:
-            at = int(entry.ended * 1000)
-            metrics = [Metric(name, value, at, entry.epoch) for name, value in entry.scalars.items()]
-            self._client.log_batch(self._parts[part], metrics=metrics)
-            self._sent[part] += 1
+        if fold not in self._folds:
+            tags = {ID: f"{self._run.id}-{fold.name}", PARENT: self._whole}
+            values = {"fold": fold.number, "specialist": fold.specialist or "none"}
+            self._folds[fold] = self._find_run(tags, f"{self._run.name}/{fold.name}", values)
+            sent = self._client.get_metric_history(self._folds[fold], MARK)
+            self._sent[fold] = max((metric.step for metric in sent), default=-1) + 1
+        for epoch in epochs[self._sent[fold] :]:
+            at = int(epoch.ended * 1000)
+            metrics = [Metric(name, value, at, epoch.number) for name, value in epoch.scalars.items()]
+            self._client.log_batch(self._folds[fold], metrics=metrics)
+            self._sent[fold] += 1
 
     def score(self, scores: Mapping[str, float]) -> None:
         """Over the number of folds, since a run may go on with more of them."""
         from mlflow.entities import Metric
 
         known = self._client.get_run(self._whole).data.metrics
-        at, folds = int(time.time() * 1000), self._run.folds
+        at, folds = int(time.time() * 1000), self._run.scored_folds
         new = {f"out_of_fold/{name}": value for name, value in scores.items()}
         metrics = [Metric(name, value, at, folds) for name, value in new.items() if known.get(name) != value]
         if metrics:
@@ -86,8 +86,8 @@ class MLflow:
 
     def close(self, end: End) -> None:
         self._client.set_terminated(self._whole, _STATUS[end])
-        while self._parts:  # the last part first: those before it are finished in any case
-            self._client.set_terminated(self._parts.popitem()[1], _STATUS[end])
+        while self._folds:  # the last fold first: those before it are finished in any case
+            self._client.set_terminated(self._folds.popitem()[1], _STATUS[end])
             end = "finished"
 
     def drop(self) -> None:

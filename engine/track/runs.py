@@ -19,18 +19,18 @@ from typing import Any
 
 from engine.errors import DataError, RecipeError
 from engine.events import EpochRecord
+from engine.metrics import METRICS, better
 from engine.recipe import schema
 from engine.recipe.load import parse_recipe
-from engine.track.entries import LOG, RUN, SCORES, Scalar, flatten, read_log, read_scores
+from engine.store.log import read_log
+from engine.store.run_folder import RunFolder
+from engine.track.tracker import Scalar, flatten, read_scores
 
 SHOWN_METRICS = ("log_loss", "accuracy", "macro_f1")
-LOWER_IS_BETTER = ("log_loss", "entropy", "calibration_error")  # of the metrics that `train.select` may name
 DEPTH = 6  # folders below those given
 
 # Keys whose values say where a run is and not what it is.
 _PLACES = ("name", "output", "track", "data.cache")
-# Folders inside a run that hold no runs of their own, by name; fold folders besides.
-_INSIDE_A_RUN = {"specialists", "predictions", "tensorboard", "wandb"}
 _ABSENT = "-"
 
 
@@ -50,6 +50,7 @@ class PastRun:
     metrics: dict[str, float]
     seconds: float  # of training and scoring; of an epoch that was interrupted, since it went on
     images_per_second: float  # while training
+    waited: float | None  # share of the time of training in which it waited for data; None when the log does not say
     recipe: dict[str, Scalar]  # flattened
 
     def to_dict(self) -> dict[str, Any]:
@@ -78,8 +79,8 @@ def _run_folders(top: Path) -> Iterator[Path]:
     for name, folders, files in os.walk(top):
         path = Path(name)
         deep = len(path.relative_to(top).parts) >= DEPTH
-        is_run = RUN in files
-        left = [f for f in folders if not f.startswith(".") and not (is_run and (f.isdecimal() or f in _INSIDE_A_RUN))]
+        is_run = RunFolder(path).claim.name in files
+        left = [f for f in folders if not f.startswith(".") and not (is_run and RunFolder.is_inside(f))]
         folders[:] = [] if deep else sorted(left)
         if is_run:
             yield path
@@ -87,8 +88,9 @@ def _run_folders(top: Path) -> Iterator[Path]:
 
 def read_run(folder: Path) -> PastRun | None:
     """The run in a folder; None when its run.json is none of `engine train`'s."""
+    run = RunFolder(folder)
     try:
-        about = json.loads((folder / RUN).read_text("utf-8"))
+        about = json.loads(run.claim.read_text("utf-8"))
         tables = about["recipe"]
         name, stages, data = str(tables["name"]), tables["stage"], tables["data"]["folds"]
         planned = sum(int(stage["epochs"]) for stage in stages)
@@ -96,32 +98,31 @@ def read_run(folder: Path) -> PastRun | None:
         select = str(tables["train"]["select"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    log = folder / LOG
-    records = [record for record in read_log(log) if record.fold in folds]
-    done = _finished_folds(folder, records, folds, planned)
-    scores = read_scores(folder) if len(done) == len(folds) and (folder / SCORES).is_file() else {}
+    records = [record for record in read_log(run.log) if record.fold in folds]
+    done = _finished_folds(run, records, folds, planned)
+    finished = len(done) == len(folds) and run.scores.is_file()
     trained = sum(record.train_seconds for record in records)
     return PastRun(
         folder=folder,
         name=name,
-        when=datetime.fromtimestamp((log if records else folder / RUN).stat().st_mtime),
+        when=datetime.fromtimestamp((run.log if records else run.claim).stat().st_mtime),
         folds=len(folds),
         folds_done=len(done),
         epochs=len(records),
         epochs_planned=planned * len(folds),
-        finished=len(done) == len(folds) and (folder / SCORES).is_file(),
-        metrics=scores or _best_so_far(records, select),
+        finished=finished,
+        metrics=(read_scores(run) if finished else {}) or _best_so_far(records, select),
         seconds=trained + sum(record.valid_seconds for record in records),
         images_per_second=sum(record.images for record in records) / trained if trained > 0 else 0.0,
+        waited=_waited(records),
         recipe=_flat_recipe(tables) | {"data (fingerprint)": str(about.get("data_fingerprint", _ABSENT))[:8]},
     )
 
 
-def _finished_folds(folder: Path, records: Sequence[EpochRecord], folds: Sequence[int], planned: int) -> list[int]:
+def _finished_folds(run: RunFolder, records: Sequence[EpochRecord], folds: Sequence[int], planned: int) -> list[int]:
     """The folds with all their epochs; of those that ended early, the ones that another fold or the scores followed."""
     counts = Counter(record.fold for record in records)
-    scores = folder / SCORES
-    if records and scores.is_file() and scores.stat().st_mtime >= (folder / LOG).stat().st_mtime:
+    if records and run.scores.is_file() and run.scores.stat().st_mtime >= run.log.stat().st_mtime:
         return [fold for fold in folds if counts[fold]]
     last = records[-1].fold if records else None
     return [fold for fold in folds if counts[fold] >= planned or (counts[fold] and fold != last)]
@@ -133,11 +134,17 @@ def _best_so_far(records: Sequence[EpochRecord], select: str) -> dict[str, float
     for record in records:
         value = record.metrics.get(select, math.nan)
         known = best.get(record.fold, {}).get(select, math.nan)
-        lower = select in LOWER_IS_BETTER
-        if not math.isnan(value) and (math.isnan(known) or (value < known if lower else value > known)):
+        if select in METRICS and better(select, value, known):
             best[record.fold] = record.metrics
     names = [name for name in SHOWN_METRICS if best and all(name in metrics for metrics in best.values())]
     return {name: sum(metrics[name] for metrics in best.values()) / len(best) for name in names}
+
+
+def _waited(records: Sequence[EpochRecord]) -> float | None:
+    """Over the epochs that say it, by their time."""
+    known = [(record.waited, record.train_seconds) for record in records if record.waited is not None]
+    seconds = sum(trained for _, trained in known)
+    return sum(share * trained for share, trained in known) / seconds if seconds > 0 else None
 
 
 def _flat_recipe(tables: Mapping[str, Any]) -> dict[str, Scalar]:
@@ -185,6 +192,7 @@ def sort_runs(runs: Sequence[PastRun], key: str) -> list[PastRun]:
         value = run.metrics.get(key, math.nan) if key in SHOWN_METRICS else getattr(run, key)
         if not isinstance(value, float):
             return False, value
-        return math.isnan(value), value if key in (*LOWER_IS_BETTER, "seconds") else -value
+        rising = METRICS[key].higher_is_better if key in METRICS else key != "seconds"
+        return math.isnan(value), -value if rising else value
 
     return sorted(runs, key=rank)

@@ -11,14 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.track.entries import MARK, End, Entry, Part, Run, flatten
+from engine.store.run_folder import ALL_FOLDS, EVENTS
+from engine.track.tracker import MARK, End, TrackedEpoch, TrackedFold, TrackedRun, flatten
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
-
-FOLDER = "tensorboard"
-EVENTS = "events.out.tfevents.*"
-TOGETHER = "out_of_fold"
 
 _TUNED = ("seed", "model", "augment", "train", "stage")  # the recipe's parts that are hyper-parameters
 
@@ -26,31 +23,31 @@ _TUNED = ("seed", "model", "augment", "train", "stage")  # the recipe's parts th
 class TensorBoard:
     """Writes event files."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: TrackedRun) -> None:
         self._run = run
         self._writers: dict[str, SummaryWriter] = {}
         self._sent: dict[str, int] = {}
 
-    def follow(self, part: Part, entries: Sequence[Entry]) -> None:
-        name = part.name
+    def follow(self, fold: TrackedFold, epochs: Sequence[TrackedEpoch]) -> None:
+        name = fold.name
         writer = self._writer(name, MARK)
         if not self._sent[name]:
-            self._introduce(writer, entries[0])
-        for entry in entries[self._sent[name] :]:
-            for tag, value in entry.scalars.items():
-                writer.add_scalar(tag, value, entry.epoch, entry.ended)
+            self._introduce(writer, epochs[0])
+        for epoch in epochs[self._sent[name] :]:
+            for tag, value in epoch.scalars.items():
+                writer.add_scalar(tag, value, epoch.number, epoch.ended)
             self._sent[name] += 1
         writer.flush()
 
     def score(self, scores: Mapping[str, float]) -> None:
         """Over the number of folds, since a run may go on with more of them."""
-        folds = self._run.folds
-        *others, last = (f"{TOGETHER}/{name}" for name in scores)
-        writer = self._writer(TOGETHER, last)
-        if self._sent[TOGETHER] <= folds:
+        folds = self._run.scored_folds
+        *others, last = (f"out_of_fold/{name}" for name in scores)
+        writer = self._writer(ALL_FOLDS, last)
+        if self._sent[ALL_FOLDS] <= folds:
             for name, value in zip([*others, last], scores.values(), strict=True):
                 writer.add_scalar(name, value, folds)
-            self._sent[TOGETHER] = folds + 1
+            self._sent[ALL_FOLDS] = folds + 1
         writer.flush()
 
     def close(self, end: End) -> None:
@@ -64,12 +61,12 @@ class TensorBoard:
         if name not in self._writers:
             from torch.utils.tensorboard import SummaryWriter
 
-            folder = self._run.folder / FOLDER / name
+            folder = self._run.folder.tensorboard(name)
             self._sent[name] = next_step(folder, mark)
             self._writers[name] = SummaryWriter(str(folder), purge_step=self._sent[name])
         return self._writers[name]
 
-    def _introduce(self, writer: SummaryWriter, first: Entry) -> None:
+    def _introduce(self, writer: SummaryWriter, first: TrackedEpoch) -> None:
         """The recipe as text, and its values for the page of hyper-parameters."""
         from torch.utils.tensorboard.summary import hparams
 
@@ -91,10 +88,3 @@ def next_step(folder: Path, tag: str) -> int:
     if tag not in events.Tags()["scalars"]:
         return 0
     return max(event.step for event in events.Scalars(tag)) + 1
-
-
-def remove_events(folder: Path) -> None:
-    """Remove what this tracker wrote into a folder of models, and nothing else."""
-    for path in [*(folder / FOLDER).rglob(EVENTS)]:
-        if path.parent.name == TOGETHER or path.parent.name.isdecimal():
-            path.unlink()

@@ -21,18 +21,16 @@ from pathlib import Path
 from threading import Lock, Thread
 from types import TracebackType
 
-from engine.ensemble.specialist import FOLDER as SPECIALISTS
 from engine.errors import EngineError, Interrupted
-from engine.events import EpochRecord, Watcher
+from engine.events import EpochEnded, Event, FoldBegan, Notice, Watcher
 from engine.files import write_text
 from engine.recipe.load import dump_recipe
 from engine.recipe.sections import Recipe, TrackSection
-from engine.track.entries import End, Part, Run, Tracker, read_entries, read_scores
+from engine.store.run_folder import RunFolder
 from engine.track.mlflow import MLflow, needed_modules
-from engine.track.tensorboard import TensorBoard, remove_events
+from engine.track.tensorboard import TensorBoard
+from engine.track.tracker import End, TrackedFold, TrackedRun, Tracker, read_epochs, read_scores
 from engine.track.wandb import Wandb, chosen_mode
-
-STATE = "track.json"  # in the folder of models: the run's id, and what was sent when it was finished
 
 # Seconds that the end of a run waits for its trackers. Who stops a run wants to go, and may be killed in half a minute.
 _PATIENCE_S: dict[End, float] = {"finished": 60.0, "stopped": 15.0, "failed": 15.0}
@@ -69,13 +67,15 @@ def _wants_wandb(track: TrackSection) -> bool:
 
 
 class Tracking(Watcher):
-    """A watcher around another one, and a context: within it the recipe's trackers follow the run in `recipe.output`.
+    """A watcher of a run and a context: within it the recipe's trackers follow the run in `recipe.output`.
 
-    Only for the process that writes there. With `afresh` what the folder holds is another run's, about to be removed.
+    Only for the process that writes there. It stands beside the other watchers, behind the log; what the user should
+    read about trackers it tells `screen`. It looks at the folder when the first fold begins: until then what is in it
+    may be another run's, about to be removed.
     """
 
-    def __init__(self, recipe: Recipe, watcher: Watcher, afresh: bool = False) -> None:
-        self._recipe, self._watcher, self._afresh = recipe, watcher, afresh
+    def __init__(self, recipe: Recipe, screen: Watcher) -> None:
+        self._recipe, self._screen = recipe, screen
         self._senders: list[_Sender] | None = None  # None: the run has not begun
 
     def __enter__(self) -> Tracking:
@@ -92,31 +92,23 @@ class Tracking(Watcher):
             sender.end(end)
         self._wait(senders, 0.0 if kind is KeyboardInterrupt else _PATIENCE_S[end])
 
-    def fold_begins(self, fold: int, images: int, done: int, epoch: int) -> None:
-        self._begun()
-        self._watcher.fold_begins(fold, images, done, epoch)
+    def hear(self, event: Event) -> None:
+        match event:
+            case FoldBegan():
+                self._begun()
+            case EpochEnded():
+                for sender in self._begun():
+                    sender.wake()
+                    if trouble := sender.untold():
+                        self._tell(f"{trouble}. Training goes on, and what is missing is sent later")
 
-    def images_done(self, count: int, loss: float | None) -> None:
-        self._watcher.images_done(count, loss)
-
-    def epoch_ends(self, record: EpochRecord) -> None:
-        self._watcher.epoch_ends(record)
-        for sender in self._begun():
-            sender.wake()
-            if trouble := sender.untold():
-                self._watcher.notice(f"{trouble}. Training goes on, and what is missing is sent later")
-
-    def notice(self, message: str) -> None:
-        self._watcher.notice(message)
+    def _tell(self, message: str) -> None:
+        self._screen.hear(Notice(message))
 
     def _begun(self) -> list[_Sender]:
         """The trackers, followed from now on: the folder is this run's."""
         if self._senders is None:
-            folder = Path(self._recipe.output)
-            if self._afresh:
-                (folder / STATE).unlink(missing_ok=True)
-                remove_events(folder)
-            self._senders = _senders(self._recipe, folder)
+            self._senders = _senders(self._recipe)
         return self._senders
 
     def _wait(self, senders: list[_Sender], patience_s: float) -> None:
@@ -126,21 +118,21 @@ class Tracking(Watcher):
             for sender in senders:
                 until = began + min(patience_s, _QUIET_S if quiet else patience_s)
                 if not sender.wait(until - time.monotonic()) and quiet and patience_s > _QUIET_S:
-                    self._watcher.notice(f"sending to {sender.title}")
+                    self._tell(f"sending to {sender.title}")
         for sender in senders:
             if trouble := sender.trouble or ("" if sender.wait(0) else f"{sender.title} did not answer in time"):
-                self._watcher.notice(f"{trouble}. What is missing there is sent when the same command is given again")
+                self._tell(f"{trouble}. What is missing there is sent when the same command is given again")
 
 
-def _senders(recipe: Recipe, folder: Path) -> list[_Sender]:
-    track = recipe.track
-    folds = recipe.data.folds.run or tuple(range(recipe.data.folds.count))
-    parts = [Part(folder, fold) for fold in folds]
-    for specialist in recipe.specialist:
-        parts += [Part(folder / SPECIALISTS / specialist.name, fold, specialist.name) for fold in folds]
-    state = _State(folder / STATE)
+def _senders(recipe: Recipe) -> list[_Sender]:
+    track, folder = recipe.track, RunFolder(Path(recipe.output))
+    numbers = recipe.data.folds.run or tuple(range(recipe.data.folds.count))
+    folds = [TrackedFold(folder, number) for number in numbers]
+    for one in recipe.specialist:
+        folds += [TrackedFold(folder.specialist(one.name), number, one.name) for number in numbers]
+    state = _State(folder.tracking)
     values = recipe.model_dump(mode="json", exclude={"track"})
-    run = Run(folder, state.id, recipe.name, values, tuple(parts), dump_recipe(recipe))
+    run = TrackedRun(folder, state.id, recipe.name, values, tuple(folds), dump_recipe(recipe))
     senders = []
     if track.tensorboard:
         senders.append(_Sender("TensorBoard", lambda: TensorBoard(run), run, None))
@@ -194,7 +186,7 @@ class _Sent:
         self.state.set_sent(self.name, self._digest(news))
 
     def _digest(self, news: _News) -> str:
-        records = {part.name: [dataclasses.asdict(e.record) for e in entries] for part, entries in news.epochs.items()}
+        records = {fold.name: [dataclasses.asdict(e.record) for e in epochs] for fold, epochs in news.epochs.items()}
         text = json.dumps([self.place, records, news.scores], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -202,15 +194,15 @@ class _Sent:
 class _News:
     """What a run's folder says now."""
 
-    def __init__(self, run: Run, end: End | None) -> None:
-        self.epochs = read_entries(run.parts)
+    def __init__(self, run: TrackedRun, end: End | None) -> None:
+        self.epochs = read_epochs(run.folds)
         self.scores: Mapping[str, float] = read_scores(run.folder) if end == "finished" else {}
 
 
 class _Sender:
     """One tracker and its thread, which ends with the process wherever it is."""
 
-    def __init__(self, title: str, open_: Callable[[], Tracker], run: Run, sent: _Sent | None) -> None:
+    def __init__(self, title: str, open_: Callable[[], Tracker], run: TrackedRun, sent: _Sent | None) -> None:
         self.title = title
         self.trouble = ""  # what went wrong in the last attempt
         self._open, self._run, self._sent = open_, run, sent
@@ -271,8 +263,8 @@ class _Sender:
             return
         if self._tracker is None:
             self._tracker = self._open()
-        for part, entries in news.epochs.items():
-            self._tracker.follow(part, entries)
+        for fold, epochs in news.epochs.items():
+            self._tracker.follow(fold, epochs)
         if news.scores:
             self._tracker.score(news.scores)
         if end is not None:

@@ -6,7 +6,7 @@ groups. The scores over all folds stand in the summary of each.
 
 Online the server says how far a run is, and the rest is sent. Offline there is no going on: a second process would
 leave a second part that overwrites the first one when both are synced. So a process that goes on writes the run
-whole, in place of the folder of the one before; the log makes that a matter of milliseconds.
+whole, in place of the folder of the one before; the log makes that quick.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from engine.track.entries import End, Entry, Part, Run
+from engine.track.tracker import End, TrackedEpoch, TrackedFold, TrackedRun
 
 if TYPE_CHECKING:
     from wandb import Run as WandbRun
@@ -35,27 +35,27 @@ def chosen_mode(mode: str) -> str:
 class Wandb:
     """Sends to the project `project`, or `entity/project`."""
 
-    def __init__(self, run: Run, project: str, mode: str) -> None:
+    def __init__(self, run: TrackedRun, project: str, mode: str) -> None:
         self._run, self._mode = run, chosen_mode(mode)
         entity, _, name = project.rpartition("/")
         self._entity, self._project = entity or None, name
-        self._open: dict[Part, WandbRun] = {}
-        self._sent: dict[Part, int] = {}
+        self._open: dict[TrackedFold, WandbRun] = {}
+        self._sent: dict[TrackedFold, int] = {}
 
-    def follow(self, part: Part, entries: Sequence[Entry]) -> None:
-        run = self._opened(part)
-        for entry in entries[self._sent[part] :]:
-            own = {"epoch": entry.epoch, "best": int(entry.record.best), "_timestamp": entry.ended}
-            run.log(entry.scalars | own, step=entry.epoch)
-            self._sent[part] += 1
+    def follow(self, fold: TrackedFold, epochs: Sequence[TrackedEpoch]) -> None:
+        run = self._opened(fold)
+        for epoch in epochs[self._sent[fold] :]:
+            own = {"epoch": epoch.number, "best": int(epoch.record.best), "_timestamp": epoch.ended}
+            run.log(epoch.scalars | own, step=epoch.number)
+            self._sent[fold] += 1
 
     def score(self, scores: Mapping[str, float]) -> None:
-        for part, run in self._open.items():
-            if not part.specialist:
+        for fold, run in self._open.items():
+            if not fold.specialist:
                 run.summary.update({f"out_of_fold/{name}": value for name, value in scores.items()})
 
     def close(self, end: End) -> None:
-        while self._open:  # the last part first: those before it are finished in any case
+        while self._open:  # the last fold first: those before it are finished in any case
             self._open.popitem()[1].finish(exit_code=_EXIT_CODES[end])
             end = "finished"
 
@@ -66,35 +66,35 @@ class Wandb:
         self._open.clear()
         wandb.teardown(exit_code=_EXIT_CODES["failed"])
 
-    def _opened(self, part: Part) -> WandbRun:
-        if part not in self._open:
-            run = self._begin(part)
+    def _opened(self, fold: TrackedFold) -> WandbRun:
+        if fold not in self._open:
+            run = self._begin(fold)
             run.define_metric("epoch", hidden=True)
             run.define_metric("*", step_metric="epoch")
             run.define_metric("valid/log_loss", step_metric="epoch", summary="min")
             for name in ("accuracy", "macro_f1"):
                 run.define_metric(f"valid/{name}", step_metric="epoch", summary="max")
-            self._open[part], self._sent[part] = run, run.starting_step if self._mode == "online" else 0
-        return self._open[part]
+            self._open[fold], self._sent[fold] = run, run.starting_step if self._mode == "online" else 0
+        return self._open[fold]
 
-    def _begin(self, part: Part) -> WandbRun:
+    def _begin(self, fold: TrackedFold) -> WandbRun:
         import wandb
 
-        id_ = f"{self._run.id}-{part.name.replace('/', '-')}"
+        id_ = f"{self._run.id}-{fold.name.replace('/', '-')}"
         if self._mode == "offline":
-            for folder in (self._run.folder / "wandb").glob(f"offline-run-*-{id_}"):
+            for folder in self._run.folder.wandb.glob(f"offline-run-*-{id_}"):
                 shutil.rmtree(folder)
         settings: dict[str, Any] = {"console": "off", "silent": True, "init_timeout": PATIENCE_S}
         settings |= {"finish_timeout": PATIENCE_S, "finish_timeout_raises": True}
         return wandb.init(
             project=self._project,
             entity=self._entity,
-            dir=self._run.folder,
+            dir=self._run.folder.path,
             id=id_,
-            name=f"{self._run.name}/{part.name}",
+            name=f"{self._run.name}/{fold.name}",
             group=f"{self._run.name}-{self._run.id[:6]}",
-            job_type=part.specialist or "fold",
-            config={**self._run.recipe, "fold": part.fold},
+            job_type=fold.specialist or "fold",
+            config={**self._run.recipe, "fold": fold.number},
             allow_val_change=True,
             mode=self._mode,  # type: ignore[arg-type]  # one of those it takes
             resume="allow" if self._mode == "online" else None,

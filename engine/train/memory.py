@@ -13,7 +13,6 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from engine.model.build import build_model
 from engine.recipe.sections import ModelSection, StageSection
 
-GIB = 1024**3
 # Workspace of convolutions and the allocator's fragmentation, on top of what is counted.
 OVERHEAD = 1.15
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from torch import nn
 from engine.errors import RecipeError
 from engine.model.build import Classifier
 from engine.recipe.sections import TrainSection
+from engine.text import similar
 
 _HEAD = "a name that no matcher knows"  # timm counts what it has no rule for to the head
 _FUSED = ("adam", "adamw", "sgd")  # torch's own, which have one kernel for all parameters
@@ -83,7 +83,7 @@ def set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
 def _create(groups: list[dict[str, object]], section: TrainSection) -> torch.optim.Optimizer:
     name = section.optimizer.lower()
     if name.rpartition("_")[2] not in list_optimizers():
-        near = difflib.get_close_matches(name, list_optimizers(), n=3) or ["adamw", "adam", "sgd"]
+        near = similar(name, list_optimizers()) or ["adamw", "adam", "sgd"]
         raise RecipeError(
             f'train.optimizer = "{section.optimizer}": timm has no such optimiser; nearest: {", ".join(near)}'
         )

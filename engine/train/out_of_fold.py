@@ -11,20 +11,21 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from engine.augment.views import views_of
-from engine.ensemble.members import ask
-from engine.ensemble.specialist import FOLDER, Effect, Specialist, effect_of
-from engine.ensemble.vote import Rule, vote_of_fold
+from engine.ensemble.specialist import Effect, Specialist, effect_of
+from engine.ensemble.vote import Rule, blend, vote_of_fold
 from engine.errors import DataError, EngineError
+from engine.inference.ask import ask
 from engine.predictions import LabelledPredictions, Predictions, joined
 from engine.ranks import Ranks
 from engine.recipe.sections import Recipe
 from engine.store import checkpoint
-from engine.store.epochs import OOF
-from engine.train.trainer import FoldData
+from engine.store.run_folder import FoldFolder, RunFolder
+from engine.train.feed import FoldData
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +44,7 @@ def about(recipe: Recipe) -> dict[str, Any]:
     return {"views": [view.name for view in views_of(recipe.predict)], "vote": recipe.ensemble.vote}
 
 
-def answer_held_out(recipe: Recipe, fold: int, data: FoldData, folder: Path, ranks: Ranks) -> bool:
+def answer_held_out(recipe: Recipe, fold: int, data: FoldData, folder: FoldFolder, ranks: Ranks) -> bool:
     """Have the models in `folder` answer about what `data` holds out, on all ranks together; False when they had.
 
     A specialist's fold answers about everything that the main fold holds out, since it may be asked about any of it:
@@ -52,19 +53,21 @@ def answer_held_out(recipe: Recipe, fold: int, data: FoldData, folder: Path, ran
     # The leading rank looks: it wrote what there is, and the others must not look before it has.
     if not ranks.any(ranks.leads and _is_to_do(recipe, data, folder)):
         return False
-    folders = checkpoint.find_folds(folder)
-    found, quarantine = ask(list(map(checkpoint.load, folders)), data.samples, data.held_rows_N, recipe, ranks)
+    members = folder.members()
+    views = partial(blend, rule=recipe.ensemble.vote)
+    models = [checkpoint.load(member.path) for member in members]
+    found, quarantine = ask(models, data.samples, data.held_rows_N, recipe, views, ranks)
     if not len(found[0]):
         raise EngineError(
             f"fold {fold}: none of its {len(data.held_rows_N)} held-out images could be read: {quarantine.some(1)}"
         )
     if ranks.leads:
-        for model, answers in zip(folders, found, strict=True):
-            data.labelled(answers, fold).write(model / OOF, about=about(recipe))
+        for member, answers in zip(members, found, strict=True):
+            data.labelled(answers, fold).write(member.out_of_fold, about=about(recipe))
     return True
 
 
-def collect(models: Path, folds: Sequence[int], specialists: Sequence[Specialist], rule: Rule) -> Collected | None:
+def collect(models: RunFolder, folds: Sequence[int], specialists: Sequence[Specialist], rule: Rule) -> Collected | None:
     """What all folds in `models` answered, joined; None when nothing is held out."""
     main = _read(models, folds, rule)
     if main is None:
@@ -73,7 +76,7 @@ def collect(models: Path, folds: Sequence[int], specialists: Sequence[Specialist
     effects: list[Effect] = []
     own: dict[str, LabelledPredictions] = {}
     for one in specialists:
-        answers = _read(models / FOLDER / one.name, folds, rule)
+        answers = _read(models.specialist(one.name), folds, rule)
         assert answers is not None  # about what the main models answered about
         before, heard = heard, one.heard(heard, answers)
         effects.append(effect_of(one, before, heard, answers))
@@ -81,10 +84,9 @@ def collect(models: Path, folds: Sequence[int], specialists: Sequence[Specialist
     return Collected(main, heard, tuple(effects), own)
 
 
-def _is_to_do(recipe: Recipe, data: FoldData, folder: Path) -> bool:
-    return len(data.held_rows_N) > 0 and any(
-        _made_as(model / OOF) != about(recipe) for model in checkpoint.find_folds(folder)
-    )
+def _is_to_do(recipe: Recipe, data: FoldData, folder: FoldFolder) -> bool:
+    made_as = [_made_as(member.out_of_fold) for member in folder.members()]
+    return len(data.held_rows_N) > 0 and any(how != about(recipe) for how in made_as)
 
 
 def _made_as(path: Path) -> dict[str, Any] | None:
@@ -95,11 +97,11 @@ def _made_as(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def _read(models: Path, folds: Sequence[int], rule: Rule) -> LabelledPredictions | None:
+def _read(models: RunFolder, folds: Sequence[int], rule: Rule) -> LabelledPredictions | None:
     """The folds' predictions, joined: for each the vote of those who answer for it."""
     parts = []
     for fold in folds:
-        files = [model / OOF for model in checkpoint.find_folds(models / str(fold))]
+        files = [member.out_of_fold for member in models.fold(fold).members()]
         if all(file.is_file() for file in files):
             parts.append(vote_of_fold([_labelled(file) for file in files], rule))
     return joined(parts) if parts else None

@@ -9,17 +9,17 @@ the main fold held out, and the gain is counted over what comes out of both.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from engine.data.names import Names, nfc
+from engine.data.names import ClassNames
 from engine.ensemble.specialist import Specialist
 from engine.errors import DataError, RecipeError
 from engine.loader.batches import Samples
 from engine.recipe.sections import Recipe, SpecialistSection
-from engine.train.trainer import FoldData
+from engine.text import nearest, nfc
+from engine.train.feed import FoldData
 
 _OTHER = -1  # the label of images that it is neither trained on nor scored by
 
@@ -53,7 +53,7 @@ def course_of(section: SpecialistSection, recipe: Recipe, samples: Samples, clas
 
     Raises RecipeError for a class that is not among them, naming the nearest.
     """
-    names = Names.of(recipe.data)
+    names = ClassNames.of(recipe.data)
     own = {_class(name, section, classes, names) for name in section.classes}
     if len(own) < len(section.classes):
         raise RecipeError(
@@ -68,13 +68,11 @@ def course_of(section: SpecialistSection, recipe: Recipe, samples: Samples, clas
     return Course(specialist, recipe.of_specialist(section), own_samples)
 
 
-def _class(name: str, section: SpecialistSection, classes: Sequence[str], names: Names) -> str:
+def _class(name: str, section: SpecialistSection, classes: Sequence[str], names: ClassNames) -> str:
     found = nfc(name) if nfc(name) in classes else names.class_of(nfc(name))
     if found not in classes:
-        near = difflib.get_close_matches(name, classes, n=3) or classes[:3]
-        raise RecipeError(
-            f"specialist {section.name}: classes: there is no class {name!r}; nearest: {', '.join(map(repr, near))}"
-        )
+        near = ", ".join(map(repr, nearest(name, classes)))
+        raise RecipeError(f"specialist {section.name}: classes: there is no class {name!r}; nearest: {near}")
     return found
 
 

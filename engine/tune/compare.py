@@ -1,7 +1,7 @@
 """Short runs of one recipe with several backbones: which of them is worth a long one.
 
 All train the first stage on the same images and are scored on the same held-out ones. Each runs in a process of its
-own (child.py), in a folder of its own, and is done with when its row is written there.
+own (subprocess.py), in a folder of its own, and is done with when its row is written there.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 import math
 import re
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,25 +21,27 @@ import torch
 
 from engine.data.ingest import Progress
 from engine.errors import EngineError, Interrupted, RecipeError
-from engine.events import Stop, Watcher
+from engine.events import RunBegan, Stop, Watcher
 from engine.files import write_text
 from engine.metrics import METRICS
 from engine.model.build import backbone_config, build_model, check_drop_path, check_sizes
 from engine.ranks import join_ranks
 from engine.recipe.load import parse_recipe
 from engine.recipe.sections import Recipe
-from engine.train.run import Prepared, prepare, train
-from engine.tune.claim import claim
-from engine.tune.memory import peak_host_bytes
+from engine.store.claim import Claim, claim
+from engine.store.log import read_log
+from engine.store.run_folder import RunFolder
+from engine.system import GIB, peak_host_bytes
+from engine.train.prepare import Prepared, prepare
+from engine.train.run import train
 from engine.tune.subprocess import run_apart
 
-ROW = "result.json"
+_RESULT = "result.json"
 _PEAK = "peak.json"
-_GIB = 2**30
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class BackboneResult:
     """What a backbone came to, or why it came to nothing."""
 
     backbone: str
@@ -51,10 +53,6 @@ class Row:
     host_gib: float = math.nan  # the most memory its process held, with all libraries
     device_gib: float | None = None  # the most GPU memory its tensors held; None without a GPU
     seconds: float = math.nan  # of training and validation
-
-
-Tell = Callable[[str], Watcher]
-"""Told of each backbone that is to be trained; gives who watches it."""
 
 
 def check_backbones(names: Sequence[str]) -> list[str]:
@@ -80,7 +78,7 @@ class Comparison:
     folder: Path
     metric: str
     variants: dict[str, Recipe]
-    refused: list[Row]
+    refused: list[BackboneResult]
 
 
 def plan(recipe: Recipe, names: Sequence[str], folder: Path, progress: Progress | None = None) -> Comparison:
@@ -91,7 +89,7 @@ def plan(recipe: Recipe, names: Sequence[str], folder: Path, progress: Progress 
     if recipe.data.folds.count == 1:
         raise RecipeError("data.folds.count = 1 holds nothing out that backbones could be compared by: set 2 or more")
     variants = {name: variant(recipe, name, folder) for name in names}
-    refused = [Row(name, error) for name, one in variants.items() if (error := _refusal(one))]
+    refused = [BackboneResult(name, error) for name, one in variants.items() if (error := _refusal(one))]
     for row in refused:
         del variants[row.backbone]
     if variants:
@@ -99,16 +97,14 @@ def plan(recipe: Recipe, names: Sequence[str], folder: Path, progress: Progress 
     return Comparison(folder, recipe.train.select, variants, refused)
 
 
-def compare(comparison: Comparison, tell: Tell, stop: Stop) -> list[Row]:
+def compare(comparison: Comparison, watcher: Watcher, stop: Stop) -> list[BackboneResult]:
     """A row for each backbone, the best first and those that failed last.
 
     What an earlier call finished in the folder is taken from there. Writes compare.csv and compare.json. Raises
     Interrupted when `stop` says so.
     """
-    rows = list(comparison.refused)
-    for name, recipe in comparison.variants.items():
-        rows.append(_finished(recipe) or _try(recipe, tell(name), stop))
-    ranked = rank(rows, comparison.metric)
+    tried = [_finished(recipe) or _try(recipe, watcher, stop) for recipe in comparison.variants.values()]
+    ranked = rank([*comparison.refused, *tried], comparison.metric)
     write_text(comparison.folder / "compare.csv", to_csv(ranked))
     tables = [dataclasses.asdict(row) for row in ranked]
     write_text(comparison.folder / "compare.json", json.dumps(tables, ensure_ascii=False, indent=1) + "\n")
@@ -126,21 +122,21 @@ def variant(recipe: Recipe, backbone: str, folder: Path) -> Recipe:
     return parse_recipe(tables, origin=backbone)
 
 
-def rank(rows: Sequence[Row], metric: str) -> list[Row]:
+def rank(rows: Sequence[BackboneResult], metric: str) -> list[BackboneResult]:
     """The rows from the best to the worst by the metric, those without it last."""
     sign = -1 if METRICS[metric].higher_is_better else 1
 
-    def place(row: Row) -> float:
+    def place(row: BackboneResult) -> float:
         value = row.metrics.get(metric, math.nan)
         return math.inf if math.isnan(value) else sign * value
 
     return sorted(rows, key=place)
 
 
-def to_csv(rows: Sequence[Row]) -> str:
+def to_csv(rows: Sequence[BackboneResult]) -> str:
     """The rows as CSV, a column for each metric."""
     metrics = list(dict.fromkeys(name for row in rows for name in row.metrics))
-    others = [field.name for field in dataclasses.fields(Row) if field.name != "metrics"]
+    others = [field.name for field in dataclasses.fields(BackboneResult) if field.name != "metrics"]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["backbone", *metrics, *others[1:]])
@@ -167,25 +163,27 @@ def _refusal(recipe: Recipe) -> str:
 def _claim(folder: Path, prepared: Prepared) -> None:
     tables: dict[str, Any] = prepared.recipe.model_dump(mode="json")
     del tables["model"]["backbone"]  # more of them may join later
-    claim(folder / "recipe.json", tables, training_data=prepared.fingerprint)
+    content = {"recipe": tables, "data_fingerprint": prepared.fingerprint}
+    claim(Claim(folder / "recipe.json", "a comparison", content, "Choose another folder with --out DIR, or remove it"))
 
 
-def _finished(recipe: Recipe) -> Row | None:
-    path = Path(recipe.output) / ROW
-    return Row(**json.loads(path.read_text("utf-8"))) if path.is_file() else None
+def _finished(recipe: Recipe) -> BackboneResult | None:
+    path = Path(recipe.output) / _RESULT
+    return BackboneResult(**json.loads(path.read_text("utf-8"))) if path.is_file() else None
 
 
-def _try(recipe: Recipe, watcher: Watcher, stop: Stop) -> Row:
+def _try(recipe: Recipe, watcher: Watcher, stop: Stop) -> BackboneResult:
     folder = Path(recipe.output)
+    watcher.hear(RunBegan(recipe.model.backbone))
     try:
         return run_apart(measure, (recipe,), folder, watcher, stop)
     except Interrupted:
         raise
     except EngineError as error:
-        return Row(recipe.model.backbone, str(error))
+        return BackboneResult(recipe.model.backbone, str(error))
 
 
-def measure(recipe: Recipe, watcher: Watcher, stop: Stop) -> Row:
+def measure(recipe: Recipe, watcher: Watcher, stop: Stop) -> BackboneResult:
     """Train `recipe` in this process, which does nothing else, and say what it took. Raises EngineError."""
     folder = Path(recipe.output)
     with join_ranks() as ranks:
@@ -196,22 +194,22 @@ def measure(recipe: Recipe, watcher: Watcher, stop: Stop) -> Row:
             peak = _peak(folder, ranks.device)
     (fold,) = prepared.folds
     held = len(prepared.fold_data(fold).held_rows_N)
-    epochs = [json.loads(line) for line in (folder / "log.jsonl").read_text("utf-8").splitlines()]
+    epochs = read_log(RunFolder(folder).log)
     with torch.device("meta"):
         shapes_only = recipe.model.model_copy(update={"pretrained": False, "weights": ""})
         model = build_model(shapes_only, len(prepared.classes), recipe.stage[0].size)
-    row = Row(
+    row = BackboneResult(
         backbone=recipe.model.backbone,
         metrics=result.metrics,
         # The first epoch compiles and warms up, and the median passes over it when there are three.
-        train_images_per_second=statistics.median(epoch["images_per_second"] for epoch in epochs),
-        valid_images_per_second=statistics.median(held / epoch["valid_seconds"] for epoch in epochs),
+        train_images_per_second=statistics.median(epoch.images_per_second for epoch in epochs),
+        valid_images_per_second=statistics.median(held / epoch.valid_seconds for epoch in epochs),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         host_gib=peak["host_gib"] or math.nan,
         device_gib=peak["device_gib"],
-        seconds=sum(epoch["train_seconds"] + epoch["valid_seconds"] for epoch in epochs),
+        seconds=sum(epoch.train_seconds + epoch.valid_seconds for epoch in epochs),
     )
-    write_text(folder / ROW, json.dumps(dataclasses.asdict(row), indent=1) + "\n")
+    write_text(folder / _RESULT, json.dumps(dataclasses.asdict(row), indent=1) + "\n")
     return row
 
 
@@ -219,8 +217,8 @@ def _peak(folder: Path, device: torch.device) -> dict[str, float | None]:
     """The most memory held so far, by this process and by earlier ones that trained in the folder."""
     on_gpu = device.type == "cuda"
     peak = {
-        "host_gib": peak_host_bytes() / _GIB,
-        "device_gib": torch.cuda.max_memory_allocated(device) / _GIB if on_gpu else None,
+        "host_gib": peak_host_bytes() / GIB,
+        "device_gib": torch.cuda.max_memory_allocated(device) / GIB if on_gpu else None,
     }
     path = folder / _PEAK
     before = json.loads(path.read_text("utf-8")) if path.is_file() else {}

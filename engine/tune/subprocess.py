@@ -1,7 +1,7 @@
 """A run in a process of its own, whose peak memory is then that run's alone, and whose death is no one else's.
 
-The child tells its watcher's calls over a pipe, and the parent makes them. Signals are for the parent: it sets an
-event, which the child asks between its steps. A child whose parent has died stops as well.
+The child sends the events of its run over a pipe, and the parent's watcher hears them. Signals are for the parent: it
+sets a flag, which the child asks for between its steps. A child whose parent has died stops as well.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from multiprocessing.synchronize import Event
+from multiprocessing.synchronize import Event as Flag
 from pathlib import Path
 from typing import Any, TypeVar
 
 from engine.errors import EngineError, Interrupted
-from engine.events import EpochRecord, Stop, Watcher
+from engine.events import Event, Stop, Watcher
 from engine.files import write_text
 
 T = TypeVar("T")
@@ -68,7 +68,7 @@ def run_apart(work: Work[T], arguments: tuple[Any, ...], folder: Path, watcher: 
     return result
 
 
-def _listen(receiver: Connection, asked: Event, watcher: Watcher, stop: Stop) -> _Answer | None:
+def _listen(receiver: Connection, asked: Flag, watcher: Watcher, stop: Stop) -> _Answer | None:
     """Pass on what the child tells until it answers; None when it died instead."""
     while True:
         if stop():
@@ -81,8 +81,7 @@ def _listen(receiver: Connection, asked: Event, watcher: Watcher, stop: Stop) ->
             return None
         if isinstance(told, _Answer):
             return told
-        name, values = told
-        getattr(watcher, name)(*values)
+        watcher.hear(told)
 
 
 def _death(process: BaseProcess) -> str:
@@ -94,31 +93,19 @@ def _death(process: BaseProcess) -> str:
     return f"its process ended with exit code {code} and no answer"
 
 
-class _Teller(Watcher):
+class _Pipe(Watcher):
     """Sends what it hears over a pipe."""
 
     def __init__(self, sender: Connection) -> None:
         self._sender = sender
 
-    def fold_begins(self, fold: int, images: int, done: int, epoch: int) -> None:
-        self._tell("fold_begins", fold, images, done, epoch)
-
-    def images_done(self, count: int, loss: float | None) -> None:
-        self._tell("images_done", count, loss)
-
-    def epoch_ends(self, record: EpochRecord) -> None:
-        self._tell("epoch_ends", record)
-
-    def notice(self, message: str) -> None:
-        self._tell("notice", message)
-
-    def _tell(self, name: str, *values: Any) -> None:
+    def hear(self, event: Event) -> None:
         with contextlib.suppress(BrokenPipeError):  # nobody listens any more; `stop` knows, and the state is saved
-            self._sender.send((name, values))
+            self._sender.send(event)
 
 
 def _child(
-    work: Work[Any], arguments: tuple[Any, ...], folder: Path, sender: Connection, asked: Event, parent: int
+    work: Work[Any], arguments: tuple[Any, ...], folder: Path, sender: Connection, asked: Flag, parent: int
 ) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # a terminal sends Ctrl-C to both
         signal.signal(number, signal.SIG_IGN)
@@ -127,7 +114,7 @@ def _child(
         return asked.is_set() or os.getppid() != parent
 
     try:
-        answer = _Answer(result=work(*arguments, _Teller(sender), stop))
+        answer = _Answer(result=work(*arguments, _Pipe(sender), stop))
     except Interrupted as error:
         answer = _Answer(interrupted=str(error))
     except EngineError as error:

@@ -26,18 +26,19 @@ import torch
 
 from engine.data.ingest import Progress
 from engine.errors import DataError, EngineError, Interrupted, RecipeError
-from engine.events import EpochRecord, Stop, Watcher
+from engine.events import EpochEnded, Event, Relay, Stop, Watcher
 from engine.files import write_text
 from engine.metrics import METRICS
 from engine.ranks import Ranks
 from engine.recipe.load import dump_recipe, parse_recipe
 from engine.recipe.sections import Recipe
-from engine.store.epochs import remove
-from engine.train.run import prepare, train
-from engine.tune.claim import claim
+from engine.store.claim import Claim, claim
+from engine.store.run_folder import RunFolder
+from engine.train.prepare import prepare
+from engine.train.run import train
 from engine.tune.pictures import draw_history
 from engine.tune.space import Dimension, parse_space
-from engine.tune.trials import Row, SweepWatcher, to_csv
+from engine.tune.trials import TrialBegan, TrialEnded, TrialResult, to_csv
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -78,10 +79,16 @@ class Sweep:
         """Look at the data, and claim the folder. Raises RecipeError, DataError."""
         base = self._recipe((), self.folder)
         prepared = prepare(base, progress)
-        more = {"over": self._space_texts, "fold": self.fold, "training_data": prepared.fingerprint}
-        claim(self.folder / "sweep.json", base.model_dump(mode="json"), **more)
+        content = {
+            "recipe": base.model_dump(mode="json"),
+            "over": self._space_texts,
+            "fold": self.fold,
+            "data_fingerprint": prepared.fingerprint,
+        }
+        remedy = "Choose another folder with --out DIR, or remove it"
+        claim(Claim(self.folder / "sweep.json", "a sweep", content, remedy))
 
-    def run(self, trials: int, ranks: Ranks, watcher: SweepWatcher, stop: Stop) -> list[Row]:
+    def run(self, trials: int, ranks: Ranks, watcher: Watcher, stop: Stop) -> list[TrialResult]:
         """All trials, until there are `trials` that are done, those of earlier calls among them.
 
         After each, trials.csv, trials.json, history.png and best.toml are written. Raises Interrupted when `stop` says
@@ -93,25 +100,25 @@ class Sweep:
                 trial = running or self._ask(study)
                 sets = [f"{dimension.key}={dimension.suggest(trial)}" for dimension in self.space]
                 trial.set_user_attr(_SETS, sets)
-                watcher.trial_begins(trial.number, sets, goes_on)
+                watcher.hear(TrialBegan(trial.number, tuple(sets), goes_on))
                 self._run_trial(study, trial, sets, ranks, watcher, stop)
                 torch.compiler.reset()  # what was compiled for its model; there is a limit to how many are kept
                 rows = self._write(study)
                 done = next(row for row in rows if row.number == trial.number)
-                watcher.trial_ends(done, best=done is self.best(rows))
+                watcher.hear(TrialEnded(done, best=done is self.best(rows)))
                 self._check_that_some_run(rows)
             return self._write(study)
 
-    def best(self, rows: Sequence[Row]) -> Row | None:
+    def best(self, rows: Sequence[TrialResult]) -> TrialResult | None:
         """The trial with the best score of those that were trained to the end; of equals the first."""
         first = next(iter(self.ranked(rows)), None)
         return first if first is not None and first.state == "complete" else None
 
-    def ranked(self, rows: Sequence[Row]) -> list[Row]:
+    def ranked(self, rows: Sequence[TrialResult]) -> list[TrialResult]:
         """The trials that were trained to the end, by their scores from the best on, then the others."""
         sign = -1 if self._higher else 1
 
-        def place(row: Row) -> tuple[bool, float]:
+        def place(row: TrialResult) -> tuple[bool, float]:
             return row.state != "complete", math.inf if row.value is None else sign * row.value
 
         return sorted(rows, key=place)
@@ -127,8 +134,8 @@ class Sweep:
         judge: _Judge | None = None
         try:
             recipe = self._recipe(sets, folder)
-            judge = _Judge(trial, study.trials[trial.number], self.metric, recipe, watcher, stop)
-            result = train(prepare(recipe), ranks, judge, judge.stops)
+            judge = _Judge(trial, study.trials[trial.number], self.metric, recipe, stop)
+            result = train(prepare(recipe), ranks, Relay(watcher, judge), judge.stops)
         except Interrupted:
             if judge is None or not judge.pruned:
                 raise
@@ -144,7 +151,7 @@ class Sweep:
             study.tell(trial, result.metrics[self.metric])
             return
         study.tell(trial, state=TrialState.PRUNED)
-        remove(folder / str(self.fold))  # weights and optimiser of a run that nobody will go on with
+        RunFolder(folder).fold(self.fold).clear()  # weights and optimiser of a run that nobody will go on with
 
     def _recipe(self, sets: Sequence[str], folder: Path) -> Recipe:
         """The recipe of a trial: one fold of it, the same images held out whatever the trial's seed."""
@@ -193,14 +200,14 @@ class Sweep:
         seed = int(np.random.SeedSequence((self._seed, number)).generate_state(1)[0])
         study.sampler = optuna.samplers.TPESampler(seed=seed)
 
-    def _check_that_some_run(self, rows: Sequence[Row]) -> None:
+    def _check_that_some_run(self, rows: Sequence[TrialResult]) -> None:
         errors = [row.error for row in rows if row.error]
         if len(errors) >= _PATIENCE and len(errors) == len(rows):
             raise EngineError(f"none of {len(rows)} trials could run; the last: {errors[-1]}")
 
     # -- what is written
 
-    def _write(self, study: Study) -> list[Row]:
+    def _write(self, study: Study) -> list[TrialResult]:
         rows = [_row(trial) for trial in study.get_trials(deepcopy=False)]
         write_text(self.folder / "trials.csv", to_csv(rows, [dimension.key for dimension in self.space]))
         tables = {"metric": self.metric, "trials": [dataclasses.asdict(row) for row in rows]}
@@ -215,11 +222,9 @@ class Sweep:
 class _Judge(Watcher):
     """Reports a trial's epochs to its study, and stops its run when the study gives it up."""
 
-    def __init__(
-        self, trial: Trial, before: FrozenTrial, metric: str, recipe: Recipe, watcher: Watcher, stop: Stop
-    ) -> None:
+    def __init__(self, trial: Trial, before: FrozenTrial, metric: str, recipe: Recipe, stop: Stop) -> None:
         self.pruned = False
-        self._trial, self._metric, self._watcher, self._stop = trial, metric, watcher, stop
+        self._trial, self._metric, self._stop = trial, metric, stop
         self._told = set(before.intermediate_values)  # by an earlier process, as the next one
         self._seconds = before.user_attrs.get(_SECONDS, 0.0)
         self._epochs = sum(stage.epochs for stage in recipe.stage)
@@ -227,14 +232,10 @@ class _Judge(Watcher):
     def stops(self) -> bool:
         return self.pruned or self._stop()
 
-    def fold_begins(self, fold: int, images: int, done: int, epoch: int) -> None:
-        self._watcher.fold_begins(fold, images, done, epoch)
-
-    def images_done(self, count: int, loss: float | None) -> None:
-        self._watcher.images_done(count, loss)
-
-    def epoch_ends(self, record: EpochRecord) -> None:
-        self._watcher.epoch_ends(record)
+    def hear(self, event: Event) -> None:
+        if not isinstance(event, EpochEnded):
+            return
+        record = event.record
         self._seconds += record.train_seconds + record.valid_seconds
         self._trial.set_user_attr(_SECONDS, self._seconds)
         if record.epoch not in self._told:
@@ -242,14 +243,11 @@ class _Judge(Watcher):
         is_last = record.epoch + 1 >= self._epochs
         self.pruned = not is_last and self._trial.should_prune()
 
-    def notice(self, message: str) -> None:
-        self._watcher.notice(message)
 
-
-def _row(trial: FrozenTrial) -> Row:
+def _row(trial: FrozenTrial) -> TrialResult:
     error = trial.user_attrs.get(_ERROR, "")
     state = {"COMPLETE": "complete", "PRUNED": "pruned", "RUNNING": "running"}.get(trial.state.name, "failed")
-    return Row(
+    return TrialResult(
         number=trial.number,
         state="failed" if error else state,
         value=None if error else trial.value,

@@ -8,11 +8,11 @@ import io
 import shlex
 from collections.abc import Sequence
 
-from engine.events import Watcher
+from engine.events import Event
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class TrialResult:
     """A trial and what it came to."""
 
     number: int
@@ -24,17 +24,24 @@ class Row:
     error: str = ""
 
 
-class SweepWatcher(Watcher):
-    """Hears of a sweep's trials, and of the run of each."""
+@dataclasses.dataclass(frozen=True)
+class TrialBegan(Event):
+    """A trial with these values (`key=value`) begins, or goes on; news of its run follows."""
 
-    def trial_begins(self, number: int, sets: Sequence[str], goes_on: bool) -> None:
-        """A trial with these values begins, or goes on."""
-
-    def trial_ends(self, row: Row, best: bool) -> None:
-        """It is done; `best`: as the best so far."""
+    number: int
+    sets: tuple[str, ...]
+    goes_on: bool
 
 
-def to_csv(rows: Sequence[Row], keys: Sequence[str]) -> str:
+@dataclasses.dataclass(frozen=True)
+class TrialEnded(Event):
+    """A trial is done; `best`: as the best so far."""
+
+    result: TrialResult
+    best: bool
+
+
+def to_csv(rows: Sequence[TrialResult], keys: Sequence[str]) -> str:
     """The rows as CSV, a column for each key of the space."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

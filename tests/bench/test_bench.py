@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,12 +10,17 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from engine.bench.phases import FULL_POLICY, Bench, bench_recipe
+from engine.bench.envelope import read, without_place
+from engine.bench.phases import Bench
 from engine.bench.photos import photos
+from engine.bench.recipe import FULL_POLICY, bench_recipe, default_recipe
+from engine.bench.report import lead
 from engine.cli.main import main
+from engine.errors import RecipeError
+from engine.loader.batches import Batch
 from engine.recipe.load import parse_recipe
 from engine.recipe.sections import Recipe
-from engine.train.learner import TrainStep
+from engine.train.learner import Learner
 
 PHASES = ["decode", "augmentation", "loader", "training step", "training", "inference"]
 
@@ -44,17 +50,31 @@ def test_the_command_prints_every_phase_and_ends_with_json(images: Path, tmp_pat
     )
     assert answer.exit_code == 0, answer.output
     report = json.loads(answer.stdout.splitlines()[-1])
-    assert report == json.loads((tmp_path / "bench.json").read_text("utf-8"))
-    assert (report["size"], report["batch"], report["backbone"]) == ([32, 48], 4, "test_convnext")
-    assert report["images"] == {"source": str(images), "count": 6}
-    assert list(report["phases"]) == PHASES
-    for name, phase in report["phases"].items():
-        assert name in answer.stdout
-        assert len(phase["windows"]) >= 5
-        assert min(phase["windows"]) > 0
-        assert (phase["waited"] is not None) == (name in ("training", "inference"))
-        assert phase["waited"] is None or 0 <= phase["waited"] < 1
-    assert {"command", "date", "cpu", "versions", "host_gib"} <= report.keys()
+    assert report == dataclasses.asdict(read(tmp_path / "bench.json"))
+    settings = report["settings"]
+    assert (settings["size"], settings["batch"], settings["backbone"]) == ([32, 48], 4, "test_convnext")
+    assert settings["images"] == {"source": without_place(str(images)), "count": 6}
+    assert [row["phase"] for row in report["rows"]] == PHASES
+    for row in report["rows"]:
+        assert row["phase"] in answer.stdout
+        assert len(row["windows"]) >= 5
+        assert min(row["windows"]) > 0
+        assert (row["waited"] is not None) == (row["phase"] in ("training", "inference"))
+        assert row["waited"] is None or 0 <= row["waited"] < 1
+    held_gib = [row["host_gib"] for row in report["rows"]]
+    assert held_gib == sorted(held_gib) and held_gib[0] > 0.05
+
+
+def test_below_one_the_model_waits_for_the_loader() -> None:
+    rows = [{"phase": "loader", "images_per_second": 30.0}, {"phase": "training step", "images_per_second": 60.0}]
+    assert lead(rows) == 0.5
+
+
+def test_without_a_recipe_everything_common_is_switched_on_and_can_be_changed() -> None:
+    made = default_recipe(torch.device("cpu"), ("augment.flip=0.25", "stage.0.size=64"))
+    assert (made.augment.flip, made.augment.color.p, made.stage[0].size) == (0.25, 1.0, (64, 64))
+    with pytest.raises(RecipeError, match=r"augment\.flop"):
+        default_recipe(torch.device("cpu"), ("augment.flop=1",))
 
 
 @pytest.mark.parametrize("res", ["0", "7", "32x", "axb", "32x32x32", "5000"])
@@ -68,13 +88,13 @@ def test_training_is_measured_with_the_training_step_and_its_augmented_images(
     images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[torch.Tensor] = []
-    step = TrainStep.__call__
+    step = Learner.take_step
 
-    def watched(self: TrainStep, images_BCHW: torch.Tensor, labels: object) -> torch.Tensor:
-        seen.append(images_BCHW.clone())
-        return step(self, images_BCHW, labels)  # type: ignore[arg-type]
+    def watched(self: Learner, batch: Batch) -> torch.Tensor:
+        seen.append(batch.images_BCHW.clone())
+        return step(self, batch)
 
-    monkeypatch.setattr(TrainStep, "__call__", watched)
+    monkeypatch.setattr(Learner, "take_step", watched)
     paths = [str(path) for path in sorted(images.iterdir()) if path.suffix == ".jpg"]
     bench = Bench(bench_recipe(recipe(), (32, 48), 2), paths, torch.device("cpu"), 0.05)
     assert bench.training().median > 0

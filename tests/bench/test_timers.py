@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import time
 
 import pytest
 import torch
 
-from engine.bench.timers import WINDOWS, Busy, PeakMemory, Rate, machine, measure, peak_host_gib
+from engine.bench.timers import WINDOWS, Busy, PeakMemory, Rate, measure
 
 CPU = torch.device("cpu")
 
@@ -78,15 +77,7 @@ def test_work_is_taken_once() -> None:
     assert busy.take() == 0
 
 
-def test_a_figure_names_the_machine_and_the_versions() -> None:
-    facts = json.loads(json.dumps(machine(CPU)))
-    assert {"date", "cpu", "cores", "device", "system", "versions"} <= facts.keys()
-    assert facts["versions"]["torch"] == torch.__version__.partition("+")[0]
-    assert facts["device"] == "cpu"
-
-
-def test_the_process_has_held_some_memory() -> None:
-    assert 0.05 < peak_host_gib() < 1000
+def test_memory_of_a_gpu_is_not_known_on_a_cpu() -> None:
     assert PeakMemory(CPU).gib is None
 
 

@@ -93,6 +93,7 @@ def test_the_table_shows_scores_and_what_differs(models: Path) -> None:
     head, *rows = result.stdout.splitlines()
     assert head.split()[-1] == "stage.0.lr" and "log loss" in head and "seed" not in head
     finished, unfinished = sorted(rows[:2], key=lambda row: "*" in row)
+    assert "waited" in head and "% " in finished
     assert "명암" in finished and " 1/1 " in finished and finished.rstrip().endswith("0.001")
     assert " 0/1 " in unfinished and " 1/2 " in unfinished and unfinished.count("*") == 3
     assert "not finished" in result.stdout
@@ -131,6 +132,7 @@ def test_csv_and_json_hold_the_numbers(models: Path, tmp_path: Path) -> None:
     assert rows["a"]["finished"] == "True" and rows["b"]["finished"] == "False"
     assert (rows["a"]["stage.0.lr"], rows["b"]["stage.0.lr"]) == ("0.001", "0.002")
     found = {Path(run["folder"]).name: run for run in json.loads(invoke("runs", str(models), "--json").stdout)}
+    assert 0 <= float(rows["a"]["waited"]) < 1
     scores = json.loads((models / "a" / "scores.json").read_text("utf-8"))
     assert found["a"]["log_loss"] == scores["out_of_fold"]["log_loss"]
     assert found["b"]["differs"] == {"stage.0.lr": 0.002} and found["b"]["name"] == "명암"

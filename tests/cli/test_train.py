@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -83,6 +84,7 @@ def test_a_run_prints_its_score_and_where_things_are(recipe: Path, tmp_path: Pat
     for words in ("log loss of the class shares", "0.6931", str(tmp_path / "models"), "engine infer --folds"):
         assert words in result.stdout
     assert result.stderr.count("epoch") >= 3
+    assert re.search(r"images/s  waited \d+%", result.stderr)
     again = train(recipe)
     assert again.exit_code == 0
     assert "is finished" in again.stdout and "--overwrite" in again.stdout

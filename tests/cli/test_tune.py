@@ -14,8 +14,9 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from engine.cli.compare import Tries
 from engine.cli.main import main
+from engine.cli.screen import Screen
+from engine.events import Event, ImagesDone
 from engine.recipe.load import load_recipe
 
 Shades = Callable[[Path, Mapping[str, int], str], Path]
@@ -153,8 +154,13 @@ def test_sigterm_stops_a_sweep_and_the_same_command_goes_on(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = ("sweep", recipe, "--out", tmp_path / "swept", "--over", "stage.0.lr=log:1e-4..1e-2", "--trials", "1")
+
+    def kill(_: Screen, event: Event) -> None:
+        if isinstance(event, ImagesDone):
+            os.kill(os.getpid(), signal.SIGTERM)
+
     with monkeypatch.context() as patch:
-        patch.setattr(Tries, "images_done", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        patch.setattr(Screen, "hear", kill)
         stopped = engine(*command)
     assert stopped.exit_code == 3 and "the same command goes on" in stopped.stderr
     finished = engine(*command)

@@ -14,7 +14,7 @@ from PIL import Image
 from engine.data.checks import Checked, check
 from engine.data.ingest import ingest
 from engine.recipe.sections import DataSection
-from engine.report.findings import MOST_CASES, write_page
+from engine.report.findings import MOST_CASES, write_findings
 
 MakeScene = Callable[..., Image.Image]
 
@@ -49,7 +49,7 @@ def test_nothing_is_found_in_sound_data(sound: Path, tmp_path: Path, scene: Make
     result = checked(sound, tmp_path / "test")
     assert found(result) == {}
     assert result.facts["classes"] == {"hat": 10, "shoe": 10}
-    write_page(result, tmp_path / "page.html")
+    write_findings(result, tmp_path / "page.html")
     assert "Nothing: every file decodes" in (tmp_path / "page.html").read_text("utf-8")
 
 
@@ -109,7 +109,7 @@ def test_every_fault_is_found_and_nothing_else(faulty: Path, tmp_path: Path, sce
     )
     plain = json.loads(json.dumps(result.to_dict()))
     (case,) = next(f for f in plain["findings"] if f["kind"] == "near_leaks")["cases"]
-    assert [image["part"] for image in case["images"]] == ["train", "test"] and "of 256 bits" in case["note"]
+    assert [image["split"] for image in case["images"]] == ["train", "test"] and "of 256 bits" in case["note"]
 
 
 def test_what_the_recipe_settles_is_found_no_more(faulty: Path) -> None:
@@ -124,7 +124,7 @@ def test_groups_of_classes_are_counted(sound: Path) -> None:
 
 
 def test_the_page_shows_the_pictures_and_asks_nothing_of_a_network(faulty: Path, tmp_path: Path) -> None:
-    write_page(checked(faulty), tmp_path / "page.html")
+    write_findings(checked(faulty), tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text("utf-8")
     for title in ("Files that cannot be decoded", "The same file under several labels", "Near-duplicates"):
         assert title in page
@@ -138,7 +138,7 @@ def test_the_page_writes_names_as_text(tmp_path: Path, scene: MakeScene) -> None
     for name in ("<b>bold</b>", "가나"):
         (tmp_path / "set" / name.replace("/", "∕")).mkdir(parents=True)
         scene(1).save(tmp_path / "set" / name.replace("/", "∕") / "1.jpg")
-    write_page(checked(tmp_path / "set"), tmp_path / "page.html")
+    write_findings(checked(tmp_path / "set"), tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text("utf-8")
     assert "<b>bold" not in page and "&lt;b&gt;bold" in page and "가나" in page
 
@@ -148,6 +148,6 @@ def test_a_long_list_is_cut_on_the_page(tmp_path: Path, scene: MakeScene) -> Non
     for n in range(MOST_CASES + 3):
         scene(n, 40, 40).save(tmp_path / "set" / "a" / f"{n}.jpg")
     result = checked(tmp_path / "set")
-    write_page(result, tmp_path / "page.html")
+    write_findings(result, tmp_path / "page.html")
     assert "and 3 more; --json has them all" in (tmp_path / "page.html").read_text("utf-8")
     assert len(found(result)["tiny"]) == MOST_CASES + 3

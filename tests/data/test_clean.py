@@ -14,6 +14,7 @@ from engine.data.folds import assign_folds, held_out, trained_on
 from engine.data.ingest import ingest
 from engine.data.manifest import Manifest
 from engine.errors import DataError, RecipeError
+from engine.quarantine import FaultKind
 from engine.recipe.sections import DataSection, FoldsSection
 
 MakeScene = Callable[..., Image.Image]
@@ -44,7 +45,7 @@ def test_clean_data_stays_as_it_is(folder: Path) -> None:
     manifest = ingest(section.train, section)
     result = clean(manifest, section)
     assert result.manifest.table.equals(manifest.table)
-    assert result.notices == () and result.left_out == {}
+    assert result.notices == () and not result.left_out
 
 
 def test_named_images_are_left_out_and_strange_names_are_told(folder: Path, tmp_path: Path) -> None:
@@ -133,7 +134,9 @@ def test_files_that_do_not_decode_are_left_out_and_named(folder: Path) -> None:
     cut = folder / "a" / "0.jpg"
     cut.write_bytes(cut.read_bytes()[:-200])
     result = cleaned(folder)
-    assert list(result.left_out) == [str(cut)] and "Premature end" in result.left_out[str(cut)]
+    (entry,) = result.left_out.values()
+    assert (entry.id, entry.where, entry.fault.kind) == ("a/0.jpg", str(cut), FaultKind.DAMAGED)
+    assert "Premature end" in entry.fault.detail
     assert "a/0.jpg" not in result.manifest.ids
     assert "a/0.jpg" in cleaned(folder, check="header").manifest.ids  # which looks at headers alone
 

@@ -14,12 +14,13 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from engine.data import headers as probe_module
+from engine.data import headers, threads
 from engine.data import ingest as ingest_module
-from engine.data.headers import probe
+from engine.data.headers import HeaderFacts, read_header
 from engine.data.ingest import describe, ingest
 from engine.data.manifest import Manifest
 from engine.errors import DataError
+from engine.quarantine import Fault, FaultKind
 from engine.recipe.sections import DataSection
 
 MakePhoto = Callable[..., Path]
@@ -34,15 +35,15 @@ def user_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def probed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the files that have been opened so far."""
     names: list[str] = []
 
-    def counted(path: str) -> probe_module.Facts:
+    def counted(path: str) -> HeaderFacts:
         names.append(Path(path).name)
-        return probe(path)
+        return read_header(path)
 
-    monkeypatch.setattr(probe_module, "probe", counted)
+    monkeypatch.setattr(headers, "read_header", counted)
     return names
 
 
@@ -147,15 +148,15 @@ def test_a_source_that_cannot_be_is_refused(
 def test_the_header_is_read_as_pil_reads_it(photo: MakePhoto, suffix: str, orientation: int | None) -> None:
     path = photo(f"a.{suffix}", 37, 51, orientation)
     with Image.open(path) as image:
-        assert probe(str(path))[1:] == (image.height, image.width, image.getexif().get(0x0112, 1), "ok")
+        assert read_header(str(path))[1:] == (image.height, image.width, image.getexif().get(0x0112, 1), "ok", "")
 
 
 def test_unusual_jpegs_are_read_too(tmp_path: Path) -> None:
     image = Image.new("CMYK", (33, 21))
     image.save(tmp_path / "cmyk.jpg", progressive=True, comment=b"x" * 300)
-    assert probe(str(tmp_path / "cmyk.jpg"))[1:] == (21, 33, 1, "ok")
+    assert read_header(str(tmp_path / "cmyk.jpg"))[1:] == (21, 33, 1, "ok", "")
     Image.new("L", (5, 9)).save(tmp_path / "gray.png", format="JPEG")  # what counts is the content
-    assert probe(str(tmp_path / "gray.png"))[1:] == (9, 5, 1, "ok")
+    assert read_header(str(tmp_path / "gray.png"))[1:] == (9, 5, 1, "ok", "")
 
 
 def test_a_damaged_exif_block_costs_only_the_orientation(photo: MakePhoto) -> None:
@@ -163,7 +164,7 @@ def test_a_damaged_exif_block_costs_only_the_orientation(photo: MakePhoto) -> No
     data = path.read_bytes()
     at = data.index(b"Exif\0\0") + 6
     path.write_bytes(data[: at + 4] + b"\xff\xff\xff\x00" + data[at + 8 :])
-    assert probe(str(path))[1:] == (10, 14, 1, "ok")
+    assert read_header(str(path))[1:] == (10, 14, 1, "ok", "")
 
 
 def test_a_jpeg_cut_anywhere_in_its_header_is_reported_and_never_raises(photo: MakePhoto) -> None:
@@ -172,7 +173,9 @@ def test_a_jpeg_cut_anywhere_in_its_header_is_reported_and_never_raises(photo: M
     header = data.index(b"\xff\xc0")
     for length in range(2, header + 8):
         path.write_bytes(data[:length])
-        assert probe(str(path))[4] in ("JPEG cut off in its header", "damaged JPEG header")
+        facts = read_header(str(path))
+        assert facts.status == "not an image"
+        assert facts.fault in ("JPEG cut off in its header", "damaged JPEG header")
 
 
 def test_what_cannot_be_used_is_kept_with_the_reason(tmp_path: Path, photo: MakePhoto) -> None:
@@ -182,15 +185,17 @@ def test_what_cannot_be_used_is_kept_with_the_reason(tmp_path: Path, photo: Make
     (folder / "link.jpg").symlink_to(tmp_path / "gone.jpg")
     photo("set/a/moving.gif")
     manifest = training(tmp_path / "set")
-    status = dict(zip(manifest.ids, manifest.table["status"].to_pylist(), strict=True))
-    assert status == {
-        "a/empty.jpg": "empty file",
-        "a/good.jpg": "ok",
-        "a/link.jpg": "cannot be read: No such file or directory",
-        "a/moving.gif": "not a JPEG, PNG, WebP or BMP image",
-        "a/text.jpg": "not a JPEG, PNG, WebP or BMP image",
+    not_an_image = Fault(FaultKind.NOT_AN_IMAGE, "not a JPEG, PNG, WebP or BMP image")
+    assert dict(zip(manifest.ids, manifest.faults, strict=True)) == {
+        "a/empty.jpg": Fault(FaultKind.EMPTY, "is empty (0 bytes)"),
+        "a/good.jpg": None,
+        "a/link.jpg": Fault(FaultKind.UNREADABLE, "cannot be read: No such file or directory"),
+        "a/moving.gif": not_an_image,
+        "a/text.jpg": not_an_image,
     }
     assert manifest.usable().ids == ["a/good.jpg"]
+    assert list(manifest.quarantine) == ["a/empty.jpg", "a/link.jpg", "a/moving.gif", "a/text.jpg"]
+    assert str(manifest.quarantine["a/empty.jpg"]) == f"{folder / 'empty.jpg'}: is empty (0 bytes)"
 
 
 def test_nothing_usable_is_an_error(tmp_path: Path) -> None:
@@ -203,21 +208,21 @@ def test_nothing_usable_is_an_error(tmp_path: Path) -> None:
 # Doing it again
 
 
-def test_the_second_time_only_what_changed_is_opened(tmp_path: Path, photo: MakePhoto, probed: list[str]) -> None:
+def test_the_second_time_only_what_changed_is_opened(tmp_path: Path, photo: MakePhoto, opened: list[str]) -> None:
     for n in range(6):
         photo(f"set/{'ab'[n % 2]}/{n}.jpg")
     steps: list[tuple[int, int]] = []
     source = str(tmp_path / "set")
     section = DataSection(train=source)
     first = ingest(source, section, lambda done, total: steps.append((done, total)))
-    assert (steps[0], steps[-1], len(probed)) == ((0, 6), (6, 6), 6)
+    assert (steps[0], steps[-1], len(opened)) == ((0, 6), (6, 6), 6)
     cached = tmp_path / "set" / ".engine" / "manifest.parquet"
     assert pq.read_table(cached).equals(first.table)
     written = cached.stat().st_mtime_ns
 
-    probed.clear(), steps.clear()
+    opened.clear(), steps.clear()
     assert ingest(source, section, lambda done, total: steps.append((done, total))).table.equals(first.table)
-    assert (probed, steps) == ([], [(6, 6)])
+    assert (opened, steps) == ([], [(6, 6)])
     assert cached.stat().st_mtime_ns == written
 
     photo("set/a/new.jpg")
@@ -226,39 +231,39 @@ def test_the_second_time_only_what_changed_is_opened(tmp_path: Path, photo: Make
     (tmp_path / "set" / "a" / "2.jpg").unlink()
     (tmp_path / "set" / "b").rename(tmp_path / "set" / "c")  # a new class: its paths are new
     second = ingest(source, section)
-    assert sorted(probed) == ["0.jpg", "1.jpg", "3.jpg", "5.jpg", "new.jpg"]
+    assert sorted(opened) == ["0.jpg", "1.jpg", "3.jpg", "5.jpg", "new.jpg"]
     assert second.ids == ["a/0.jpg", "a/4.jpg", "a/new.jpg", "c/1.jpg", "c/3.jpg", "c/5.jpg"]
     assert second.sizes_N2[3].tolist() == [40, 50]
     shutil.rmtree(cached.parent)
     assert ingest(source, section).table.equals(second.table)  # what was carried over is what is there
 
 
-def test_a_moved_folder_is_not_indexed_again(tmp_path: Path, photo: MakePhoto, probed: list[str]) -> None:
+def test_a_moved_folder_is_not_indexed_again(tmp_path: Path, photo: MakePhoto, opened: list[str]) -> None:
     photo("set/a/1.jpg"), photo("set/b/2.jpg")
     before = training(tmp_path / "set")
     (tmp_path / "set").rename(tmp_path / "moved")
-    probed.clear()
+    opened.clear()
     after = training(tmp_path / "moved")
-    assert probed == []
+    assert opened == []
     assert after.paths == [str(tmp_path / "moved" / id_) for id_ in before.ids]
     assert after.fingerprint == before.fingerprint
 
 
 def test_an_edited_table_counts_at_once_without_opening_a_file(
-    tmp_path: Path, photo: MakePhoto, probed: list[str]
+    tmp_path: Path, photo: MakePhoto, opened: list[str]
 ) -> None:
     photo("1.jpg"), photo("2.jpg")
     assert training(table(tmp_path, "path,label\n1.jpg,a\n2.jpg,b\n")).labels == ["a", "b"]
-    probed.clear()
+    opened.clear()
     assert training(table(tmp_path, "path,label\n2.jpg,a\n1.jpg,a\n")).labels == ["a", "a"]
-    assert probed == []
+    assert opened == []
     assert (tmp_path / ".engine" / "train.csv.manifest.parquet").is_file()
 
 
 def test_what_was_indexed_before_an_interruption_is_kept(
-    tmp_path: Path, photo: MakePhoto, probed: list[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, photo: MakePhoto, opened: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probe_module, "_CHUNK", 2)
+    monkeypatch.setattr(threads, "_CHUNK", 2)
     for n in range(8):
         photo(f"set/a/{n}.jpg")
     source = str(tmp_path / "set")
@@ -269,14 +274,14 @@ def test_what_was_indexed_before_an_interruption_is_kept(
 
     with pytest.raises(KeyboardInterrupt):
         ingest(source, DataSection(train=source), stop)
-    probed.clear()
+    opened.clear()
     assert len(training(tmp_path / "set")) == 8
-    assert sorted(probed) == ["4.jpg", "5.jpg", "6.jpg", "7.jpg"]
+    assert sorted(opened) == ["4.jpg", "5.jpg", "6.jpg", "7.jpg"]
 
 
 @pytest.mark.parametrize("why", ["marked read-only", "fails"])
 def test_data_that_cannot_be_written_beside_is_cached_in_the_users_folder(
-    why: str, tmp_path: Path, photo: MakePhoto, probed: list[str], user_cache: Path
+    why: str, tmp_path: Path, photo: MakePhoto, opened: list[str], user_cache: Path
 ) -> None:
     photo("set/a/1.jpg")
     if why == "marked read-only":
@@ -286,9 +291,9 @@ def test_data_that_cannot_be_written_beside_is_cached_in_the_users_folder(
     training(tmp_path / "set")
     assert not (tmp_path / "set" / ".engine").is_dir()
     assert len(list((user_cache / "engine").glob("set-*.parquet"))) == 1
-    probed.clear()
+    opened.clear()
     training(tmp_path / "set")
-    assert probed == []
+    assert opened == []
 
 
 def test_the_cache_folder_of_the_recipe_is_used_instead(tmp_path: Path, photo: MakePhoto, user_cache: Path) -> None:
@@ -300,33 +305,33 @@ def test_the_cache_folder_of_the_recipe_is_used_instead(tmp_path: Path, photo: M
     assert not user_cache.exists()
 
 
-def test_a_broken_cache_is_made_again(tmp_path: Path, photo: MakePhoto, probed: list[str]) -> None:
+def test_a_broken_cache_is_made_again(tmp_path: Path, photo: MakePhoto, opened: list[str]) -> None:
     photo("set/a/1.jpg")
     first = training(tmp_path / "set")
     cached = tmp_path / "set" / ".engine" / "manifest.parquet"
     cached.write_bytes(cached.read_bytes()[:100])
     assert training(tmp_path / "set").table.equals(first.table)
-    assert probed == ["1.jpg", "1.jpg"]
+    assert opened == ["1.jpg", "1.jpg"]
     assert pq.read_table(cached).equals(first.table)
 
 
 def test_facts_of_another_engine_are_not_trusted(
-    tmp_path: Path, photo: MakePhoto, probed: list[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, photo: MakePhoto, opened: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photo("set/a/1.jpg")
     training(tmp_path / "set")
     monkeypatch.setattr(ingest_module, "_FORMAT", "another")
     training(tmp_path / "set")
-    assert probed == ["1.jpg", "1.jpg"]
+    assert opened == ["1.jpg", "1.jpg"]
 
 
-def test_a_file_that_was_bad_is_looked_at_again(tmp_path: Path, photo: MakePhoto, probed: list[str]) -> None:
+def test_a_file_that_was_bad_is_looked_at_again(tmp_path: Path, photo: MakePhoto, opened: list[str]) -> None:
     photo("set/a/1.jpg")
     (tmp_path / "set" / "a" / "bad.jpg").write_bytes(b"")
     training(tmp_path / "set")
-    probed.clear()
+    opened.clear()
     training(tmp_path / "set")
-    assert probed == ["bad.jpg"]
+    assert opened == ["bad.jpg"]
 
 
 # Tables
@@ -460,8 +465,8 @@ def test_describe_counts_what_is_there(tmp_path: Path, photo: MakePhoto) -> None
     assert (found["width"]["min"], found["width"]["max"]) == (10, 40)  # upright
     assert found["orientation"] == {"1": 3, "6": 1}
     assert found["exact_duplicates"] == 1
-    assert found["status"] == {"empty file": 1, "ok": 4}
-    assert found["unusable"] == [[str(bad), "empty file"]]
+    assert found["status"] == {"empty": 1, "ok": 4}
+    assert found["unusable"] == [[str(bad), "is empty (0 bytes)"]]
     assert found["total_bytes"] == sum(path.stat().st_size for path in (tmp_path / "set").rglob("*.jpg"))
 
 

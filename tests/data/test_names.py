@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.data.classes import groups_of
 from engine.data.manifest import Manifest
-from engine.data.names import Names, groups_of, latin_names, named, resolved
+from engine.data.names import ClassNames, latin_names, named, resolved
 from engine.errors import DataError, RecipeError
 from engine.recipe.sections import DataSection
 
@@ -25,7 +26,7 @@ def meta(tmp_path: Path, text: str = "target,class_name\n0,statement\n1,passport
 
 def test_a_table_names_the_labels_and_aliases_join_them(tmp_path: Path) -> None:
     section = DataSection(label_table=meta(tmp_path), aliases=(("identity", "1", "licence"),))
-    names = Names.of(section)
+    names = ClassNames.of(section)
     labels = ("0", "1", "2", "3", "")
     assert [names.class_of(label) for label in labels] == ["statement", "identity", "identity", "3", ""]
     manifest = Manifest.build({"id": ["a", "b"], "path": ["a", "b"], "label": ["2", "0"]})
@@ -38,14 +39,14 @@ def test_what_is_written_into_the_recipe_needs_no_table(tmp_path: Path) -> None:
     section = DataSection(label_table=meta(tmp_path), label_names=(("2", "permit"),))
     kept = resolved(section)
     Path(section.label_table).unlink()
-    names = Names.of(kept)
+    names = ClassNames.of(kept)
     assert kept.label_table == ""
     assert [names.class_of(label) for label in "012"] == ["statement", "passport", "permit"]  # the recipe's own counts
 
 
 def test_names_are_the_same_in_either_unicode_form() -> None:
     decomposed = tuple(unicodedata.normalize("NFD", name) for name in PAIR)
-    assert Names.of(DataSection(aliases=(decomposed,))).class_of(PAIR[1]) == PAIR[0]
+    assert ClassNames.of(DataSection(aliases=(decomposed,))).class_of(PAIR[1]) == PAIR[0]
 
 
 @settings(max_examples=30, deadline=None)
@@ -53,7 +54,7 @@ def test_names_are_the_same_in_either_unicode_form() -> None:
 def test_what_a_class_is_known_as_leads_back_to_it(groups: list[list[str]]) -> None:
     section = DataSection(aliases=tuple(map(tuple, groups)))
     try:
-        names = Names.of(section)
+        names = ClassNames.of(section)
     except RecipeError:
         assert len({name for group in groups for name in group}) < sum(map(len, groups))
         return
@@ -67,7 +68,7 @@ def test_what_a_class_is_known_as_leads_back_to_it(groups: list[list[str]]) -> N
     [("split", (0.5, 1.0, 0.5, 1.0)), ("each", (1.0, 1.0, 1.0, 1.0)), ("first", (1.0, 1.0, 0.0, 1.0))],
 )
 def test_columns_of_one_class_share_its_probability(rule: str, shares: tuple[float, ...]) -> None:
-    names = Names.of(DataSection(aliases=(PAIR,), alias_columns=rule))  # type: ignore[arg-type]
+    names = ClassNames.of(DataSection(aliases=(PAIR,), alias_columns=rule))  # type: ignore[arg-type]
     assert names.shares([PAIR[0], None, PAIR[0], "other"]) == shares
 
 
@@ -81,12 +82,12 @@ def test_columns_of_one_class_share_its_probability(rule: str, shares: tuple[flo
 )
 def test_names_that_contradict_each_other_are_refused(keys: dict[str, object], message: str) -> None:
     with pytest.raises((RecipeError, DataError), match=message):
-        Names.of(DataSection(**keys))  # type: ignore[arg-type]
+        ClassNames.of(DataSection(**keys))  # type: ignore[arg-type]
 
 
 def test_a_table_of_one_column_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="two columns"):
-        Names.of(DataSection(label_table=meta(tmp_path, "target\n0\n")))
+        ClassNames.of(DataSection(label_table=meta(tmp_path, "target\n0\n")))
 
 
 def test_groups_are_found_by_pattern() -> None:

@@ -11,13 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
-from engine.data import pixels as look_module
+from engine.data import pixels
 from engine.data.ingest import ingest
 from engine.data.manifest import Manifest
 from engine.data.near import distances
-from engine.data.pixels import Looks, look
+from engine.data.pixels import PixelFacts, look
 from engine.decode.dali import DaliDecoder
-from engine.quarantine import Fault
+from engine.quarantine import Fault, FaultKind
 from engine.recipe.sections import DataSection
 
 MakeScene = Callable[..., Image.Image]
@@ -29,7 +29,7 @@ def jpeg(image: Image.Image, **how: object) -> bytes:
     return file.getvalue()
 
 
-def looked(folder: Path, files: dict[str, bytes], cache: Path) -> tuple[Manifest, Looks]:
+def looked(folder: Path, files: dict[str, bytes], cache: Path) -> tuple[Manifest, PixelFacts]:
     for name, content in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
@@ -52,21 +52,21 @@ def test_a_file_is_refused_exactly_when_the_decoder_of_training_refuses_it(tmp_p
         file = io.BytesIO()
         scene(4).save(file, suffix)
         files |= {suffix: file.getvalue(), f"{suffix} cut": file.getvalue()[: file.tell() // 2]}
-    manifest, looks = looked(tmp_path / "set", {f"{name}.jpg": content for name, content in files.items()}, tmp_path)
+    manifest, facts = looked(tmp_path / "set", {f"{name}.jpg": content for name, content in files.items()}, tmp_path)
     contents = [Path(path).read_bytes() for path in manifest.paths]
     decoder = DaliDecoder(torch.device("cpu"), threads=1)
     bad = set()
     for id_, opened in zip(manifest.ids, decoder.open(contents), strict=True):
         if isinstance(opened, Fault) or isinstance(decoder.pixels([opened])[0], Fault):
             bad.add(id_)
-    status = manifest.table["status"].to_pylist()
-    refused = {i for i, s, why in zip(manifest.ids, status, looks.refused, strict=True) if s != "ok" or why}
+    refused = {i for i, a, b in zip(manifest.ids, manifest.faults, facts.faults, strict=True) if a or b}
     assert refused == bad
     assert "whole cut.jpg" in refused and "whole with junk behind.jpg" not in refused
-    doubtful = {id_ for id_, doubt in zip(manifest.ids, looks.doubts, strict=True) if doubt}
+    doubtful = {id_ for id_, doubt in zip(manifest.ids, facts.doubts, strict=True) if doubt}
     assert doubtful == {"whole with a hole.jpg", "progressive with a hole.jpg"}
-    kinds = dict(zip(manifest.ids, looks.kinds, strict=True))
-    assert (kinds["PNG.jpg"], kinds["BMP.jpg"], kinds["WEBP.jpg"], kinds["cmyk.jpg"]) == ("png", "bmp", "webp", "jpeg")
+    format_of = dict(zip(manifest.ids, facts.formats, strict=True))
+    assert [format_of[f"{name}.jpg"] for name in ("PNG", "BMP", "WEBP", "cmyk")] == ["png", "bmp", "webp", "jpeg"]
+    assert {fault.kind for fault in facts.faults if fault} == {FaultKind.DAMAGED}
 
 
 def test_a_picture_keeps_its_hash_when_saved_again_and_no_other_has_it(tmp_path: Path, scene: MakeScene) -> None:
@@ -83,8 +83,8 @@ def test_a_picture_keeps_its_hash_when_saved_again_and_no_other_has_it(tmp_path:
         "other.jpg": jpeg(scene(2)),
         "another.jpg": jpeg(scene(3)),
     }
-    manifest, looks = looked(tmp_path / "set", files, tmp_path)
-    hash_of = dict(zip(manifest.ids, looks.hash_NB, strict=True))
+    manifest, facts = looked(tmp_path / "set", files, tmp_path)
+    hash_of = dict(zip(manifest.ids, facts.hash_NB, strict=True))
     apart = {
         name: int(np.bitwise_count(hash_of["a.jpg"] ^ hash_of[name]).sum()) for name in files
     }  # as they are, not turned
@@ -95,8 +95,8 @@ def test_a_picture_keeps_its_hash_when_saved_again_and_no_other_has_it(tmp_path:
 
 def test_flat_pictures_are_known_by_their_spread(tmp_path: Path, scene: MakeScene) -> None:
     files = {"blank.jpg": jpeg(Image.new("RGB", (64, 48), "white")), "scene.jpg": jpeg(scene(1))}
-    manifest, looks = looked(tmp_path / "set", files, tmp_path)
-    spread = dict(zip(manifest.ids, looks.spread_N.tolist(), strict=True))
+    manifest, facts = looked(tmp_path / "set", files, tmp_path)
+    spread = dict(zip(manifest.ids, facts.spread_N.tolist(), strict=True))
     assert spread["blank.jpg"] < 1 < 20 < spread["scene.jpg"]
 
 
@@ -104,13 +104,13 @@ def test_flat_pictures_are_known_by_their_spread(tmp_path: Path, scene: MakeScen
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the files that have been looked at so far."""
     names: list[str] = []
-    look_at = look_module._look_at
+    look_at = pixels._look_at
 
-    def counted(path: str, sha1: str, orientation: int) -> tuple[str, str, str, str, bytes, float]:
+    def counted(path: str, sha1: str, orientation: int) -> pixels._Facts:
         names.append(Path(path).name)
         return look_at(path, sha1, orientation)
 
-    monkeypatch.setattr(look_module, "_look_at", counted)
+    monkeypatch.setattr(pixels, "_look_at", counted)
     return names
 
 
@@ -130,13 +130,13 @@ def test_no_content_is_looked_at_twice(tmp_path: Path, scene: MakeScene, opened:
     assert opened == ["new.jpg"]
     rows = {id_: row for row, id_ in enumerate(manifest.ids)}
     assert (changed.hash_NB[rows["a/renamed.jpg"]] == first.hash_NB[1]).all()
-    assert not changed.hash_NB[rows["a/0.jpg"]].any() and changed.kinds[rows["a/0.jpg"]] == ""
+    assert not changed.hash_NB[rows["a/0.jpg"]].any() and changed.formats[rows["a/0.jpg"]] == ""
 
 
 def test_what_was_seen_before_an_interruption_is_kept(
     tmp_path: Path, scene: MakeScene, opened: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.data.headers._CHUNK", 2)
+    monkeypatch.setattr("engine.data.threads._CHUNK", 2)
     folder = tmp_path / "set"
     folder.mkdir()
     for n in range(8):

@@ -8,22 +8,23 @@ from typing import get_args
 
 import pytest
 
-from engine.ensemble.ensemble import NAME, Ensemble
+from engine.ensemble.ensemble import Ensemble
 from engine.ensemble.specialist import Specialist
 from engine.ensemble.vote import RULES
+from engine.errors import CheckpointError
 from engine.recipe.load import parse_recipe
 from engine.recipe.sections import EnsembleSection
-from engine.store.checkpoint import CheckpointError
 
 STAGE = [{"size": 32, "batch": 4, "epochs": 1, "lr": 1e-3}]
 
 
 def test_it_is_read_as_it_was_written(tmp_path: Path) -> None:
-    assert Ensemble.load(tmp_path) is None
+    path = tmp_path / "ensemble.json"
+    assert Ensemble.load(path) is None
     specialists = (Specialist("끝", ("나", "가")), Specialist("b", ("c",), 0.25))
     ensemble = Ensemble(5, "crops", "logit", asks_specialists=False, specialists=specialists)
-    ensemble.save(tmp_path)
-    assert Ensemble.load(tmp_path) == ensemble
+    ensemble.save(path)
+    assert Ensemble.load(path) == ensemble
 
 
 def test_a_recipe_that_it_changes_says_the_same() -> None:
@@ -45,15 +46,16 @@ def test_a_recipe_that_it_changes_says_the_same() -> None:
     ],
 )
 def test_what_cannot_be_followed_is_refused_by_name(tmp_path: Path, change: dict[str, object], words: str) -> None:
-    Ensemble(1, "zooms", "soft").save(tmp_path)
-    content = json.loads((tmp_path / NAME).read_text("utf-8"))
-    (tmp_path / NAME).write_text(json.dumps(content | change), "utf-8")
+    path = tmp_path / "ensemble.json"
+    Ensemble(1, "zooms", "soft").save(path)
+    content = json.loads(path.read_text("utf-8"))
+    path.write_text(json.dumps(content | change), "utf-8")
     with pytest.raises(CheckpointError, match=words) as error:
-        Ensemble.load(tmp_path)
-    assert str(tmp_path / NAME) in str(error.value)
-    (tmp_path / NAME).write_text("{", "utf-8")
+        Ensemble.load(path)
+    assert str(path) in str(error.value)
+    path.write_text("{", "utf-8")
     with pytest.raises(CheckpointError, match="is damaged"):
-        Ensemble.load(tmp_path)
+        Ensemble.load(path)
 
 
 def test_every_rule_of_voting_can_be_written_into_a_recipe() -> None:

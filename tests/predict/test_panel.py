@@ -15,9 +15,9 @@ from click.testing import CliRunner, Result
 from engine.augment.views import tta_views
 from engine.cli.main import main
 from engine.ensemble.ensemble import Ensemble
-from engine.ensemble.specialist import Specialist, fold_folder
+from engine.ensemble.specialist import Specialist
 from engine.ensemble.vote import blend, vote
-from engine.errors import DataError
+from engine.errors import CheckpointError, DataError
 from engine.inference.predictor import Output, Predictor
 from engine.loader.source import Files
 from engine.loader.stream import ImageStream
@@ -25,7 +25,8 @@ from engine.predict.job import Job, Wishes, prepare
 from engine.predict.run import Outcome, answer
 from engine.predictions import Predictions
 from engine.store import checkpoint
-from engine.store.checkpoint import Checkpoint, CheckpointError
+from engine.store.checkpoint import Checkpoint
+from engine.store.run_folder import RunFolder
 
 CPU = torch.device("cpu")
 BAG, HAT, SHOE = CLASSES = ("가방", "모자", "신발")
@@ -38,12 +39,12 @@ def add(models: Path, fold: FoldMaker, *specialists: Specialist, folds: tuple[st
     for number, one in enumerate(specialists):
         for name in folds:
             saved = fold(10 + 2 * number + int(name), one.answers, size=48, counts=(1, 1))
-            checkpoint.save(fold_folder(models, one.name, name), saved)
+            checkpoint.save(RunFolder(models).specialist(one.name).path / name, saved)
     listed(models, *specialists)
 
 
 def listed(models: Path, *specialists: Specialist) -> None:
-    Ensemble(1, "zooms", "soft", specialists=specialists).save(models)
+    Ensemble(1, "zooms", "soft", specialists=specialists).save(RunFolder(models).ensemble)
 
 
 def alone(folder: Path, job: Job, rule: str = "soft", views: int = 1) -> Predictions:
@@ -76,7 +77,7 @@ def test_each_folds_specialist_is_heard_before_the_folds_vote(
     for name in ("0", "1"):
         now = alone(models / name, job, rule, views)
         for one in (PAIR, YES_NO):
-            now = one.heard(now, alone(fold_folder(models, one.name, name), job, rule, views))
+            now = one.heard(now, alone(RunFolder(models).specialist(one.name).path / name, job, rule, views))
         folds.append(now)
     expected = vote(folds, rule)  # type: ignore[arg-type]
     np.testing.assert_allclose(outcome.answers.probabilities_NC, expected.probabilities_NC, atol=1e-5)
@@ -115,7 +116,7 @@ def test_only_images_that_it_is_asked_about_go_through_a_specialist(
 def test_kept_epochs_are_one_model_when_a_specialist_hears_them(models: Path, fold: FoldMaker, photos: Path) -> None:
     for epoch in (3, 4):
         checkpoint.save(models / "0" / f"epoch_00{epoch}", fold(20 + epoch, data=str(photos)))
-        checkpoint.save(fold_folder(models, "pair", "0") / f"epoch_00{epoch}", fold(30 + epoch, PAIR.answers))
+        checkpoint.save(RunFolder(models).specialist("pair").fold(0).epoch(epoch).path, fold(30 + epoch, PAIR.answers))
     before = answered(models).answers
     add(models, fold, PAIR)
     job = prepare(models, Wishes())
@@ -123,8 +124,8 @@ def test_kept_epochs_are_one_model_when_a_specialist_hears_them(models: Path, fo
     def epochs(folder: Path) -> Predictions:
         return vote([alone(folder / f"epoch_00{epoch}", job) for epoch in (3, 4)])
 
-    first = PAIR.heard(epochs(models / "0"), epochs(fold_folder(models, "pair", "0")))
-    second = PAIR.heard(alone(models / "1", job), alone(fold_folder(models, "pair", "1"), job))
+    first = PAIR.heard(epochs(models / "0"), epochs(RunFolder(models).specialist("pair").fold(0).path))
+    second = PAIR.heard(alone(models / "1", job), alone(RunFolder(models).specialist("pair").fold(1).path, job))
     # Three checkpoints voted before, and two of them are fold 0.
     expected = vote([first, second], weights=[2, 1])
     np.testing.assert_allclose(answered(models).answers.probabilities_NC, expected.probabilities_NC, atol=1e-5)
@@ -186,7 +187,7 @@ def test_what_is_missing_or_of_another_training_is_named(models: Path, fold: Fol
     assert prepare(models, Wishes(sets=("predict.specialists=false",))).specialists == ()
 
     add(models, fold, PAIR)
-    checkpoint.save(fold_folder(models, "pair", "1"), fold(0, (BAG, SHOE), counts=(1, 1)))
+    checkpoint.save(RunFolder(models).specialist("pair").fold(1).path, fold(0, (BAG, SHOE), counts=(1, 1)))
     with pytest.raises(DataError, match="specialist pair is to answer '가방', '모자': it is of another training"):
         prepare(models, Wishes())
 

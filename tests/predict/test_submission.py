@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from engine.data.names import Names
+from engine.data.names import ClassNames
 from engine.errors import DataError
 from engine.predict.submission import Sheet, write_submission
 from engine.predictions import Predictions
@@ -148,7 +148,7 @@ def test_a_sample_file_that_is_not_there_or_not_utf8_is_refused(tmp_path: Path, 
 def test_an_alias_has_a_column_of_its_own(
     tmp_path: Path, answers: Predictions, rule: Literal["split", "each", "first"], columns: list[str]
 ) -> None:
-    names = Names.of(DataSection(aliases=((CLASSES[0], "3세대_K5"),), alias_columns=rule))
+    names = ClassNames.of(DataSection(aliases=((CLASSES[0], "3세대_K5"),), alias_columns=rule))
     header = ["ID", "3세대_K5", "아반떼_N", "K5_3세대", "GLE, 클래스"]
     if rule == "first":
         columns = columns[::-1]  # of the sample file's columns, not of the names
@@ -164,13 +164,13 @@ def test_an_alias_has_a_column_of_its_own(
 
 
 def test_without_a_sample_file_aliases_have_columns_too(answers: Predictions) -> None:
-    sheet = Sheet.plain(IDS, CLASSES, Names.of(DataSection(aliases=((CLASSES[1], "N"),))))
+    sheet = Sheet.plain(IDS, CLASSES, ClassNames.of(DataSection(aliases=((CLASSES[1], "N"),))))
     assert sheet.columns == ("id", "label", CLASSES[0], CLASSES[1], "N", CLASSES[2])
     assert sheet.shares == (1, 1, 0.5, 0.5, 1)
 
 
 def test_labels_are_given_back_as_they_were_found(tmp_path: Path, answers: Predictions) -> None:
-    names = Names.of(DataSection(label_names=tuple((str(n), name) for n, name in enumerate(CLASSES))))
+    names = ClassNames.of(DataSection(label_names=tuple((str(n), name) for n, name in enumerate(CLASSES))))
     sample = sample_file(tmp_path, ["ID", "target"], ["TEST_00002", "0"], ["TEST_00000", "0"])
     sheet = Sheet.like(sample, answers.ids, answers.classes, names)
     write_submission(tmp_path / "submission.csv", sheet, answers)

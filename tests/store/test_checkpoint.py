@@ -8,19 +8,12 @@ import math
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
-from engine.store.checkpoint import (
-    Checkpoint,
-    CheckpointError,
-    find_folds,
-    load,
-    load_resume,
-    save,
-    save_resume,
-)
+from engine.errors import CheckpointError
+from engine.store.checkpoint import Checkpoint, load, save
+from engine.store.run_folder import RunFolder
 
 
 def checkpoint(value: float = 1.0) -> Checkpoint:
@@ -103,7 +96,7 @@ def test_killed_at_any_step_the_old_or_the_new_checkpoint_is_whole(
         except Killed:
             finished = False
     assert value(tmp_path) == 2.0 if finished else value(tmp_path) in (1.0, 2.0)
-    assert find_folds(tmp_path) == [tmp_path]
+    assert [member.path for member in RunFolder(tmp_path).members()] == [tmp_path]
     save(tmp_path, checkpoint(3.0))
     assert value(tmp_path) == 3.0
     assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint.json", "weights.safetensors"]
@@ -143,10 +136,10 @@ def test_a_first_save_that_is_killed_is_no_checkpoint_or_a_whole_one(
         with pytest.raises(Killed):
             save(tmp_path / "0", checkpoint(2.0))
     if moment == "checkpoint.json":
-        assert value(find_folds(tmp_path)[0]) == 2.0
+        assert value(RunFolder(tmp_path).members()[0].path) == 2.0
     else:
         with pytest.raises(CheckpointError, match="no fold"):
-            find_folds(tmp_path)
+            RunFolder(tmp_path).members()
 
 
 def test_changed_weights_are_noticed(tmp_path: Path) -> None:
@@ -197,88 +190,3 @@ def test_a_newer_format_is_refused_by_its_number(tmp_path: Path) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), "format": 99}), "utf-8")
     with pytest.raises(CheckpointError, match=r"format 99.*newer engine"):
         load(tmp_path)
-
-
-def test_resume_state_comes_back(tmp_path: Path) -> None:
-    model = torch.nn.Linear(2, 2)
-    optimizer = torch.optim.AdamW(model.parameters())
-    model(torch.ones(1, 2)).sum().backward()
-    optimizer.step()
-    save_resume(tmp_path, {"optimizer": optimizer.state_dict(), "model": model.state_dict(), "epoch": 4, "best": None})
-    state = load_resume(tmp_path)
-    assert state is not None
-    assert state["epoch"] == 4
-    assert torch.equal(state["optimizer"]["state"][0]["exp_avg"], optimizer.state_dict()["state"][0]["exp_avg"])
-    assert load_resume(tmp_path / "elsewhere") is None
-
-
-def test_a_state_that_could_not_be_read_back_is_refused_when_it_is_saved(tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match=r"state\['a'\]\[1\] is a PosixPath"):
-        save_resume(tmp_path, {"a": [1, tmp_path]})
-    with pytest.raises(TypeError, match="float64"):
-        save_resume(tmp_path, {"best": np.float64(1)})
-    assert load_resume(tmp_path) is None
-
-
-class Payload:
-    """Unpickling this would make a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[object, tuple[Path]]:
-        return (Path.touch, (self.path,))
-
-
-def test_a_resume_file_with_code_in_it_is_refused_and_not_run(tmp_path: Path) -> None:
-    torch.save({"epoch": Payload(tmp_path / "trace")}, tmp_path / "resume.pt")
-    with pytest.raises(CheckpointError, match=r"resume\.pt.*delete it"):
-        load_resume(tmp_path)
-    assert not (tmp_path / "trace").exists()
-
-
-def test_a_resume_file_cut_short_is_refused(tmp_path: Path) -> None:
-    save_resume(tmp_path, {"a": torch.ones(1000)})
-    path = tmp_path / "resume.pt"
-    path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(CheckpointError, match=r"resume\.pt"):
-        load_resume(tmp_path)
-
-
-def test_a_resume_save_that_fails_keeps_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save_resume(tmp_path, {"epoch": 1})
-
-    def fail(*args: object) -> None:
-        raise OSError("disk full")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", fail)
-        with pytest.raises(OSError, match="disk full"):
-            save_resume(tmp_path, {"epoch": 2})
-    assert load_resume(tmp_path) == {"epoch": 1}
-
-
-def test_folds_are_found_in_the_order_of_their_numbers(tmp_path: Path) -> None:
-    for name in ("10", "2", "1"):
-        save(tmp_path / name, checkpoint())
-    (tmp_path / "3").mkdir()  # begun, no epoch finished
-    (tmp_path / "log.jsonl").touch()
-    assert [p.name for p in find_folds(tmp_path)] == ["1", "2", "10"]
-    assert find_folds(tmp_path / "2") == [tmp_path / "2"]
-
-
-def test_the_kept_epochs_of_a_fold_stand_in_for_it(tmp_path: Path) -> None:
-    for name in ("0", "0/epoch_009", "0/epoch_010", "1"):
-        save(tmp_path / name, checkpoint())
-    (tmp_path / "1" / "epoch_003").mkdir()  # somebody else's: it holds no checkpoint
-    fold = tmp_path / "0"
-    assert find_folds(tmp_path) == [fold / "epoch_009", fold / "epoch_010", tmp_path / "1"]
-    assert find_folds(fold) == [fold / "epoch_009", fold / "epoch_010"]
-    assert find_folds(fold / "epoch_010") == [fold / "epoch_010"]
-
-
-def test_no_folds_is_an_error_that_says_where_it_looked(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"no fold in it holds a checkpoint\.json"):
-        find_folds(tmp_path)
-    with pytest.raises(CheckpointError, match="no such folder"):
-        find_folds(tmp_path / "models")

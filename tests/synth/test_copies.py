@@ -14,7 +14,7 @@ from engine.data.ingest import ingest
 from engine.data.manifest import Manifest
 from engine.errors import DataError, RecipeError
 from engine.recipe.sections import DataSection
-from engine.synth.copies import KINDS, Job, augment
+from engine.synth.copies import KINDS, CopySpec, originals, write_copies
 
 
 def picture(number: int, height: int = 48, width: int = 64) -> Image.Image:
@@ -46,7 +46,7 @@ def pixels(path: Path) -> np.ndarray:
 
 
 def test_every_kind_changes_the_picture_in_its_own_way(folder: Path, tmp_path: Path) -> None:
-    made = augment(manifest_of(folder), DataSection(), tmp_path / "out", Job(tuple(KINDS)))
+    made = write_copies(manifest_of(folder), DataSection(), tmp_path / "out", CopySpec(tuple(KINDS)))
     assert len(KINDS) >= 17 and made.copies == 6 * len(KINDS) and made.originals == 6 and not made.left_out
     of_one = {row["kind"]: row for row in rows(made.table) if row["made_from"] == "가방/0.jpg"}
     original = pixels(folder / "가방" / "0.jpg")
@@ -67,7 +67,9 @@ def test_every_kind_changes_the_picture_in_its_own_way(folder: Path, tmp_path: P
 
 
 def test_labels_and_sources_are_carried_along(folder: Path, tmp_path: Path) -> None:
-    made = augment(manifest_of(folder), DataSection(), tmp_path / "out", Job(("tilt+noise", "mixup"), copies=2))
+    made = write_copies(
+        manifest_of(folder), DataSection(), tmp_path / "out", CopySpec(("tilt+noise", "mixup"), copies=2)
+    )
     listed = rows(made.table)
     label_of = {row["id"]: row["label"] for row in listed}
     copies = [row for row in listed if row["made_from"]]
@@ -84,30 +86,30 @@ def test_labels_and_sources_are_carried_along(folder: Path, tmp_path: Path) -> N
 
 
 def test_a_copy_depends_on_the_seed_its_number_and_its_source_alone(folder: Path, tmp_path: Path) -> None:
-    def bytes_of(name: str, manifest: Manifest, job: Job) -> dict[str, bytes]:
+    def bytes_of(name: str, manifest: Manifest, spec: CopySpec) -> dict[str, bytes]:
         out = tmp_path / name
-        augment(manifest, DataSection(), out, job)
+        write_copies(manifest, DataSection(), out, spec)
         return {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.rglob("*.jpg"))}
 
     whole = manifest_of(folder)
-    first = bytes_of("first", whole, Job(("turn", "noise"), copies=2))
+    first = bytes_of("first", whole, CopySpec(("turn", "noise"), copies=2))
     assert len(first) == 24 and len(set(first.values())) == 24
-    assert bytes_of("again", whole, Job(("turn", "noise"), copies=2)) == first
-    fewer = bytes_of("fewer", whole.take([4, 1]), Job(("noise",), copies=1))
+    assert bytes_of("again", whole, CopySpec(("turn", "noise"), copies=2)) == first
+    fewer = bytes_of("fewer", whole.take([4, 1]), CopySpec(("noise",), copies=1))
     assert fewer.items() <= first.items() and len(fewer) == 2
-    other = bytes_of("other", whole, Job(("turn", "noise"), copies=2, seed=1))
+    other = bytes_of("other", whole, CopySpec(("turn", "noise"), copies=2, seed=1))
     assert other.keys() == first.keys() and not set(other.values()) & set(first.values())
 
 
 def test_what_was_made_is_not_made_again(folder: Path, tmp_path: Path) -> None:
-    out, manifest, job = tmp_path / "out", manifest_of(folder), Job(("flip", "jpeg"))
-    made = augment(manifest, DataSection(), out, job)
+    out, manifest, spec = tmp_path / "out", manifest_of(folder), CopySpec(("flip", "jpeg"))
+    made = write_copies(manifest, DataSection(), out, spec)
     files = sorted(out.rglob("*.jpg"))
     before = {path: path.stat().st_mtime_ns for path in files[1:]}
     table = made.table.read_text("utf-8")
     files[0].unlink(), made.table.unlink()
     done: list[tuple[int, int]] = []
-    augment(manifest, DataSection(), out, job, lambda at, total: done.append((at, total)))
+    write_copies(manifest, DataSection(), out, spec, lambda at, total: done.append((at, total)))
     assert files[0].is_file() and made.table.read_text("utf-8") == table
     assert {path: path.stat().st_mtime_ns for path in files[1:]} == before
     assert done == [(12, 12)]
@@ -115,15 +117,15 @@ def test_what_was_made_is_not_made_again(folder: Path, tmp_path: Path) -> None:
 
 def test_copies_are_no_longer_than_wished_and_never_enlarged(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    augment(manifest_of(folder), DataSection(), out, Job(("quarter_turn", "blur"), copies=3, longest=32))
+    write_copies(manifest_of(folder), DataSection(), out, CopySpec(("quarter_turn", "blur"), copies=3, longest=32))
     assert {Image.open(path).size for path in out.rglob("*.jpg")} == {(32, 24), (24, 32)}
-    augment(manifest_of(folder), DataSection(), tmp_path / "large", Job(("blur",), longest=512))
+    write_copies(manifest_of(folder), DataSection(), tmp_path / "large", CopySpec(("blur",), longest=512))
     assert {Image.open(path).size for path in (tmp_path / "large").rglob("*.jpg")} == {(64, 48), (48, 64)}
 
 
 def test_a_turned_copy_is_not_squeezed(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    augment(manifest_of(folder), DataSection(), out, Job(("quarter_turn",), copies=4))
+    write_copies(manifest_of(folder), DataSection(), out, CopySpec(("quarter_turn",), copies=4))
     original = pixels(folder / "가방" / "0.jpg")
     for path in out.rglob("0__*.jpg"):
         assert (
@@ -144,7 +146,7 @@ def test_groups_and_folds_of_the_user_are_inherited(tmp_path: Path) -> None:
     section = DataSection(
         train=str(tmp_path / "train.csv"), id_column="ID", label_column="target", group_column="car", fold_column="part"
     )
-    made = augment(ingest(section.train, section), section, tmp_path / "out", Job(("gamma",)))
+    made = write_copies(ingest(section.train, section), section, tmp_path / "out", CopySpec(("gamma",)))
     listed = rows(made.table)
     assert list(listed[0]) == ["ID", "path", "target", "car", "part", "made_from", "mixed_with", "kind"]
     assert [(row["car"], row["part"]) for row in listed[4:]] == [(f"car {n // 2}", str(n // 2)) for n in range(4)]
@@ -156,7 +158,7 @@ def test_a_photo_that_does_not_decode_is_left_out_and_named(folder: Path, tmp_pa
     manifest = manifest_of(folder)
     bad = folder / "가방" / "0.jpg"
     bad.write_bytes(bad.read_bytes()[:300])
-    made = augment(manifest, DataSection(), tmp_path / "out", Job(("flip", "cutmix")))
+    made = write_copies(manifest, DataSection(), tmp_path / "out", CopySpec(("flip", "cutmix")))
     assert list(made.left_out) == ["가방/0.jpg"] and made.left_out["가방/0.jpg"].where == str(bad)
     copies = [row for row in rows(made.table) if row["made_from"]]
     assert "가방/0.jpg" not in {row["made_from"] for row in copies} | {row["mixed_with"] for row in copies}
@@ -164,7 +166,7 @@ def test_a_photo_that_does_not_decode_is_left_out_and_named(folder: Path, tmp_pa
 
 def test_the_only_photo_of_a_class_is_mixed_with_nothing(folder: Path, tmp_path: Path) -> None:
     manifest = manifest_of(folder).take([0, 1, 3])
-    made = augment(manifest, DataSection(), tmp_path / "out", Job(("mixup", "flip")))
+    made = write_copies(manifest, DataSection(), tmp_path / "out", CopySpec(("mixup", "flip")))
     kinds = [row["kind"] for row in rows(made.table) if row["made_from"] == manifest.ids[2]]
     assert manifest.labels.count(manifest.labels[2]) == 1 and kinds == ["flip"]
 
@@ -173,14 +175,14 @@ def test_a_folder_of_something_else_is_refused(folder: Path, tmp_path: Path) -> 
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     with pytest.raises(DataError, match="not empty"):
-        augment(manifest_of(folder), DataSection(), tmp_path / "mine", Job(("flip",)))
-    augment(manifest_of(folder), DataSection(), tmp_path / "out", Job(("flip",)))
-    with pytest.raises(DataError, match="made in another way"):
-        augment(manifest_of(folder), DataSection(), tmp_path / "out", Job(("flip",), seed=2))
+        write_copies(manifest_of(folder), DataSection(), tmp_path / "mine", CopySpec(("flip",)))
+    write_copies(manifest_of(folder), DataSection(), tmp_path / "out", CopySpec(("flip",)))
+    with pytest.raises(RecipeError, match="a set of copies that differs in seed: 0 -> 2"):
+        write_copies(manifest_of(folder), DataSection(), tmp_path / "out", CopySpec(("flip",), seed=2))
 
 
 @pytest.mark.parametrize(
-    ("job", "message"),
+    ("spec", "message"),
     [
         ({"kinds": ("blurr",)}, "there is no kind 'blurr'; the kinds are flip"),
         ({"kinds": ("flip+sparkle",)}, "no kind 'sparkle'"),
@@ -189,6 +191,14 @@ def test_a_folder_of_something_else_is_refused(folder: Path, tmp_path: Path) -> 
         ({"kinds": ("flip",), "copies": 0}, "at least one copy"),
     ],
 )
-def test_impossible_jobs_are_refused(job: dict[str, object], message: str) -> None:
+def test_impossible_copies_are_refused(spec: dict[str, object], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
-        Job(**job)  # type: ignore[arg-type]
+        CopySpec(**spec)  # type: ignore[arg-type]
+
+
+def test_copies_are_made_of_what_training_keeps_with_labels_as_found(folder: Path) -> None:
+    section = DataSection(train=str(folder), exclude=("2.jpg",), aliases=(("모자", "가방"),))
+    sources, notices = originals(manifest_of(folder), section)
+    assert sources.ids == ["가방/0.jpg", "가방/4.jpg", "모자/1.jpg", "모자/3.jpg", "모자/5.jpg"]
+    assert set(sources.labels) == {"가방", "모자"}
+    assert notices[0] == "1 image left out by data.exclude"

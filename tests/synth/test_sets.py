@@ -17,7 +17,7 @@ from engine.errors import DataError
 from engine.synth.drawn.documents import KINDS, LOOK_ALIKES
 from engine.synth.drawn.scenes import LONGEST_SIDE, SHORTEST_SIDE, Scene, draw_scene
 from engine.synth.drawn.vehicles import FAMILY, MOST_CLASSES, class_names, design
-from engine.synth.sets import DocumentSet, DrawnSet, VehicleSet, make, make_documents, make_vehicles
+from engine.synth.sets import DocumentSet, DrawnSet, VehicleSet, draw_set
 
 VEHICLES = VehicleSet(classes=3, per_class=12, test_per_class=2, seed=5)
 DOCUMENTS = DocumentSet(train=34, test=6, wrong=0.2, seed=5)
@@ -39,20 +39,20 @@ def decoded(data: bytes) -> np.ndarray:
 @pytest.fixture(scope="module")
 def vehicles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("synth") / "vehicles"
-    assert make_vehicles(folder, VEHICLES, workers=1)
+    assert draw_set(folder, VEHICLES, workers=1)
     return folder
 
 
 @pytest.fixture(scope="module")
 def documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("synth") / "documents"
-    assert make_documents(folder, DOCUMENTS, workers=1)
+    assert draw_set(folder, DOCUMENTS, workers=1)
     return folder
 
 
 def test_two_processes_draw_the_same_bytes_as_one(vehicles: Path, documents: Path, tmp_path: Path) -> None:
-    make_vehicles(tmp_path / "vehicles", VEHICLES, workers=2)
-    make_documents(tmp_path / "documents", DOCUMENTS, workers=2)
+    draw_set(tmp_path / "vehicles", VEHICLES, workers=2)
+    draw_set(tmp_path / "documents", DOCUMENTS, workers=2)
     assert contents(tmp_path / "vehicles") == contents(vehicles)
     assert contents(tmp_path / "documents") == contents(documents)
 
@@ -294,7 +294,7 @@ def test_only_the_test_part_of_documents_is_turned() -> None:
 
 def test_a_finished_set_is_left_as_it_is(vehicles: Path) -> None:
     before = {p: p.stat().st_mtime_ns for p in vehicles.rglob("*")}
-    assert make_vehicles(vehicles, VEHICLES, workers=1) is False
+    assert draw_set(vehicles, VEHICLES, workers=1) is False
     assert {p: p.stat().st_mtime_ns for p in vehicles.rglob("*")} == before
 
 
@@ -307,11 +307,11 @@ def test_an_interrupted_set_is_finished_without_drawing_anything_twice(vehicles:
 
     folder = tmp_path / "set"
     with pytest.raises(Stopped):
-        make_vehicles(folder, VEHICLES, workers=1, progress=stop)
+        draw_set(folder, VEHICLES, workers=1, progress=stop)
     assert not (folder / "synth.json").exists()
     drawn = {p: p.stat().st_mtime_ns for p in folder.rglob("*.jpg")}
     assert 0 < len(drawn) < 42
-    assert make_vehicles(folder, VEHICLES, workers=1)
+    assert draw_set(folder, VEHICLES, workers=1)
     assert contents(folder) == contents(vehicles)
     assert {p: p.stat().st_mtime_ns for p in drawn} == drawn
 
@@ -319,19 +319,19 @@ def test_an_interrupted_set_is_finished_without_drawing_anything_twice(vehicles:
 def test_a_foreign_folder_is_refused_and_not_touched(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work", encoding="utf-8")
     with pytest.raises(DataError, match="not empty"):
-        make_vehicles(tmp_path, VEHICLES)
+        draw_set(tmp_path, VEHICLES)
     assert contents(tmp_path) == {"thesis.txt": b"years of work"}
     with pytest.raises(DataError, match="is a file"):
-        make_vehicles(tmp_path / "thesis.txt", VEHICLES)
+        draw_set(tmp_path / "thesis.txt", VEHICLES)
 
 
 @pytest.mark.parametrize("marker", ["synth.json", "synth.json.part"])
 def test_a_set_of_other_numbers_is_refused_and_says_which(vehicles: Path, tmp_path: Path, marker: str) -> None:
     (tmp_path / marker).write_bytes((vehicles / "synth.json").read_bytes())
     with pytest.raises(DataError, match="seed 5 there, 9 asked for"):
-        make(tmp_path, VehicleSet(classes=3, per_class=12, test_per_class=2, seed=9))
+        draw_set(tmp_path, VehicleSet(classes=3, per_class=12, test_per_class=2, seed=9))
     with pytest.raises(DataError, match="kind 'vehicles' there, 'documents' asked for"):
-        make(tmp_path, DOCUMENTS)
+        draw_set(tmp_path, DOCUMENTS)
     assert [p.name for p in tmp_path.iterdir()] == [marker]
 
 
@@ -339,12 +339,12 @@ def test_a_set_of_other_numbers_is_refused_and_says_which(vehicles: Path, tmp_pa
 def test_a_damaged_marker_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "synth.json").write_text(text, encoding="utf-8")
     with pytest.raises(DataError, match="choose"):
-        make_vehicles(tmp_path, VEHICLES)
+        draw_set(tmp_path, VEHICLES)
 
 
 def test_progress_counts_up_to_all_pictures(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
-    make_documents(tmp_path / "set", DOCUMENTS, workers=1, progress=lambda done, total: seen.append((done, total)))
+    draw_set(tmp_path / "set", DOCUMENTS, workers=1, progress=lambda done, total: seen.append((done, total)))
     assert [total for _, total in seen] == [40] * len(seen)
     assert [done for done, _ in seen] == sorted({done for done, _ in seen})
     assert seen[-1][0] == 40

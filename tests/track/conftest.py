@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from engine.events import EpochRecord, Watcher
+from engine.events import EpochRecord, Event, Notice, Watcher
 from engine.recipe.load import dump_recipe, parse_recipe
 from engine.recipe.sections import Recipe
-from engine.track.entries import Part, Run
+from engine.store.run_folder import RunFolder
+from engine.track.tracker import TrackedFold, TrackedRun
 
 NAME = "고양이 A"
 
@@ -72,10 +73,11 @@ class Models:
         self.log(*(record(fold, epoch) for fold in (0, 1) for epoch in range(3)))
         self.scores(log_loss=log_loss, accuracy=0.7, macro_f1=0.6)
 
-    def run(self, id_: str = "run1") -> Run:
+    def run(self, id_: str = "run1") -> TrackedRun:
         values = self.recipe.model_dump(mode="json", exclude={"track"})
-        parts = tuple(Part(self.folder, fold) for fold in (0, 1))
-        return Run(self.folder, id_, self.recipe.name, values, parts, dump_recipe(self.recipe))
+        folder = RunFolder(self.folder)
+        folds = tuple(TrackedFold(folder, number) for number in (0, 1))
+        return TrackedRun(folder, id_, self.recipe.name, values, folds, dump_recipe(self.recipe))
 
 
 MakeModels = Callable[..., Models]
@@ -97,14 +99,11 @@ def make_record() -> Callable[..., EpochRecord]:
 
 class Diary(Watcher):
     def __init__(self) -> None:
-        self.epochs: list[int] = []
         self.notices: list[str] = []
 
-    def epoch_ends(self, record: EpochRecord) -> None:
-        self.epochs.append(record.epoch)
-
-    def notice(self, message: str) -> None:
-        self.notices.append(message)
+    def hear(self, event: Event) -> None:
+        if isinstance(event, Notice):
+            self.notices.append(event.message)
 
 
 @pytest.fixture

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from engine.events import EpochRecord
-from engine.track.entries import End, read_entries, read_scores
+from engine.store.run_folder import RunFolder
 from engine.track.mlflow import MLflow, needed_modules, store_of
+from engine.track.tracker import End, read_epochs, read_scores
 
 MakeModels = Callable[..., Any]
 
@@ -25,9 +26,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def send(run: Any, store: Path, id_: str, end: End) -> None:
     tracker = MLflow(run.run(id_), str(store), id_)
-    for part, entries in read_entries(run.run().parts).items():
-        tracker.follow(part, entries)
-    if scores := read_scores(run.folder):
+    for fold, epochs in read_epochs(run.run().folds).items():
+        tracker.follow(fold, epochs)
+    if scores := read_scores(RunFolder(run.folder)):
         tracker.score(scores)
     tracker.close(end)
 

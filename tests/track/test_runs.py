@@ -53,6 +53,16 @@ def test_a_finished_run_has_its_scores_and_what_it_took(models: MakeModels) -> N
     assert (past.seconds, past.images_per_second) == (30.0, 25.0)
 
 
+def test_the_share_of_waiting_is_over_the_time_of_all_epochs_that_say_it(models: MakeModels, make_record: Make) -> None:
+    run = models()
+    run.log(make_record(0, 0))  # of an engine that did not measure it
+    past = read_run(run.folder)
+    assert past is not None and past.waited is None
+    run.log(make_record(0, 1, waited=0.1, train_seconds=1.0), make_record(0, 2, waited=0.5, train_seconds=3.0))
+    past = read_run(run.folder)
+    assert past is not None and past.waited == pytest.approx(0.4)
+
+
 def test_an_unfinished_run_has_the_mean_of_each_folds_best_epoch(models: MakeModels, make_record: Make) -> None:
     run = models()
     run.log(make_record(0, 0), make_record(0, 1), make_record(0, 2), make_record(1, 0))

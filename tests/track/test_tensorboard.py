@@ -11,8 +11,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.tensorboard import SummaryWriter
 
 from engine.events import EpochRecord
-from engine.track.entries import read_entries, read_scores
-from engine.track.tensorboard import TensorBoard, remove_events
+from engine.store.run_folder import RunFolder
+from engine.track.tensorboard import TensorBoard
+from engine.track.tracker import read_epochs, read_scores
 
 MakeModels = Callable[..., Any]
 
@@ -28,9 +29,9 @@ def steps(folder: Path, tag: str) -> list[int]:
 def send(run, close: bool = True) -> None:
     """What a process does with the log as it is."""
     board = TensorBoard(run.run())
-    for part, entries in read_entries(run.run().parts).items():
-        board.follow(part, entries)
-    if scores := read_scores(run.folder):
+    for fold, epochs in read_epochs(run.run().folds).items():
+        board.follow(fold, epochs)
+    if scores := read_scores(RunFolder(run.folder)):
         board.score(scores)
     if close:
         board.close("finished")
@@ -96,20 +97,14 @@ def test_an_epoch_that_was_written_in_part_is_written_anew(
     assert [round(e.value, 4) for e in events(folder).Scalars("train/loss")] == [2.0, 1.9, 1.8]
 
 
-def test_deleted_events_are_written_again_and_overwriting_removes_nothing_else(
+def test_events_that_were_removed_are_written_again(
     models: MakeModels, make_record: Callable[..., EpochRecord]
 ) -> None:
     run = models()
     run.finish()
     send(run)
-    mine = run.folder / "tensorboard" / "notes"
-    mine.mkdir()
-    (mine / "events.out.tfevents.1").write_bytes(b"")
-    (run.folder / "tensorboard" / "0" / "a.txt").write_text("mine")
-    remove_events(run.folder)
-    left = {
-        str(p.relative_to(run.folder / "tensorboard")) for p in (run.folder / "tensorboard").rglob("*") if p.is_file()
-    }
-    assert left == {"notes/events.out.tfevents.1", "0/a.txt"}
+    RunFolder(run.folder).clear()
+    assert not [path for path in (run.folder / "tensorboard").rglob("*") if path.is_file()]
+    run.finish()
     send(run)
     assert steps(run.folder / "tensorboard" / "1", "train/loss") == [0, 1, 2]

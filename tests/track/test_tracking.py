@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from engine.errors import EngineError, Interrupted, RecipeError
-from engine.events import EpochRecord
+from engine.events import EpochEnded, EpochRecord, FoldBegan
+from engine.store.run_folder import RunFolder
 from engine.track import tracking
-from engine.track.entries import End, Entry, Part, Run
+from engine.track.tracker import End, TrackedEpoch, TrackedFold, TrackedRun
 from engine.track.tracking import Tracking, check
 
 Make = Callable[..., EpochRecord]
@@ -37,15 +38,15 @@ class Fake:
         cls.gate = threading.Event()
         cls.gate.set()
 
-    def __init__(self, run: Run, *_: object) -> None:
+    def __init__(self, run: TrackedRun, *_: object) -> None:
         type(self).opened += 1
 
-    def follow(self, part: Part, entries: Sequence[Entry]) -> None:
+    def follow(self, fold: TrackedFold, epochs: Sequence[TrackedEpoch]) -> None:
         self.gate.wait()
         if self.broken:
             raise OSError("no route to host")
-        known = self.sent.setdefault(part.name, [])
-        known += [entry.epoch for entry in entries[len(known) :]]
+        known = self.sent.setdefault(fold.name, [])
+        known += [epoch.number for epoch in epochs[len(known) :]]
 
     def score(self, scores: Mapping[str, float]) -> None:
         self.scores.append(scores)
@@ -72,7 +73,7 @@ def train(run: Any, watched: Tracking, *records: EpochRecord) -> None:
     """What training does at the end of each epoch."""
     for record in records:
         run.log(record)
-        watched.epoch_ends(record)
+        watched.hear(EpochEnded(record))
 
 
 def test_a_run_is_followed_while_it_trains_and_scored_when_it_is_finished(
@@ -80,7 +81,7 @@ def test_a_run_is_followed_while_it_trains_and_scored_when_it_is_finished(
 ) -> None:
     run = models(track=TRACK)
     with Tracking(run.recipe, diary) as watched:
-        watched.fold_begins(0, 100, 0, 0)
+        watched.hear(FoldBegan(0, 100, 0, 0))
         train(run, watched, make_record(0, 0), make_record(0, 1))
         until = time.monotonic() + 5
         while Fake.sent != {"0": [0, 1]} and time.monotonic() < until:
@@ -90,7 +91,7 @@ def test_a_run_is_followed_while_it_trains_and_scored_when_it_is_finished(
         run.scores(log_loss=0.5)
     assert Fake.sent == {"0": [0, 1], "1": [0]}
     assert Fake.scores == [{"log_loss": 0.5, "baseline_log_loss": 2.3}] and Fake.ends == ["finished"]
-    assert diary.epochs == [0, 1, 0] and not diary.notices
+    assert not diary.notices
 
 
 def test_an_interrupted_run_is_no_finished_one_and_the_next_process_goes_on(
@@ -104,7 +105,7 @@ def test_an_interrupted_run_is_no_finished_one_and_the_next_process_goes_on(
     assert Fake.ends == ["stopped"] and not Fake.scores
     id_ = json.loads((run.folder / "track.json").read_text("utf-8"))["id"]
     with Tracking(run.recipe, diary) as watched:
-        watched.fold_begins(0, 100, 50, 1)
+        watched.hear(FoldBegan(0, 100, 50, 1))
         train(run, watched, make_record(0, 1))
     assert Fake.sent == {"0": [0, 1]} and Fake.ends[1:] == ["finished"]
     assert json.loads((run.folder / "track.json").read_text("utf-8"))["id"] == id_
@@ -135,7 +136,7 @@ def test_a_tracker_that_fails_is_told_of_once_and_caught_up_with(
         assert [
             n for n in diary.notices if "MLflow: no route to host" in n and "Training goes on" in n
         ] == diary.notices
-        assert len(diary.notices) == 1 and diary.epochs == list(range(20))
+        assert len(diary.notices) == 1
         Fake.broken = False
     assert Fake.sent == {"0": list(range(20))} and len(diary.notices) == 1
 
@@ -178,8 +179,8 @@ def test_a_run_begun_afresh_is_another_one(models: MakeModels, make_record: Make
     run = models(track=TRACK | {"tensorboard": True})
     ids = []
     for _ in range(2):
-        (run.folder / "log.jsonl").unlink(missing_ok=True)
-        with Tracking(run.recipe, diary, afresh=True) as watched:
+        with Tracking(run.recipe, diary) as watched:
+            RunFolder(run.folder).clear()  # as training does
             train(run, watched, make_record(0, 0))
         ids.append(json.loads((run.folder / "track.json").read_text("utf-8"))["id"])
         assert len([*(run.folder / "tensorboard" / "0").iterdir()]) == 1

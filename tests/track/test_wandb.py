@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from engine.events import EpochRecord
-from engine.track.entries import read_entries, read_scores
+from engine.events import EpochEnded, EpochRecord, FoldBegan
+from engine.store.run_folder import RunFolder
+from engine.track.tracker import read_epochs, read_scores
 from engine.track.tracking import Tracking, check
 from engine.track.wandb import Wandb, chosen_mode
 
@@ -62,9 +63,9 @@ def rows(path: Path) -> list[dict[str, Any]]:
 
 def send(run: Any, mode: str) -> None:
     tracker = Wandb(run.run(), "team/cats" if mode == "online" else "cats", mode)
-    for part, entries in read_entries(run.run().parts).items():
-        tracker.follow(part, entries)
-    if scores := read_scores(run.folder):
+    for fold, epochs in read_epochs(run.run().folds).items():
+        tracker.follow(fold, epochs)
+    if scores := read_scores(RunFolder(run.folder)):
         tracker.score(scores)
     tracker.close("finished")
 
@@ -216,19 +217,19 @@ def test_a_server_that_cannot_be_reached_is_told_of_once_and_caught_up_with(
     run = models(track={"wandb": "cats", "tensorboard": False})
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     with Tracking(run.recipe, diary) as tracking:
-        tracking.fold_begins(0, 100, 0, 0)
+        tracking.hear(FoldBegan(0, 100, 0, 0))
         run.log(make_record(0, 0))
         began = time.monotonic()
-        tracking.epoch_ends(make_record(0, 0))
+        tracking.hear(EpochEnded(make_record(0, 0)))
         assert time.monotonic() - began < 0.5
         until = time.monotonic() + 20
         while not diary.notices and time.monotonic() < until:
-            tracking.epoch_ends(make_record(0, 0))
+            tracking.hear(EpochEnded(make_record(0, 0)))
             time.sleep(0.1)
         assert "Weights & Biases: " in diary.notices[0] and "Training goes on" in diary.notices[0]
         monkeypatch.setenv("WANDB_BASE_URL", server.url)
         run.log(make_record(0, 1))
-        tracking.epoch_ends(make_record(0, 1))
+        tracking.hear(EpochEnded(make_record(0, 1)))
     (rows,) = server.history.values()
     assert [row["epoch"] for row in rows] == [0, 1]
     assert len([notice for notice in diary.notices if "Weights & Biases: " in notice]) == 1

@@ -11,11 +11,12 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from engine.events import EpochRecord, Watcher
+from engine.events import EpochEnded, EpochRecord, Event, FileSetAside, FoldBegan, ImagesDone, Notice, Watcher
 from engine.ranks import Ranks
 from engine.recipe.load import parse_recipe
 from engine.recipe.sections import Recipe
-from engine.train.run import Result, prepare, train
+from engine.train.prepare import prepare
+from engine.train.run import Result, train
 
 COLORS = {"고리": (220, 40, 40), "네모": (40, 200, 60), "세모": (50, 60, 220)}
 PER_CLASS = 16
@@ -87,20 +88,22 @@ class Diary(Watcher):
     def __init__(self) -> None:
         self.records: list[EpochRecord] = []
         self.notices: list[str] = []
+        self.bad_files: list[str] = []
         self.images = 0
         self.begun: list[tuple[int, int, int, int]] = []
 
-    def fold_begins(self, fold: int, images: int, done: int, epoch: int) -> None:
-        self.begun.append((fold, images, done, epoch))
-
-    def images_done(self, count: int, loss: float | None) -> None:
-        self.images += count
-
-    def epoch_ends(self, record: EpochRecord) -> None:
-        self.records.append(record)
-
-    def notice(self, message: str) -> None:
-        self.notices.append(message)
+    def hear(self, event: Event) -> None:
+        match event:
+            case FoldBegan(fold=fold, images=images, done=done, epoch=epoch):
+                self.begun.append((fold, images, done, epoch))
+            case ImagesDone(count=count):
+                self.images += count
+            case EpochEnded(record=record):
+                self.records.append(record)
+            case FileSetAside(entry=entry):
+                self.bad_files.append(str(entry))
+            case Notice(message=message):
+                self.notices.append(message)
 
 
 Run = Callable[..., tuple[Result, Diary]]

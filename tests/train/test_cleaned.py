@@ -16,6 +16,7 @@ from engine.predict.job import Wishes
 from engine.predict.job import prepare as prepare_prediction
 from engine.predict.run import answer, write
 from engine.store import checkpoint
+from engine.store.run_folder import RunFolder
 
 LATIN = {"고리": "ring", "네모": "square", "세모": "triangle"}
 
@@ -59,7 +60,7 @@ def test_a_model_keeps_its_label_table_and_answers_under_every_name(
     assert "3 labels are 2 classes" in diary.notices
     assert result.metrics["group_accuracy"] == result.metrics["accuracy"]  # here a class is a group
     table.unlink()
-    (saved,) = map(checkpoint.load, checkpoint.find_folds(result.folder))
+    (saved,) = (checkpoint.load(member.path) for member in RunFolder(result.folder).members())
     assert saved.classes == ("ring", "triangle")
     job = prepare_prediction(result.folder, Wishes())
     outcome = answer(job, torch.device("cpu"))
@@ -74,7 +75,7 @@ def test_a_model_keeps_its_label_table_and_answers_under_every_name(
 
 def test_everything_can_be_trained_on(recipe: Callable[..., Any], run: Callable[..., Any], shapes: Path) -> None:
     result, diary = run(recipe(data={"folds": {"count": 1, "run": []}}))
-    (saved,) = map(checkpoint.load, checkpoint.find_folds(result.folder))
+    (saved,) = (checkpoint.load(member.path) for member in RunFolder(result.folder).members())
     assert sum(saved.class_counts) == 48
     assert result.metrics == {} and all(record.metrics == {} for record in diary.records)
 

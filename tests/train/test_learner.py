@@ -1,94 +1,121 @@
-"""The optimiser step: compiled or not it does the same, one graph for each shape."""
+"""A learner by itself: no files, no folds, no loader."""
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
-from torch import nn
-from torch._dynamo.testing import CompileCounterWithBackend
 
 from engine.augment.mix import MixedLabels
-from engine.model.build import Classifier, build_model, set_drop_path
-from engine.model.losses import build_loss
+from engine.errors import RecipeError
+from engine.loader.batches import Batch
 from engine.model.runtime import Runtime
-from engine.recipe.sections import ModelSection, TrainSection
-from engine.train.learner import TrainStep
-from engine.train.optim import build_optimizer
+from engine.recipe.load import parse_recipe
+from engine.recipe.sections import Recipe
+from engine.train.learner import Learner
+from engine.train.position import own_randomness, seed_torch
 
-ARCFACE = ModelSection(backbone="test_convnext", pretrained=False, head="arcface", pooling="gem")
 CPU = torch.device("cpu")
+Weights = dict[str, torch.Tensor]
 
 
-def batch(size: int) -> tuple[torch.Tensor, MixedLabels]:
-    generator = torch.Generator().manual_seed(size)
-    labels_B = torch.arange(6) % 3
-    share_B = torch.rand(6, generator=generator)
-    return torch.randn(6, 3, size, size, generator=generator), MixedLabels(labels_B, labels_B.flip(0), share_B)
+def recipe(**changes: Any) -> Recipe:
+    stage = {"size": 32, "batch": 4, "epochs": 3, "lr": 1e-2}
+    return parse_recipe(
+        {
+            "model": {"backbone": "test_convnext", "pretrained": False} | changes.pop("model", {}),
+            "train": changes,
+            "stage": [stage],
+        }
+    )
 
 
-def step_for(model: Classifier, section: ModelSection, compiled: bool) -> TrainStep:
-    train = TrainSection(compile="on" if compiled else "off", weight_decay=0.01, label_smoothing=0.05)
-    loss = build_loss(section, train)
-    loss.set_margin(0.1 if section.head == "arcface" else 0.0)
-    optimizer = build_optimizer(model, train)
-    for group in optimizer.param_groups:
-        group["lr"] = 1e-3
-    return TrainStep(model.train(), loss, optimizer, 1.0, Runtime.of(train, CPU))
+def learner(made: Recipe, seed: int = 1) -> Learner:
+    with own_randomness(CPU):
+        seed_torch(seed)
+        one = Learner(made.model, made.train, 3, (32, 32), Runtime.of(made.train, CPU))
+    one.begin_stage(made.stage[0])
+    one.begin_epoch(made.stage[0], 0)
+    one.set_rate(made.stage[0].lr)
+    return one
 
 
-def fresh(section: ModelSection) -> Classifier:
-    with torch.random.fork_rng([]):
-        torch.manual_seed(0)
-        return build_model(section, 3, (32, 32))
+def batch(number: int, count: int = 4) -> Batch:
+    random = torch.Generator().manual_seed(number)
+    images_BCHW = torch.randn(count, 3, 32, 32, generator=random)
+    own_B = torch.randint(0, 3, (count,), generator=random)
+    labels = MixedLabels(own_B, own_B.flip(0), torch.rand(count, generator=random))
+    return Batch(images_BCHW, labels, np.arange(count))
 
 
-def test_a_stage_is_one_graph_and_trains_as_without_compiling(monkeypatch: pytest.MonkeyPatch) -> None:
-    torch._dynamo.reset()
-    counter = CompileCounterWithBackend("eager")
-    compile_ = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda function, **options: compile_(function, backend=counter, **options))
-    plain, compiled = fresh(ARCFACE), fresh(ARCFACE)
-    steps = [step_for(plain, ARCFACE, False), step_for(compiled, ARCFACE, True)]
-    for stage, (size, drop_path) in enumerate([(32, 0.0), (40, 0.1)]):
-        for model in (plain, compiled):
-            set_drop_path(model, drop_path)
-        for _ in range(3):
-            losses = []
-            for step in steps:
-                torch.manual_seed(stage)
-                losses.append(step(*batch(size)).item())
-            assert losses[1] == pytest.approx(losses[0], rel=1e-3)
-        assert counter.frame_count == stage + 1  # one graph a stage, without a break
-    for one, other in zip(plain.parameters(), compiled.parameters(), strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+def weights(model: torch.nn.Module) -> Weights:
+    return copy.deepcopy(model.state_dict())
 
 
-def test_many_stages_stay_compiled_and_another_fold_compiles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    torch._dynamo.reset()
-    counter = CompileCounterWithBackend("eager")
-    compile_ = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda function, **options: compile_(function, backend=counter, **options))
-    sizes = range(32, 32 + 10 * 4, 4)
-    for _fold in range(2):
-        step = step_for(fresh(ARCFACE), ARCFACE, True)
-        for size in sizes:
-            step(*batch(size))
-        assert counter.frame_count == len(sizes)
+def same(a: Weights, b: Weights) -> bool:
+    return all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_the_step_runs_as_it_is_compiled_on_a_cpu() -> None:
-    """For real, by torch's own compiler; a model of one layer, because compiling is what takes the time."""
-    torch._dynamo.reset()
-    linear = ModelSection(backbone="test_convnext", pretrained=False)
+def test_the_weights_and_their_average_change_with_the_last_part_of_a_step() -> None:
+    one = learner(recipe(ema=0.9))
+    assert one.average is not None
+    before, average = weights(one.model), weights(one.average.model)
+    one.take_step(batch(0), part=0, parts=2)
+    assert same(before, weights(one.model)) and same(average, weights(one.average.model))
+    one.take_step(batch(1), part=1, parts=2)
+    assert not same(before, weights(one.model)) and not same(average, weights(one.average.model))
+    assert one.average.steps == 1
 
-    def tiny() -> Classifier:
-        torch.manual_seed(0)
-        return Classifier(nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten()), None, nn.Linear(12, 3))
 
-    with torch.random.fork_rng([]):
-        plain, compiled = tiny(), tiny()
-    steps = [step_for(plain, linear, False), step_for(compiled, linear, True)]
-    losses = [[step(*batch(16)).item() for _ in range(2)] for step in steps]
-    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
-    assert losses[0][1] < losses[0][0]
-    torch.testing.assert_close(compiled.head.weight, plain.head.weight)
+def test_two_half_batches_make_the_step_of_a_whole_one() -> None:
+    whole, halves = learner(recipe(clip=0.0)), learner(recipe(clip=0.0))
+    images, labels, rows = batch(0, 8)
+    whole.take_step(Batch(images, labels, rows))
+    for part, at in enumerate((slice(0, 4), slice(4, 8))):
+        halves.take_step(Batch(images[at], MixedLabels(*(each[at] for each in labels)), rows[at]), part, 2)
+    for name, tensor in whole.model.state_dict().items():
+        torch.testing.assert_close(tensor, halves.model.state_dict()[name], atol=2e-3, rtol=0)
+
+
+def test_what_is_scored_is_the_mean_then_the_average_then_the_model() -> None:
+    plain, averaged = learner(recipe()), learner(recipe(ema=0.9, swa_epochs=1))
+    assert plain.scored is plain.model
+    assert averaged.average is not None and averaged.mean is not None
+    assert averaged.scored is averaged.average.model
+    averaged.take_into_mean()
+    assert averaged.scored is averaged.mean.model
+
+
+def test_going_on_from_a_saved_state_changes_no_bit() -> None:
+    made = recipe(ema=0.9, swa_epochs=2)
+    one, other = learner(made), learner(made, seed=2)
+    one.take_step(batch(0))
+    one.take_into_mean()
+    other.load_state_dict(copy.deepcopy(one.state_dict()))
+    for going_on in (one, other):
+        going_on.set_rate(5e-3)
+        going_on.take_step(batch(1))
+        going_on.take_into_mean()
+    assert same(weights(one.model), weights(other.model)) and same(weights(one.scored), weights(other.scored))
+
+
+def test_other_weights_come_with_a_new_optimiser() -> None:
+    one, other = learner(recipe()), learner(recipe(), seed=2)
+    one.take_step(batch(0))
+    assert one.optimizer.state_dict()["state"]
+    one.start_from(weights(other.model))
+    assert same(weights(one.model), weights(other.model)) and not one.optimizer.state_dict()["state"]
+    one.begin_epoch(recipe().stage[0], 1)
+    one.set_rate(1e-2)
+    one.take_step(batch(1))
+    assert not same(weights(one.model), weights(other.model))
+
+
+def test_a_margin_needs_a_head_with_angles() -> None:
+    made = recipe(model={"head": "arcface"})
+    learner(made).begin_stage(made.stage[0].model_copy(update={"margin": 0.2}))
+    with pytest.raises(RecipeError, match="arcface"):
+        learner(recipe()).begin_stage(made.stage[0].model_copy(update={"margin": 0.2}))

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from engine.errors import EngineError, Interrupted, RecipeError
-from engine.events import EpochRecord, Watcher
+from engine.events import EpochEnded, EpochRecord, Event, Watcher
 from engine.inference.predictor import Predictor
 from engine.loader.batches import Loader
 from engine.metrics import METRICS
@@ -24,9 +24,9 @@ from engine.predictions import Predictions
 from engine.ranks import Ranks
 from engine.recipe.sections import Metric, ModelSection, Recipe, TrainSection
 from engine.store import checkpoint
-from engine.store.epochs import epoch_folder
+from engine.store.run_folder import FoldFolder, RunFolder
 from engine.train import trainer as fold_module
-from engine.train.run import prepare
+from engine.train.prepare import prepare
 from engine.train.trainer import FoldTrainer
 
 MakeRecipe = Callable[..., Recipe]
@@ -40,7 +40,7 @@ class Story(Watcher):
     """A fold's training, with the weights before and after each epoch."""
 
     def __init__(self, recipe: Recipe, folder: Path) -> None:
-        self.trainer = FoldTrainer(recipe, 0, prepare(recipe).fold_data(0), folder, ALONE)
+        self.trainer = FoldTrainer(recipe, 0, prepare(recipe).fold_data(0), FoldFolder(folder), ALONE)
         self.records: list[EpochRecord] = []
         self.before: list[Weights] = []
         self.after: list[Weights] = []
@@ -48,15 +48,17 @@ class Story(Watcher):
         train_epoch = self.trainer._train_epoch
 
         def watched(*args: Any) -> Any:
-            self.before.append(copied(self.trainer.model))
+            self.before.append(copied(self.trainer.learner.model))
             return train_epoch(*args)
 
         self.trainer._train_epoch = watched  # type: ignore[method-assign]
 
-    def epoch_ends(self, record: EpochRecord) -> None:
-        self.records.append(record)
-        self.after.append(copied(self.trainer.model))
-        self.scored.append(copied(self.trainer.scored))
+    def hear(self, event: Event) -> None:
+        if not isinstance(event, EpochEnded):
+            return
+        self.records.append(event.record)
+        self.after.append(copied(self.trainer.learner.model))
+        self.scored.append(copied(self.trainer.learner.scored))
 
 
 def told(recipe: Recipe, folder: Path) -> Story:
@@ -145,9 +147,9 @@ def test_every_loss_head_and_optimiser_learns(
 def test_class_weights_come_from_the_images_trained_on(recipe: MakeRecipe, tmp_path: Path) -> None:
     made = recipe(train={"class_weights": 1.0, "sampling": {"power": 1.0}})
     story = Story(made, tmp_path)
-    story.trainer._build()
-    assert story.trainer.loss.weights_C is not None
-    assert story.trainer.loss.weights_C.tolist() == pytest.approx([1, 1, 1])  # eight of each class
+    weights_C = story.trainer.learner.loss.weights_C
+    assert weights_C is not None
+    assert weights_C.tolist() == pytest.approx([1, 1, 1])  # eight of each class
 
 
 # --- the learning rate -----------------------------------------------------------------------------------------------
@@ -287,9 +289,8 @@ def test_batch_norms_of_the_average_are_estimated_anew(recipe: MakeRecipe, make_
     assert not any(torch.allclose(story.scored[1][name], mean[name], rtol=1e-3) for name in norms)
     # As the mean weights see the epoch's training images: the first norm of the network can be looked up.
     trainer = story.trainer
-    trainer.position.run_epoch = 1
-    seen = torch.cat([batch.images_BCHW.clone() for batch in trainer._begin(trainer.recipe.stage[0], 1)])
-    first = trainer.scored.backbone.conv1[0]  # type: ignore[index, union-attr]
+    seen = torch.cat([batch.images_BCHW.clone() for batch in trainer.feed.epoch(trainer.recipe.stage[0], 1)])
+    first = trainer.learner.scored.backbone.conv1[0]  # type: ignore[index, union-attr]
     expected = first(seen).mean((0, 2, 3))
     torch.testing.assert_close(story.scored[1]["backbone.conv1.1.running_mean"], expected, atol=1e-4, rtol=1e-3)
 
@@ -300,10 +301,10 @@ def test_the_last_and_the_best_epochs_are_kept_and_answer_together(
     script(0.9, 0.2, 0.6, 0.4, 0.5)
     made = recipe(stage=[make_stage(epochs=5)], train={"keep_last": 2, "keep_best": 1})
     story = told(made, tmp_path / "0")
-    folders = checkpoint.find_folds(tmp_path)
-    assert folders == [epoch_folder(tmp_path / "0", epoch) for epoch in (1, 3, 4)]
-    for folder, epoch in zip(folders, (1, 3, 4), strict=True):
-        saved = checkpoint.load(folder)
+    members = RunFolder(tmp_path).members()
+    assert members == [RunFolder(tmp_path).fold(0).epoch(number) for number in (1, 3, 4)]
+    for member, epoch in zip(members, (1, 3, 4), strict=True):
+        saved = checkpoint.load(member.path)
         assert same(dict(saved.weights), story.scored[epoch])
         assert saved.metrics["log_loss"] == story.records[epoch].metrics["log_loss"]
     assert same(dict(checkpoint.load(tmp_path / "0").weights), story.scored[1])
@@ -313,7 +314,7 @@ def test_the_out_of_fold_predictions_are_those_of_all_who_answer(
     recipe: MakeRecipe, make_stage: Stage, run: Run, shapes: Path
 ) -> None:
     result, _ = run(recipe(stage=[make_stage(epochs=3)], train={"keep_last": 2}))
-    parts = [Predictions.read(epoch_folder(result.folder / "0", e) / "oof.parquet") for e in (1, 2)]
+    parts = [Predictions.read(RunFolder(result.folder).fold(0).epoch(e).out_of_fold) for e in (1, 2)]
     together = Predictions.read(result.folder / "oof.parquet")
     assert together.ids == parts[0].ids == parts[1].ids
     mean_NC = (parts[0].probabilities_NC + parts[1].probabilities_NC) / 2
@@ -325,7 +326,7 @@ def test_the_out_of_fold_predictions_are_those_of_all_who_answer(
     own.write_text("mine")
     run(recipe(stage=[make_stage(epochs=1)]), overwrite=True)
     assert [p.name for p in (result.folder / "0").glob("epoch_*")] == ["epoch_002"] and own.read_text() == "mine"
-    assert checkpoint.find_folds(result.folder) == [result.folder / "0"]
+    assert RunFolder(result.folder).members() == [RunFolder(result.folder).fold(0)]
 
 
 def test_any_metric_can_choose_the_best_epoch() -> None:
@@ -340,7 +341,7 @@ def test_trained_on_everything_the_last_epoch_is_kept(recipe: MakeRecipe, make_s
     assert [record.images for record in diary.records] == [48, 48] and not any(r.metrics for r in diary.records)
     assert not list(result.folder.rglob("oof.parquet"))
     assert json.loads((result.folder / "scores.json").read_text("utf-8"))["out_of_fold"] == {}
-    assert [f.name for f in checkpoint.find_folds(result.folder)] == ["epoch_000", "epoch_001"]
+    assert [m.name for m in RunFolder(result.folder).members()] == ["0/epoch_000", "0/epoch_001"]
     last, kept = checkpoint.load(result.folder / "0"), checkpoint.load(result.folder / "0" / "epoch_001")
     assert same(dict(last.weights), dict(kept.weights)) and sum(last.class_counts) == 48
     again, _ = run(made)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from engine.ensemble.ensemble import Ensemble
-from engine.ensemble.specialist import FOLDER, Specialist
+from engine.ensemble.specialist import Specialist
 from engine.ensemble.vote import vote_of_fold
 from engine.errors import EngineError, Interrupted
 from engine.events import Watcher
@@ -24,8 +24,10 @@ from engine.predictions import LabelledPredictions, Predictions
 from engine.ranks import Ranks
 from engine.recipe.sections import Recipe
 from engine.store import checkpoint
+from engine.store.run_folder import RunFolder
 from engine.train import out_of_fold
-from engine.train.run import prepare, train
+from engine.train.prepare import prepare
+from engine.train.run import train
 from engine.train.trainer import FoldTrainer
 
 MakeRecipe = Callable[..., Recipe]
@@ -78,7 +80,7 @@ def test_with_specialists_they_are_what_infer_answers_too(
     alone = answer(prepare_answer(result.folder / "0", Wishes(data=table_of(held, shapes, tmp_path))), CPU)
     assert sum(alone.asked.values()) > 0
     np.testing.assert_allclose(alone.answers.probabilities_NC, held.probabilities_NC, atol=1e-5)
-    own = held_out(result.folder / FOLDER / "edges")
+    own = held_out(result.folder / "specialists" / "edges")
     assert own.ids == held.ids and own.classes == (SQUARE, TRIANGLE)
 
 
@@ -111,7 +113,7 @@ def test_they_are_made_again_when_the_recipe_predicts_otherwise_and_only_then(
         more, diary = run(recipe(**changes))
         assert more.already_finished and not diary.records and len(asked) == 1
         assert more.metrics != first.metrics
-        assert Ensemble.load(first.folder) == Ensemble.of(recipe(**changes), ())
+        assert Ensemble.load(first.folder / "ensemble.json") == Ensemble.of(recipe(**changes), ())
     (first.folder / "0" / "oof.parquet").write_text("broken")
     back, _ = run(recipe())
     assert back.metrics == first.metrics
@@ -155,9 +157,9 @@ def test_members_have_a_file_each_and_the_joined_file_is_their_vote(recipe: Make
     together = held_out(result.folder)
     at = 0
     for fold in (0, 1):
-        members = checkpoint.find_folds(result.folder / str(fold))
-        assert [member.name for member in members] == ["epoch_000", "epoch_001"]
-        voted = vote_of_fold([held_out(member) for member in members])
+        members = RunFolder(result.folder).fold(fold).members()
+        assert [member.name for member in members] == [f"{fold}/epoch_000", f"{fold}/epoch_001"]
+        voted = vote_of_fold([held_out(member.path) for member in members])
         part = together.take(range(at, at + len(voted)))
         assert part.ids == voted.ids and set(part.fold_N) == {fold}
         np.testing.assert_array_equal(part.probabilities_NC, voted.probabilities_NC)
@@ -196,7 +198,7 @@ def test_infer_answers_as_the_run_was_scored_without_being_told(recipe: MakeReci
     (result.folder / "ensemble.json").unlink()
     assert prepare_answer(result.folder, Wishes(data=str(shapes))).recipe.predict.tta == 1
     run(recipe(predict={"specialists": False}, specialist=[PAIR]))
-    ensemble = Ensemble.load(result.folder)
+    ensemble = Ensemble.load(result.folder / "ensemble.json")
     assert ensemble is not None and ensemble.specialists == (Specialist("edges", (SQUARE, TRIANGLE)),)
     assert prepare_answer(result.folder, Wishes(data=str(shapes))).specialists == ()
     own = prepare_answer(result.folder, Wishes(data=str(shapes), sets=("predict.specialists=true",)))

@@ -12,14 +12,14 @@ import pytest
 from engine.errors import Interrupted
 from engine.files import write_text
 from engine.recipe.sections import Recipe
-from engine.store import checkpoint
+from engine.train import trainer
 from engine.train.trainer import FoldTrainer
 
 MakeRecipe = Callable[..., Recipe]
 Run = Callable[..., Any]
 Stage = Callable[..., dict[str, Any]]
 
-CLOCKS = ("train_seconds", "valid_seconds", "images", "images_per_second")
+CLOCKS = ("train_seconds", "valid_seconds", "images", "images_per_second", "waited")
 DROPOUT = {"backbone": "test_convnext", "pretrained": False, "dropout": 0.2, "pooling": "gem"}
 
 
@@ -83,7 +83,7 @@ def test_a_process_that_dies_without_a_word_loses_at_most_an_epoch(
         pass
 
     calls = 0
-    save = checkpoint.save_resume
+    save = trainer.save_resume
 
     def die_before_the_second(folder: Path, state: dict[str, Any]) -> None:
         nonlocal calls
@@ -92,7 +92,7 @@ def test_a_process_that_dies_without_a_word_loses_at_most_an_epoch(
             raise Died
         save(folder, state)
 
-    monkeypatch.setattr(checkpoint, "save_resume", die_before_the_second)
+    monkeypatch.setattr(trainer, "save_resume", die_before_the_second)
     with pytest.raises(Died):
         run(made, overwrite=True)
     assert len((tmp_path / "models" / "log.jsonl").read_text("utf-8").splitlines()) == 2

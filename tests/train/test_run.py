@@ -21,8 +21,9 @@ from engine.events import Watcher
 from engine.metrics import log_loss
 from engine.ranks import Ranks
 from engine.recipe.sections import Recipe
-from engine.store import checkpoint
-from engine.train.run import prepare, train
+from engine.store.run_folder import RunFolder
+from engine.train.prepare import prepare
+from engine.train.run import train
 
 MakeRecipe = Callable[..., Recipe]
 Run = Callable[..., Any]
@@ -65,7 +66,7 @@ def test_out_of_fold_predictions_cover_every_sample_once(recipe: MakeRecipe, run
 def test_only_the_folds_that_were_trained_are_scored(recipe: MakeRecipe, run: Run) -> None:
     result, _ = run(recipe(data={"folds": {"count": 4, "run": [2]}}))
     assert set(pq.read_table(result.folder / "oof.parquet")["fold"].to_pylist()) == {2}
-    assert [path.name for path in checkpoint.find_folds(result.folder)] == ["2"]
+    assert [member.name for member in RunFolder(result.folder).members()] == ["2"]
 
 
 def test_the_log_and_the_watcher_say_the_same(recipe: MakeRecipe, run: Run, make_stage: Stage) -> None:
@@ -136,7 +137,7 @@ def test_overwrite_removes_the_run_and_nothing_else(recipe: MakeRecipe, run: Run
     assert not again.already_finished and len(diary.records) == 2
     assert {name: (result.folder / name).read_text() for name in own} == own
     assert len(log_lines(result.folder)) == 2
-    assert [path.name for path in checkpoint.find_folds(result.folder)] == ["0"]
+    assert [member.name for member in RunFolder(result.folder).members()] == ["0"]
 
 
 def test_a_bad_image_is_set_aside_and_the_run_goes_on(
@@ -153,8 +154,8 @@ def test_a_bad_image_is_set_aside_and_the_run_goes_on(
     bad.write_bytes(content[:200] + b"\0" * (len(content) - 200))
     os.utime(bad, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     result, diary = run(made)
-    about = [notice for notice in diary.notices if str(bad) in notice]
-    assert about and "set aside" in about[0]
+    about = [entry for entry in diary.bad_files if str(bad) in entry]
+    assert len(about) == 2  # each fold meets it
     answered = pq.read_table(result.folder / "oof.parquet")["id"].to_pylist()
     assert set(answered) == set(manifest.ids) - {manifest.ids[5]}
     assert {record.images for record in diary.records} == {24}

@@ -11,14 +11,15 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from engine.ensemble.ensemble import NAME, Ensemble
-from engine.ensemble.specialist import FOLDER, Specialist
+from engine.ensemble.ensemble import Ensemble
+from engine.ensemble.specialist import Specialist
 from engine.errors import DataError, EngineError, Interrupted, RecipeError
 from engine.metrics import evaluate, log_loss
 from engine.predictions import LabelledPredictions, Predictions
 from engine.recipe.sections import Recipe
 from engine.store import checkpoint
-from engine.train.run import Prepared, prepare
+from engine.store.run_folder import RunFolder
+from engine.train.prepare import Prepared, prepare
 from engine.train.trainer import FoldTrainer
 
 MakeRecipe = Callable[..., Recipe]
@@ -28,7 +29,7 @@ Stage = Callable[..., dict[str, Any]]
 RING, SQUARE, TRIANGLE = CLASSES = ("고리", "네모", "세모")
 PAIR = {"name": "edges", "classes": [TRIANGLE, SQUARE]}  # not in the main model's order
 YES_NO = {"name": "is_ring", "classes": [RING]}
-CLOCKS = ("train_seconds", "valid_seconds", "images", "images_per_second")
+CLOCKS = ("train_seconds", "valid_seconds", "images", "images_per_second", "waited")
 BOTH = {"folds": {"run": [0, 1]}}
 
 
@@ -49,7 +50,7 @@ def outcome(folder: Path) -> dict[str, Any]:
 
 
 def listed(folder: Path) -> tuple[Specialist, ...]:
-    ensemble = Ensemble.load(folder)
+    ensemble = Ensemble.load(RunFolder(folder).ensemble)
     assert ensemble is not None
     return ensemble.specialists
 
@@ -138,7 +139,7 @@ def test_the_scores_are_those_of_the_rule_on_all_that_it_is_asked(recipe: MakeRe
 
     now, asked_of_others = main, 0
     for one, effect in zip(listed(folder), result.effects, strict=True):
-        own = by_id(folder / FOLDER / one.name / "oof.parquet", one.answers)
+        own = by_id(RunFolder(folder).specialist(one.name).out_of_fold, one.answers)
         assert set(own) == set(main)  # it may be asked about any of them
         after, asked, right_before, right_after = {}, 0, set(), set()
         for id_, p_C in now.items():
@@ -170,11 +171,11 @@ def test_its_answers_are_those_of_its_checkpoint_about_all_that_the_main_fold_ho
 ) -> None:
     """About its own images what its trainer scored, whatever the epoch that was best."""
     result, _ = run(recipe(specialist=[PAIR | {"train": {"ema": 0.8}}]))
-    fold = result.folder / FOLDER / "edges" / "0"
-    answered = Predictions.read(fold / "oof.parquet")
+    fold = RunFolder(result.folder).specialist("edges").fold(0)
+    answered = Predictions.read(fold.out_of_fold)
     assert isinstance(answered, LabelledPredictions)
     assert len(answered) == 24 and set(answered.labels) == set(CLASSES)
-    saved = checkpoint.load(fold)
+    saved = checkpoint.load(fold.path)
     assert answered.classes == saved.classes == (SQUARE, TRIANGLE) and saved.class_counts == (8, 8)
     assert len(answered.known) == 16
     assert evaluate(answered).metrics == pytest.approx(saved.metrics, abs=1e-5)
@@ -182,10 +183,10 @@ def test_its_answers_are_those_of_its_checkpoint_about_all_that_the_main_fold_ho
 
 def test_kept_epochs_answer_together(recipe: MakeRecipe, run: Run) -> None:
     result, _ = run(recipe(specialist=[PAIR | {"train": {"keep_last": 2}}]))
-    fold = result.folder / FOLDER / "edges" / "0"
-    epochs = [by_id(fold / f"epoch_00{n}" / "oof.parquet", (SQUARE, TRIANGLE)) for n in (0, 1)]
-    assert not (fold / "oof.parquet").exists()
-    answered = by_id(fold.parent / "oof.parquet", (SQUARE, TRIANGLE))
+    fold = RunFolder(result.folder).specialist("edges").fold(0)
+    epochs = [by_id(fold.epoch(n).out_of_fold, (SQUARE, TRIANGLE)) for n in (0, 1)]
+    assert not fold.out_of_fold.exists()
+    answered = by_id(RunFolder(result.folder).specialist("edges").out_of_fold, (SQUARE, TRIANGLE))
     for id_ in epochs[0]:
         np.testing.assert_allclose(answered[id_], (epochs[0][id_] + epochs[1][id_]) / 2, atol=1e-5)
 
@@ -197,8 +198,8 @@ def test_the_main_model_is_what_it_is_without_specialists(recipe: MakeRecipe, ru
     for name in ("0/weights.safetensors", "0/oof.parquet"):
         assert (beside.folder / name).read_bytes() == (alone.folder / name).read_bytes()
     assert "specialists" not in json.loads((alone.folder / "scores.json").read_text("utf-8"))
-    assert not (alone.folder / FOLDER).exists()
-    assert [path.name for path in checkpoint.find_folds(beside.folder)] == ["0"]
+    assert not (alone.folder / "specialists").exists()
+    assert [member.name for member in RunFolder(beside.folder).members()] == ["0"]
 
 
 def test_with_prediction_to_leave_them_out_the_score_is_the_main_models(recipe: MakeRecipe, run: Run) -> None:
@@ -210,7 +211,7 @@ def test_with_prediction_to_leave_them_out_the_score_is_the_main_models(recipe: 
 def test_nothing_is_scored_when_nothing_is_held_out(recipe: MakeRecipe, run: Run) -> None:
     result, _ = run(recipe(data={"folds": {"count": 1, "run": []}}, specialist=[PAIR]))
     assert result.metrics == {} and result.effects == ()
-    assert checkpoint.load(result.folder / FOLDER / "edges" / "0").class_counts == (16, 16)
+    assert checkpoint.load(RunFolder(result.folder).specialist("edges").fold(0).path).class_counts == (16, 16)
     assert [one.name for one in listed(result.folder)] == ["edges"]
 
 
@@ -233,12 +234,12 @@ def test_stopping_anywhere_changes_no_bit_and_no_log_is_mixed(
             run(made("pieces"), stop=lambda: True)
             finished = True
         except Interrupted:
-            assert not (tmp_path / "pieces" / NAME).exists()  # infer must not ask half a specialist
+            assert not RunFolder(tmp_path / "pieces").ensemble.exists()  # infer must not ask half a specialist
     # A stop after each step and each epoch, one after what each fold answers, and the last piece.
     assert pieces == (3 + 1) + 1 + 2 * (2 + 1) + 1 + 1
     assert outcome(tmp_path / "pieces") == outcome(whole.folder)
     assert {line["specialist"] for line in log_lines(whole.folder)} == {""}
-    own = log_lines(whole.folder / FOLDER / "edges")
+    own = log_lines(RunFolder(whole.folder).specialist("edges").path)
     assert [(line["specialist"], line["fold"], line["epoch"]) for line in own] == [("edges", 0, 0), ("edges", 0, 1)]
     assert [record.specialist for record in diary.records] == ["", "edges", "edges"]
 
@@ -300,10 +301,11 @@ def test_a_run_from_before_there_were_specialists_may_get_one(recipe: MakeRecipe
 
 def test_overwrite_removes_specialists_and_nothing_else(recipe: MakeRecipe, run: Run) -> None:
     result, _ = run(recipe(specialist=[PAIR, YES_NO]))
-    note = result.folder / FOLDER / "edges" / "notes.txt"
+    note = RunFolder(result.folder).specialist("edges").path / "notes.txt"
     note.write_text("mine")
     run(recipe(seed=4), overwrite=True)
-    left = {str(path.relative_to(result.folder / FOLDER)) for path in (result.folder / FOLDER).rglob("*")}
+    inside = result.folder / "specialists"
+    left = {str(path.relative_to(inside)) for path in inside.rglob("*")}
     assert left == {"edges", "edges/notes.txt"}
 
 

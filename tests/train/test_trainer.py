@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from engine.errors import EngineError
-from engine.events import EpochRecord, Watcher
+from engine.events import EpochEnded, EpochRecord, Event, Watcher
 from engine.inference.member import Member
 from engine.inference.predictor import Predictor
 from engine.inference.scoring import Images, score
@@ -22,8 +23,10 @@ from engine.ranks import Ranks
 from engine.recipe.load import parse_recipe
 from engine.recipe.sections import Recipe
 from engine.store import checkpoint
+from engine.store.resume import load_resume
+from engine.store.run_folder import FoldFolder
 from engine.train import trainer as fold_module
-from engine.train.run import prepare
+from engine.train.prepare import prepare
 from engine.train.trainer import FoldTrainer
 
 MakeRecipe = Callable[..., Recipe]
@@ -41,10 +44,12 @@ class Snapshots(Watcher):
         self.scored: list[Weights] = []
         self.records: list[EpochRecord] = []
 
-    def epoch_ends(self, record: EpochRecord) -> None:
-        self.records.append(record)
-        self.trained.append(copied(self.trainer.model))
-        self.scored.append(copied(self.trainer.scored))
+    def hear(self, event: Event) -> None:
+        if not isinstance(event, EpochEnded):
+            return
+        self.records.append(event.record)
+        self.trained.append(copied(self.trainer.learner.model))
+        self.scored.append(copied(self.trainer.learner.scored))
 
 
 def copied(model: torch.nn.Module) -> Weights:
@@ -58,7 +63,7 @@ def same(a: Weights, b: Weights) -> bool:
 def trained(recipe: Recipe, tmp_path: Path) -> tuple[Path, Snapshots]:
     """Fold 0 of the recipe, trained; its folder."""
     prepared = prepare(recipe)
-    trainer = FoldTrainer(recipe, 0, prepared.fold_data(0), tmp_path / "0", Ranks(0, 1, CPU))
+    trainer = FoldTrainer(recipe, 0, prepared.fold_data(0), FoldFolder(tmp_path / "0"), Ranks(0, 1, CPU))
     snapshots = Snapshots(trainer)
     trainer.train(snapshots, lambda: False)
     return tmp_path / "0", snapshots
@@ -126,7 +131,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_the_key_to_change(
     )
     with pytest.raises(EngineError, match=r"the loss is (nan|inf) in fold 0, stage 1, epoch 2, step \d.*stage\.1\.lr"):
         trained(made, tmp_path)
-    state = checkpoint.load_resume(tmp_path / "0")
+    state = load_resume(FoldFolder(tmp_path / "0").resume)
     assert state is not None and state["position"]["run_epoch"] == 1  # of the last good epoch
     assert all(torch.isfinite(tensor).all() for tensor in state["model"].values())
 
@@ -146,28 +151,30 @@ def test_folds_start_from_different_weights_and_the_same_fold_from_the_same(
     data = prepare(made).fold_data(0)
 
     def first_weights(seed: int, fold: int) -> Weights:
-        seen: list[Weights] = []
-
-        class Stopper:
-            def __call__(self) -> bool:
-                return True
-
         changed = made.model_copy(update={"seed": seed})
-        trainer = FoldTrainer(changed, fold, data, tmp_path / f"{seed}-{fold}-{len(seen)}", Ranks(0, 1, CPU))
-        build = trainer._build
-
-        def watched() -> None:
-            build()
-            seen.append(copied(trainer.model))
-
-        trainer._build = watched  # type: ignore[method-assign]
-        with pytest.raises(EngineError):
-            trainer.train(Watcher(), Stopper())
-        return seen[0]
+        return copied(FoldTrainer(changed, fold, data, FoldFolder(tmp_path), Ranks(0, 1, CPU)).learner.model)
 
     assert same(first_weights(1, 0), first_weights(1, 0))
     assert not same(first_weights(1, 0), first_weights(2, 0))
     assert not same(first_weights(1, 0), first_weights(1, 1))
+
+
+def test_an_epoch_says_how_long_it_waited_for_its_batches(
+    recipe: MakeRecipe, make_stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = Loader.train
+
+    def slow(self: Loader, *args: Any) -> Any:
+        for batch in begin(self, *args):
+            time.sleep(0.2)
+            yield batch
+
+    quick = trained(recipe(stage=[make_stage()]), tmp_path / "quick")[1].records[1]
+    monkeypatch.setattr(Loader, "train", slow)
+    waiting = trained(recipe(stage=[make_stage()]), tmp_path / "slow")[1].records[1]
+    assert quick.waited is not None and waiting.waited is not None
+    assert 0 <= quick.waited < waiting.waited < 1
+    assert waiting.waited * waiting.train_seconds >= 3 * 0.2  # three steps
 
 
 def test_the_next_epoch_is_decoded_while_this_one_is_scored(
@@ -198,7 +205,7 @@ def test_no_thread_is_left_behind(recipe: MakeRecipe, make_stage: Stage, tmp_pat
     trained(recipe(stage=[make_stage(epochs=1)]), tmp_path / "whole")
     assert decoding() == 0
     made = recipe(stage=[make_stage()])
-    trainer = FoldTrainer(made, 0, prepare(made).fold_data(0), tmp_path / "0", Ranks(0, 1, CPU))
+    trainer = FoldTrainer(made, 0, prepare(made).fold_data(0), FoldFolder(tmp_path / "0"), Ranks(0, 1, CPU))
     asked = iter([False, False, False, True])  # at the end of the first epoch, when the second is being decoded
     with pytest.raises(EngineError):
         trainer.train(Watcher(), lambda: next(asked))

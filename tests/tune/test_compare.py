@@ -15,7 +15,7 @@ from engine.errors import EngineError, RecipeError
 from engine.events import Watcher
 from engine.recipe.sections import Recipe
 from engine.tune import compare as backbones
-from engine.tune.compare import Row, check_backbones, compare, plan, rank, to_csv, variant
+from engine.tune.compare import BackboneResult, check_backbones, compare, plan, rank, to_csv, variant
 
 MakeRecipe = Callable[..., Recipe]
 
@@ -43,10 +43,10 @@ def test_a_variant_is_the_first_stage_on_the_first_fold(recipe: MakeRecipe, tmp_
 
 def test_the_best_comes_first_and_failures_last() -> None:
     rows = [
-        Row("gone", "no memory"),
-        Row("middling", metrics={"accuracy": 0.7, "log_loss": 0.5}),
-        Row("sharp", metrics={"accuracy": 0.9, "log_loss": 0.9}),
-        Row("calm", metrics={"accuracy": 0.5, "log_loss": 0.2}),
+        BackboneResult("gone", "no memory"),
+        BackboneResult("middling", metrics={"accuracy": 0.7, "log_loss": 0.5}),
+        BackboneResult("sharp", metrics={"accuracy": 0.9, "log_loss": 0.9}),
+        BackboneResult("calm", metrics={"accuracy": 0.5, "log_loss": 0.2}),
     ]
     assert [row.backbone for row in rank(rows, "accuracy")] == ["sharp", "middling", "calm", "gone"]
     assert [row.backbone for row in rank(rows, "log_loss")] == ["calm", "middling", "sharp", "gone"]
@@ -77,10 +77,12 @@ def test_a_folder_holds_one_comparison_to_which_backbones_may_be_added(recipe: M
 def test_one_that_fails_does_not_keep_the_others_and_what_is_finished_is_not_run_again(
     recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Run in this process: the other one is test_child's."""
+    """Run in this process: the other one is test_subprocess's."""
     begun: list[str] = []
 
-    def run_here(work: Callable[..., Row], arguments: tuple[Recipe], folder: Path, *listening: object) -> Row:
+    def run_here(
+        work: Callable[..., BackboneResult], arguments: tuple[Recipe], folder: Path, *listening: object
+    ) -> BackboneResult:
         begun.append(arguments[0].model.backbone)
         if begun[-1] == "test_resnet" and begun.count("test_resnet") == 1:
             raise EngineError("its process was killed")
@@ -89,8 +91,8 @@ def test_one_that_fails_does_not_keep_the_others_and_what_is_finished_is_not_run
     monkeypatch.setattr(backbones, "run_apart", run_here)
     names = ["test_resnet", "test_convnext"]
 
-    def go() -> list[Row]:
-        return compare(plan(recipe("stage.0.head_only=2"), names, tmp_path / "out"), lambda _: Watcher(), lambda: False)
+    def go() -> list[BackboneResult]:
+        return compare(plan(recipe("stage.0.head_only=2"), names, tmp_path / "out"), Watcher(), lambda: False)
 
     first = go()
     assert [(row.backbone, row.error) for row in first] == [

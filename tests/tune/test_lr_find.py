@@ -8,39 +8,45 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.events import EpochRecord, Watcher
+from engine.events import EpochEnded, EpochRecord, Event, ImagesDone, Watcher
 from engine.ranks import Ranks
 from engine.recipe.sections import Recipe
-from engine.train.run import prepare, train
+from engine.train.prepare import prepare
+from engine.train.run import train
 from engine.tune.curve import Curve
 from engine.tune.lr_find import range_test
 
 MakeRecipe = Callable[..., Recipe]
 
 
-class Records(Watcher):
+class Diary(Watcher):
     def __init__(self) -> None:
-        self.all: list[EpochRecord] = []
+        self.records: list[EpochRecord] = []
+        self.images: list[int] = []
 
-    def epoch_ends(self, record: EpochRecord) -> None:
-        self.all.append(record)
+    def hear(self, event: Event) -> None:
+        match event:
+            case EpochEnded(record=record):
+                self.records.append(record)
+            case ImagesDone(count=count):
+                self.images.append(count)
 
 
 def fill(recipe: Recipe, ranks: Ranks, curve: Curve, stage: int = 0) -> list[int]:
     """Fill the curve; the images of each step."""
-    images: list[int] = []
-    range_test(prepare(recipe), stage, curve, ranks, lambda count, _: images.append(count))
-    return images
+    diary = Diary()
+    range_test(prepare(recipe), stage, curve, ranks, diary)
+    return diary.images
 
 
 def test_its_first_loss_is_that_of_a_runs_first_step(recipe: MakeRecipe, ranks: Ranks) -> None:
     """The same images in the same order, augmented and mixed alike, in a model with the same start."""
     one_step = recipe("stage.0.batch=8", "stage.0.epochs=1", "data.folds.run=[1]", "train.label_smoothing=0.1")
-    records = Records()
-    train(prepare(one_step), ranks, records, lambda: False)
+    diary = Diary()
+    train(prepare(one_step), ranks, diary, lambda: False)
     curve = Curve(1e-6, 1e-3, 2)
     fill(one_step, ranks, curve)
-    assert curve.losses[0] == records.all[0].train_loss
+    assert curve.losses[0] == diary.records[0].train_loss
 
 
 def test_it_goes_on_beyond_an_epoch_and_writes_nothing(recipe: MakeRecipe, ranks: Ranks, tmp_path: Path) -> None:

@@ -9,17 +9,18 @@ from types import ModuleType
 import pytest
 
 from engine.errors import EngineError, Interrupted
-from engine.events import Watcher
+from engine.events import Event, FoldBegan, ImagesDone, Notice, Watcher
 from engine.tune.subprocess import ERROR, run_apart
 
 WORK = """
 import os, signal, time
 from engine.errors import DataError, Interrupted
+from engine.events import FoldBegan, ImagesDone, Notice
 
 def tell(first, watcher, stop):
-    watcher.fold_begins(0, 8, 0, 0)
-    watcher.images_done(4, 0.5)
-    watcher.notice("읽어 보세요")
+    watcher.hear(FoldBegan(0, 8, 0, 0))
+    watcher.hear(ImagesDone(4, 0.5))
+    watcher.hear(Notice("읽어 보세요"))
     return first + 1
 
 def refuse(watcher, stop):
@@ -32,7 +33,7 @@ def be_killed(watcher, stop):
     os.kill(os.getpid(), signal.SIGKILL)
 
 def wait(watcher, stop):
-    watcher.notice("waiting")
+    watcher.hear(Notice("waiting"))
     os.kill(os.getpid(), signal.SIGINT)  # as a terminal sends it to all
     os.kill(os.getpid(), signal.SIGTERM)
     until = time.monotonic() + 60
@@ -53,13 +54,10 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 class Diary(Watcher):
     def __init__(self) -> None:
-        self.told: list[object] = []
+        self.told: list[Event] = []
 
-    def images_done(self, count: int, loss: float | None) -> None:
-        self.told.append((count, loss))
-
-    def notice(self, message: str) -> None:
-        self.told.append(message)
+    def hear(self, event: Event) -> None:
+        self.told.append(event)
 
 
 def never() -> bool:
@@ -69,7 +67,7 @@ def never() -> bool:
 def test_what_it_tells_and_returns_arrives(work: ModuleType, tmp_path: Path) -> None:
     diary = Diary()
     assert run_apart(work.tell, (41,), tmp_path, diary, never) == 42
-    assert diary.told == [(4, 0.5), "읽어 보세요"]
+    assert diary.told == [FoldBegan(0, 8, 0, 0), ImagesDone(4, 0.5), Notice("읽어 보세요")]
 
 
 def test_its_errors_are_raised_here(work: ModuleType, tmp_path: Path) -> None:

@@ -11,17 +11,18 @@ import optuna
 import pytest
 
 from engine.errors import EngineError, Interrupted, RecipeError
+from engine.events import Event, ImagesDone, Watcher
 from engine.ranks import Ranks
 from engine.recipe.load import load_recipe
 from engine.recipe.sections import Recipe
 from engine.tune.sweep import Sweep, need_optuna
-from engine.tune.trials import Row, SweepWatcher, sets_line
+from engine.tune.trials import TrialBegan, TrialEnded, TrialResult, sets_line
 
 MakeRecipe = Callable[..., Recipe]
 SPACE = ("stage.*.lr=log:1e-4..1e-2", "train.ema=0.0|0.5")
 
 
-class Diary(SweepWatcher):
+class Diary(Watcher):
     """Writes down the trials it hears of."""
 
     def __init__(self) -> None:
@@ -29,17 +30,17 @@ class Diary(SweepWatcher):
         self.ended: list[tuple[int, bool]] = []
         self.images = 0
 
-    def trial_begins(self, number: int, sets: Sequence[str], goes_on: bool) -> None:
-        self.begun.append((number, goes_on))
+    def hear(self, event: Event) -> None:
+        match event:
+            case TrialBegan(number=number, goes_on=goes_on):
+                self.begun.append((number, goes_on))
+            case TrialEnded(result=row, best=best):
+                self.ended.append((row.number, best))
+            case ImagesDone(count=count):
+                self.images += count
 
-    def trial_ends(self, row: Row, best: bool) -> None:
-        self.ended.append((row.number, best))
 
-    def images_done(self, count: int, loss: float | None) -> None:
-        self.images += count
-
-
-Run = Callable[..., tuple[list[Row], Diary]]
+Run = Callable[..., tuple[list[TrialResult], Diary]]
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ def run(recipe: MakeRecipe, ranks: Ranks, tmp_path: Path) -> Run:
         fold: int = 0,
         watcher: Diary | None = None,
         stop: Callable[[Diary], bool] = lambda _: False,
-    ) -> tuple[list[Row], Diary]:
+    ) -> tuple[list[TrialResult], Diary]:
         sweep, diary = Sweep(recipe(*sets), space, tmp_path / out, fold), watcher or Diary()
         sweep.begin()
         return sweep.run(trials, ranks, diary, lambda: stop(diary)), diary
@@ -65,7 +66,7 @@ def run(recipe: MakeRecipe, ranks: Ranks, tmp_path: Path) -> Run:
 @pytest.fixture(scope="module")
 def whole(
     recipe_in: Callable[..., Recipe], ranks: Ranks, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, list[Row], Diary]:
+) -> tuple[Path, list[TrialResult], Diary]:
     """A sweep of two trials on the second fold that nothing stopped: its folder, its rows, what was told."""
     folder, diary = tmp_path_factory.mktemp("whole"), Diary()
     sweep = Sweep(recipe_in(folder), SPACE, folder / "sweep", 1)
@@ -73,12 +74,12 @@ def whole(
     return folder, sweep.run(2, ranks, diary, lambda: False), diary
 
 
-def values(rows: Sequence[Row]) -> list[tuple[object, ...]]:
+def values(rows: Sequence[TrialResult]) -> list[tuple[object, ...]]:
     return [(row.number, row.state, row.value, row.sets) for row in rows]
 
 
 def test_trials_are_trained_and_the_best_is_a_recipe(
-    whole: tuple[Path, list[Row], Diary], recipe_in: Callable[..., Recipe]
+    whole: tuple[Path, list[TrialResult], Diary], recipe_in: Callable[..., Recipe]
 ) -> None:
     folder, rows, diary = whole
     assert [row.state for row in rows] == ["complete"] * 2
@@ -102,7 +103,7 @@ def test_trials_are_trained_and_the_best_is_a_recipe(
     assert not (folder / "models").exists()
 
 
-def test_the_same_command_adds_what_is_missing(run: Run, whole: tuple[Path, list[Row], Diary]) -> None:
+def test_the_same_command_adds_what_is_missing(run: Run, whole: tuple[Path, list[TrialResult], Diary]) -> None:
     first, _ = run(1, fold=1)
     both, diary = run(2, fold=1)
     assert diary.begun == [(1, False)]
@@ -112,7 +113,7 @@ def test_the_same_command_adds_what_is_missing(run: Run, whole: tuple[Path, list
     assert nothing.begun == []
 
 
-def test_a_stopped_trial_goes_on(run: Run, whole: tuple[Path, list[Row], Diary]) -> None:
+def test_a_stopped_trial_goes_on(run: Run, whole: tuple[Path, list[TrialResult], Diary]) -> None:
     _, uninterrupted, seen = whole
     images = seen.images // 2  # of a trial
     with pytest.raises(Interrupted):
@@ -124,10 +125,12 @@ def test_a_stopped_trial_goes_on(run: Run, whole: tuple[Path, list[Row], Diary])
     assert [row.epochs for row in rows] == [2, 2]
 
 
-def test_a_killed_trial_is_run_again(run: Run, whole: tuple[Path, list[Row], Diary]) -> None:
+def test_a_killed_trial_is_run_again(run: Run, whole: tuple[Path, list[TrialResult], Diary]) -> None:
     class Killed(Diary):
-        def images_done(self, count: int, loss: float | None) -> None:
-            raise SystemExit
+        def hear(self, event: Event) -> None:
+            if isinstance(event, ImagesDone):
+                raise SystemExit
+            super().hear(event)
 
     with pytest.raises(SystemExit):
         run(1, fold=1, watcher=Killed())
@@ -201,8 +204,9 @@ def test_a_folder_holds_one_sweep(run: Run, tmp_path: Path) -> None:
 
 def test_two_sweeps_do_not_share_a_folder(run: Run, tmp_path: Path) -> None:
     class Second(Diary):
-        def trial_begins(self, number: int, sets: Sequence[str], goes_on: bool) -> None:
-            run(1)
+        def hear(self, event: Event) -> None:
+            if isinstance(event, TrialBegan):
+                run(1)
 
     with pytest.raises(EngineError, match="another sweep is running"):
         run(1, watcher=Second())

@@ -1,7 +1,7 @@
 """Paint for drawn data: antialiased shapes, gradients, and what turns a clean drawing into something like a photograph.
 
-OpenCV rather than Pillow: its antialiased polygons with sixteenth-pixel corners cost microseconds, so a whole car of
-two hundred facets fits in a few milliseconds. All images here are uint8 BGR of shape (height, width, 3), drawn on in
+OpenCV rather than Pillow: its polygons are antialiased, have corners at sixteenths of a pixel and cost little, and a
+car is made of some two hundred of them. All images here are uint8 BGR of shape (height, width, 3), drawn on in
 place. Nothing here draws random numbers of its own except the fixed film grain, so equal inputs give equal bytes.
 """
 
@@ -56,7 +56,7 @@ def gradient(image: Image, rows: slice, top: Colour, bottom: Colour) -> None:
     part = image[rows]
     if part.size:
         ramp = np.clip(np.linspace(top, bottom, part.shape[0]), 0, 255).astype(np.uint8)[:, None, :]
-        # a nearest-neighbour resize copies a column sideways ten times faster than broadcasting does
+        # a nearest-neighbour resize copies a column sideways faster than broadcasting does
         cv2.resize(ramp, (part.shape[1], part.shape[0]), dst=part, interpolation=cv2.INTER_NEAREST)
 
 
@@ -112,7 +112,7 @@ def shade(image: Image, points_N2: Points, darkness: float, softness: float) -> 
     x1, y1 = np.minimum(np.ceil(points_N2.max(axis=0) + margin), [width, height]).astype(int)
     if x1 - x0 < 4 or y1 - y0 < 4:
         return
-    step = 4  # shadows are soft: a quarter of the resolution is enough and sixteen times cheaper
+    step = 4  # shadows are soft: a quarter of the resolution is enough, with a sixteenth of the pixels
     small = np.full((-(-(y1 - y0) // step), -(-(x1 - x0) // step)), 255, np.uint8)
     fill(small, (points_N2 - [x0, y0]) / step, (255 * (1 - darkness), 0, 0))
     small = cv2.GaussianBlur(small, (0, 0), max(softness / step, 0.3))

@@ -1,4 +1,4 @@
-"""What the trackers are told about a run, read from what the run itself keeps: its log, recipe and scores.
+"""What a tracker is, and what it is told about a run, read from what the run itself keeps: its log, recipe, scores.
 
 The log and not the trainer's calls is the source, so that a run is tracked in the same way while it trains, when it
 goes on after a crash, when the network was gone for an hour, and a year later.
@@ -14,25 +14,24 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from engine.events import EpochRecord
+from engine.store.log import read_log
+from engine.store.run_folder import RunFolder
 
-LOG, RUN, SCORES = "log.jsonl", "run.json", "scores.json"  # what engine.train.run writes
 MARK = "train/lr"  # the last scalar sent of an epoch: where it is, the whole epoch is
 
 Scalar = str | int | float | bool
 End = Literal["finished", "stopped", "failed"]
 
-_FIELDS = {field.name for field in dataclasses.fields(EpochRecord)}
-
 
 @dataclasses.dataclass(frozen=True)
-class Entry:
+class TrackedEpoch:
     """An epoch of the log and the time it ended, seconds since 1970 (of older epochs about: pauses are not known)."""
 
     record: EpochRecord
     ended: float
 
     @property
-    def epoch(self) -> int:
+    def number(self) -> int:
         return self.record.epoch
 
     @property
@@ -45,6 +44,7 @@ class Entry:
             "speed/images_per_second": record.images_per_second,
             "speed/train_seconds": record.train_seconds,
             "speed/valid_seconds": record.valid_seconds,
+            **({} if record.waited is None else {"speed/waited": record.waited}),
             "stage/number": record.stage,
             "stage/height": record.size[0],
             "stage/width": record.size[1],
@@ -53,41 +53,41 @@ class Entry:
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
-    """One fold of a run, or of one of its specialists: what has curves of its own."""
+class TrackedFold:
+    """A fold of a run, or of one of its specialists: what has curves of its own."""
 
-    folder: Path  # of the log
-    fold: int
+    run: RunFolder  # whose log it is in
+    number: int
     specialist: str = ""
 
     @property
     def name(self) -> str:
-        return f"{self.specialist}/{self.fold}" if self.specialist else str(self.fold)
+        return f"{self.specialist}/{self.number}" if self.specialist else str(self.number)
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class TrackedRun:
     """A run as trackers know it. `id` is made once for a folder of models, so that going on is the same run."""
 
-    folder: Path
+    folder: RunFolder
     id: str
     name: str
     recipe: Mapping[str, Any]  # JSON values
-    parts: tuple[Part, ...]  # in the order they are trained in
+    folds: tuple[TrackedFold, ...]  # in the order they are trained in
     toml: str  # the recipe as text
 
     @property
-    def folds(self) -> int:
+    def scored_folds(self) -> int:
         """How many folds its scores are over."""
-        return sum(not part.specialist for part in self.parts)
+        return sum(not fold.specialist for fold in self.folds)
 
 
 class Tracker(Protocol):
     """Where a run is sent. Every call may be repeated, with what was sent before or more, and sends the rest. What goes
     wrong is raised as whatever the library raises."""
 
-    def follow(self, part: Part, entries: Sequence[Entry]) -> None:
-        """Send those of a part's epochs, all from 0 on, at least one, that were not sent yet."""
+    def follow(self, fold: TrackedFold, epochs: Sequence[TrackedEpoch]) -> None:
+        """Send those of a fold's epochs, all from 0 on, at least one, that were not sent yet."""
 
     def score(self, scores: Mapping[str, float]) -> None:
         """Send the scores over all folds."""
@@ -99,59 +99,35 @@ class Tracker(Protocol):
         """A call has failed: let go of what is open, without waiting. Another tracker will go on."""
 
 
-def read_log(path: Path) -> list[EpochRecord]:
-    """The epochs in a log, each once (of an epoch trained again the later line), in the order of the lines. Lines that
-    were cut short or are no epochs are passed over; no log is an empty one."""
-    records: dict[tuple[int, int], EpochRecord] = {}
-    try:
-        lines = path.read_text("utf-8", errors="replace").splitlines()
-    except FileNotFoundError:
-        return []
-    for line in lines:
-        if (record := _record(line)) is not None:
-            records.pop((record.fold, record.epoch), None)
-            records[record.fold, record.epoch] = record
-    return list(records.values())
+def read_epochs(folds: Sequence[TrackedFold]) -> dict[TrackedFold, list[TrackedEpoch]]:
+    """The logged epochs of each fold that has begun, from 0 up to the first one that is missing."""
+    logs = {run: _epochs(run.log) for run in {fold.run for fold in folds}}
+    epochs = {fold: list(_from_the_first(logs[fold.run][fold.number])) for fold in folds}
+    return {fold: found for fold, found in epochs.items() if found}
 
 
-def _record(line: str) -> EpochRecord | None:
-    try:
-        fields = json.loads(line)
-        height, width = fields["size"]
-        return EpochRecord(**{k: v for k, v in fields.items() if k in _FIELDS} | {"size": (height, width)})
-    except (ValueError, TypeError, KeyError):
-        return None
-
-
-def read_entries(parts: Sequence[Part]) -> dict[Part, list[Entry]]:
-    """The logged epochs of each part that has begun, from 0 up to the first one that is missing."""
-    logs = {folder: _entries(folder / LOG) for folder in {part.folder for part in parts}}
-    entries = {part: list(_from_the_first(logs[part.folder][part.fold])) for part in parts}
-    return {part: found for part, found in entries.items() if found}
-
-
-def _entries(path: Path) -> defaultdict[int, dict[int, Entry]]:
+def _epochs(log: Path) -> defaultdict[int, dict[int, TrackedEpoch]]:
     """Epochs of each fold by number."""
-    entries: defaultdict[int, dict[int, Entry]] = defaultdict(dict)
-    records = read_log(path)
-    ended = path.stat().st_mtime if records else 0.0
+    epochs: defaultdict[int, dict[int, TrackedEpoch]] = defaultdict(dict)
+    records = read_log(log)
+    ended = log.stat().st_mtime if records else 0.0
     for record in reversed(records):
-        entries[record.fold][record.epoch] = Entry(record, ended)
+        epochs[record.fold][record.epoch] = TrackedEpoch(record, ended)
         ended -= record.train_seconds + record.valid_seconds
-    return entries
+    return epochs
 
 
-def _from_the_first(entries: Mapping[int, Entry]) -> Iterator[Entry]:
-    epoch = 0
-    while epoch in entries:
-        yield entries[epoch]
-        epoch += 1
+def _from_the_first(epochs: Mapping[int, TrackedEpoch]) -> Iterator[TrackedEpoch]:
+    number = 0
+    while number in epochs:
+        yield epochs[number]
+        number += 1
 
 
-def read_scores(folder: Path) -> dict[str, float]:
+def read_scores(run: RunFolder) -> dict[str, float]:
     """The out-of-fold scores of a finished run and the log loss of the class shares; {} when there are none."""
     try:
-        scores = json.loads((folder / SCORES).read_text("utf-8"))
+        scores = json.loads(run.scores.read_text("utf-8"))
         found = {**scores["out_of_fold"], "baseline_log_loss": scores["baseline_log_loss"]}
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return {}

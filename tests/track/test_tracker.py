@@ -1,4 +1,4 @@
-"""What the log says, whatever state a dying process left it in."""
+"""What trackers are told of a log."""
 
 from __future__ import annotations
 
@@ -8,47 +8,34 @@ from typing import Any
 import pytest
 
 from engine.events import EpochRecord
-from engine.track.entries import MARK, Part, flatten, read_entries, read_log
+from engine.store.run_folder import RunFolder
+from engine.track.tracker import MARK, TrackedFold, flatten, read_epochs
 
 Make = Callable[..., EpochRecord]
 MakeModels = Callable[..., Any]
 
 
-def test_a_line_that_was_cut_short_is_passed_over_and_of_an_epoch_the_later_line_counts(
-    models: MakeModels, make_record: Make
-) -> None:
-    run = models()
-    run.log(make_record(0, 0), make_record(0, 1))
-    path = run.folder / "log.jsonl"
-    text = path.read_text("utf-8")
-    path.write_text(text + text.splitlines()[1][:40] + "\n", "utf-8")
-    run.log(make_record(0, 1, train_loss=7.0))
-    assert [(r.epoch, r.train_loss) for r in read_log(path)] == [(0, 2.0), (1, 7.0)]
-    assert read_log(run.folder / "none.jsonl") == []
-
-
-def test_entries_go_up_to_the_first_epoch_that_is_missing(models: MakeModels, make_record: Make) -> None:
+def test_epochs_go_up_to_the_first_epoch_that_is_missing(models: MakeModels, make_record: Make) -> None:
     run = models()
     run.log(make_record(0, 0), make_record(1, 0), make_record(1, 1), make_record(1, 3))
-    parts = [Part(run.folder, fold) for fold in (0, 1, 2)]
-    assert {part.fold: [e.epoch for e in entries] for part, entries in read_entries(parts).items()} == {
-        0: [0],
-        1: [0, 1],
-    }
+    folds = [TrackedFold(RunFolder(run.folder), number) for number in (0, 1, 2)]
+    found = {fold.number: [epoch.number for epoch in epochs] for fold, epochs in read_epochs(folds).items()}
+    assert found == {0: [0], 1: [0, 1]}
 
 
 def test_older_epochs_ended_as_much_earlier_as_the_later_ones_took(models: MakeModels, make_record: Make) -> None:
     run = models()
     run.log(make_record(0, 0), make_record(0, 1), make_record(0, 2, train_seconds=9.0), at=1000.0)
-    (entries,) = read_entries([Part(run.folder, 0)]).values()
-    assert [entry.ended for entry in entries] == [1000 - 10 - 5, 1000 - 10, 1000]
+    (epochs,) = read_epochs([TrackedFold(RunFolder(run.folder), 0)]).values()
+    assert [epoch.ended for epoch in epochs] == [1000 - 10 - 5, 1000 - 10, 1000]
 
 
 def test_scalars_have_every_metric_and_end_with_the_mark(models: MakeModels, make_record: Make) -> None:
     run = models()
-    run.log(make_record(0, 0, metrics={"log_loss": 1.0, "new_metric": 3.0}))
-    (entries,) = read_entries([Part(run.folder, 0)]).values()
-    scalars = entries[0].scalars
+    run.log(make_record(0, 0, metrics={"log_loss": 1.0, "new_metric": 3.0}), make_record(0, 1, waited=0.3))
+    ((first, second),) = read_epochs([TrackedFold(RunFolder(run.folder), 0)]).values()
+    scalars = first.scalars
+    assert "speed/waited" not in scalars and second.scalars["speed/waited"] == 0.3
     assert scalars["valid/new_metric"] == 3.0 and scalars["speed/images_per_second"] == 25.0
     assert (scalars["stage/height"], scalars["stage/width"]) == (32, 48)
     assert list(scalars)[-1] == MARK

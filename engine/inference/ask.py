@@ -1,18 +1,16 @@
-"""Checkpoints are asked as a recipe says: its views, its rule, its batches. Out-of-fold predictions and those of new
-images come from here, so what is fitted and scored on the first holds for the second."""
+"""Checkpoints are asked as a recipe says: its views, its batches, its decoding. Out-of-fold predictions and those of
+new images come from here, so what is fitted and scored on the first holds for the second."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.augment.views import views_of
-from engine.ensemble.vote import blend
 from engine.inference.predictor import Predictor
-from engine.inference.scoring import Images, score
+from engine.inference.scoring import Blend, Images, score
 from engine.loader.batches import Loader, Samples
 from engine.predictions import Predictions
 from engine.quarantine import Quarantine
@@ -26,14 +24,15 @@ def ask(
     samples: Samples,
     rows_N: NDArray[np.int64],
     recipe: Recipe,
+    blend: Blend,
     ranks: Ranks,
     told: Callable[[int], None] = lambda done: None,
 ) -> tuple[list[Predictions], Quarantine]:
     """What each model answers about these rows of the samples, and the files that could not be read, whose rows are
     missing. All ranks take a share and get everything.
 
-    Of the recipe `decode`, `augment.executor`, `predict` and `ensemble.vote` are followed; all else is as the models
-    were trained. `told` hears after each batch how many rows this rank is done with.
+    Of the recipe `decode`, `augment.executor` and `predict` are followed; all else is as the models were trained.
+    `blend` makes one answer of the views. `told` hears after each batch how many rows this rank is done with.
     """
     executor = recipe.augment.executor
     predictor = Predictor.restored(checkpoints, ranks.device, views_of(recipe.predict), executor)
@@ -46,4 +45,4 @@ def ask(
         told(answered + len(loader.quarantine))
 
     images = Images(loader, rows_N, recipe.predict.batch)
-    return score(predictor, images, ranks, partial(blend, rule=recipe.ensemble.vote), told=count), loader.quarantine
+    return score(predictor, images, ranks, blend, told=count), loader.quarantine

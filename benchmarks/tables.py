@@ -1,0 +1,112 @@
+"""The README's tables of speed, made from benchmarks/results and from nothing else.
+
+    python benchmarks/tables.py      # writes them into README.md, between their marks
+
+A figure that was typed into a page goes on standing there when the next measurement has another one; a test holds that
+the page shows what the files say.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+import frame
+from engine.bench.envelope import Envelope, read
+from engine.errors import EngineError
+from engine.files import write_text
+from peers.task import EpochResult, Outcome
+
+README = Path(__file__).resolve().parents[1] / "README.md"
+END = "<!-- end -->"
+LEVELS = {"avx512": "AVX-512", "avx2": "AVX2", "generic": "no vector instructions asked for"}
+
+
+def pass_table(result: Envelope) -> str:
+    """The pass and its peers on the CPU."""
+    rates = {(row["contender"], row["size"]): row["images_per_second"] for row in result.rows if row["device"] == "cpu"}
+    plain = "no antialias"
+    labels: dict[tuple[str, ...], str] = {
+        ("one pass",): f"the one pass (C++, {LEVELS[result.settings['simd_level']]})",
+        ("one pass, avx2",): f"the one pass (C++, {LEVELS['avx2']})",
+        ("OpenCV warpAffine alone",): "OpenCV's warpAffine alone, geometry only",
+        ("torchvision v2",): "torchvision v2",
+        ("Albumentations",): "Albumentations",
+        (f"in numba, {plain}", f"in torch.compile, {plain}"): "the pass in numba / torch.compile, not antialiased",
+        ("Kornia",): "Kornia",
+    }
+    return _rates(labels, rates)
+
+
+def loader_table(result: Envelope) -> str:
+    """The loader and its peers on the CPU."""
+    labels: dict[tuple[str, ...], str] = {
+        ("engine",): "engine (libjpeg-turbo decodes parts)",
+        ("engine, DALI decodes",): "engine (DALI decodes)",
+        ("Albumentations + OpenCV",): "Albumentations + OpenCV, 2 workers",
+        ("DALI pipeline",): "DALI's own pipeline",
+        ("torchvision v2",): "torchvision v2, 2 workers",
+        ("Kornia",): "Kornia",
+    }
+    return _rates(labels, {(row["peer"], row["size"]): statistics.median(row["windows"]) for row in result.rows})
+
+
+def timm_table(result: Envelope) -> str:
+    """Training with the engine and with timm: medians over the seeds."""
+    outcomes: dict[str, list[Outcome]] = {}
+    for row in result.rows:
+        epochs = tuple(EpochResult(**epoch) for epoch in row["epochs"])
+        outcomes.setdefault(row["side"], []).append(Outcome(epochs, row["total_s"], row["cpu_s"], "", ""))
+    losses = [[outcome.best.log_loss for outcome in own] for own in outcomes.values()]
+    lines = [
+        ["log loss (range)", *(f"{statistics.median(own):.3f} ({min(own):.3f} - {max(own):.3f})" for own in losses)]
+    ]
+    figures: list[tuple[str, str, Callable[[Outcome], float]]] = [
+        ("accuracy", ".3f", lambda outcome: outcome.best.accuracy),
+        ("images a second, training", ".0f", lambda outcome: outcome.images_per_s),
+        ("seconds in all", ".0f", lambda outcome: outcome.total_s),
+    ]
+    for label, form, figure in figures:
+        lines.append([label, *(f"{statistics.median(map(figure, own)):{form}}" for own in outcomes.values())])
+    return _markdown(["", *outcomes], lines)
+
+
+TABLES = {
+    "pass": ("augment_cpu.json", pass_table),
+    "loader": ("loader_cpu.json", loader_table),
+    "timm": ("timm_cpu.json", timm_table),
+}
+
+
+def filled(page: str) -> str:
+    """`page` with every table made again. Raises EngineError when the page has no place for one of them."""
+    for name, (file, made) in TABLES.items():
+        begin = f"<!-- {name}: made by benchmarks/tables.py -->\n"
+        before, begun, rest = page.partition(begin)
+        _, ended, after = rest.partition(END)
+        if not (begun and ended):
+            raise EngineError(f"there is no place for a table between {begin.strip()!r} and {END!r}")
+        page = f"{before}{begin}\n{made(read(frame.RESULTS / file))}\n{END}{after}"
+    return page
+
+
+def _rates(labels: Mapping[tuple[str, ...], str], rates: Mapping[tuple[str, int], float]) -> str:
+    """A row for each label, of those whose names were measured, and a column for each size, in images a second."""
+    sizes = list(dict.fromkeys(size for _, size in rates))
+    there = {name for name, _ in rates}
+    rows = [
+        [label, *(" / ".join(f"{rates[name, size]:,.0f}" for name in names) for size in sizes)]
+        for names, label in labels.items()
+        if there.issuperset(names)
+    ]
+    return _markdown(["images a second", *(f"{size} px" for size in sizes)], rows)
+
+
+def _markdown(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(cells)} |\n" for cells in (headings, *rows)]
+    return "".join([lines[0], "|" + "---|" * len(headings) + "\n", *lines[1:]])
+
+
+if __name__ == "__main__":
+    write_text(README, filled(README.read_text("utf-8")))

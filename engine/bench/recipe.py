@@ -1,0 +1,44 @@
+"""What is measured: the user's recipe cut to one stage, or one made for the bench where there is none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from engine.recipe.load import parse_recipe
+from engine.recipe.sections import Recipe
+
+FULL_POLICY: dict[str, Any] = {
+    "crop": {"kind": "random_resized"},
+    "flip": 0.5,
+    "affine": {"p": 1.0},
+    "color": {"p": 1.0},
+    "erase": {"p": 1.0},
+}
+"""What is measured without a recipe: every common operation on every image."""
+
+
+def default_recipe(device: torch.device, sets: tuple[str, ...] = ()) -> Recipe:
+    """A model and a batch of the size that `device` is used for, every common operation, one stage of 256 pixels; then
+    changed by `sets` (texts "key=value"). Raises RecipeError for one that cannot be applied."""
+    on_gpu = device.type == "cuda"
+    values = {
+        "model": {"backbone": "convnext_base" if on_gpu else "convnext_atto", "pretrained": False},
+        "augment": FULL_POLICY,
+        "stage": [{"size": 256, "batch": 64 if on_gpu else 16, "epochs": 1, "lr": 1e-4}],
+    }
+    return parse_recipe(values, sets, "engine bench")
+
+
+def bench_recipe(recipe: Recipe, size: tuple[int, int] | None, batch: int | None) -> Recipe:
+    """`recipe` with the one stage that is measured: the one of `size`, else the first; at `size` and `batch` if given.
+    Weights are not fetched: they do not change how long anything takes."""
+    stage = next((stage for stage in recipe.stage if stage.size == size), recipe.stage[0])
+    changes = {name: value for name, value in (("size", size), ("batch", batch)) if value is not None}
+    return recipe.model_copy(
+        update={
+            "stage": (stage.model_copy(update=changes),),
+            "model": recipe.model.model_copy(update={"pretrained": False, "weights": ""}),
+        }
+    )

@@ -1,0 +1,66 @@
+"""One optimiser step: what a stage of a run repeats."""
+
+from __future__ import annotations
+
+import contextlib
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from engine.augment.mix import MixedLabels
+from engine.model.build import Classifier
+from engine.model.losses import Loss
+from engine.model.runtime import Runtime
+
+# Beyond torch's 8 versions of one function it goes on uncompiled, without an error; ten stages are not too many.
+_MOST_STAGES = 128
+
+
+class TrainStep:
+    """Forward, backward, clip, update. Call it with a batch; the answer is the loss, on the device, not waited for.
+
+    The forward is compiled once per shape (`dynamic=False`): a stage has one shape, and static shapes are faster. Later
+    folds find what the first one compiled.
+    Which parameters learn is settled when it is made.
+    """
+
+    def __init__(
+        self, model: Classifier, loss: Loss, optimizer: torch.optim.Optimizer, clip: float, runtime: Runtime
+    ) -> None:
+        self.optimizer = optimizer
+        self.clip = clip
+        self.runtime = runtime
+        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        self._model: nn.Module = model
+        if dist.is_initialized():
+            self._model = DistributedDataParallel(model)
+        self._loss = loss
+        self._forward = self._compute
+        if runtime.compile:
+            dynamo = torch._dynamo.config
+            dynamo.recompile_limit = max(dynamo.recompile_limit, _MOST_STAGES)
+            self._forward = torch.compile(self._compute, dynamic=False)
+
+    def __call__(self, images_BCHW: Tensor, labels: MixedLabels, parts: int = 1, last: bool = True) -> Tensor:
+        """One of the `parts` batches that make up a step; the weights change with the `last`."""
+        with self._alone() if not last else contextlib.nullcontext():
+            with self.runtime.autocast():
+                loss = self._forward(images_BCHW, labels)
+            (loss / parts).backward()
+        if last:
+            if self.clip:
+                nn.utils.clip_grad_norm_(self._parameters, self.clip)
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+        return loss.detach()
+
+    def _alone(self) -> contextlib.AbstractContextManager[None]:
+        """Gradients stay on this rank: they are put together with the last part."""
+        model = self._model
+        return model.no_sync() if isinstance(model, DistributedDataParallel) else contextlib.nullcontext()
+
+    def _compute(self, images_BCHW: Tensor, labels: MixedLabels) -> Tensor:
+        loss: Tensor = self._loss(self._model(images_BCHW), labels)
+        return loss
