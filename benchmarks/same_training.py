@@ -275,7 +275,8 @@ def _look(place: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _answers(path: Path) -> dict[str, Any]:
-    """By id: label, fold where there is one, and a digest of the probabilities in the order of the class names."""
+    """By id: of held-out images label and fold, of predicted ones the likeliest class and the status; and a digest of
+    the probabilities in the order of the class names."""
     table = pq.read_table(path)
     names = table.column_names
     columns = {name.removeprefix(PREFIX): i for i, name in enumerate(names) if name.startswith(PREFIX)}
@@ -283,8 +284,10 @@ def _answers(path: Path) -> dict[str, Any]:
         first = next(i for i, name in enumerate(names) if i > 1 and name not in FIXED)
         columns = {name.removeprefix("class "): i for i, name in enumerate(names) if i >= first}
     values_NC = np.stack([table.column(columns[name]).to_numpy() for name in sorted(columns)], axis=1)
-    kept = [i for i, name in enumerate(names) if name in ("label", "fold", "status") and i < min(columns.values())]
-    rest = zip(*(table.column(i).to_pylist() for i in kept), strict=True)
+    fixed = names[: min(columns.values())]
+    answer = "prediction" if "prediction" in fixed else "label"  # as it was called in an older format
+    kept = (answer, "status") if "status" in fixed else ("label", "fold")
+    rest = zip(*(table.column(fixed.index(name)).to_pylist() for name in kept), strict=True)
     return {
         id_: (*own, _digest(row_C))
         for id_, own, row_C in zip(table.column(0).to_pylist(), rest, values_NC, strict=True)

@@ -54,7 +54,7 @@ def test_the_quick_start_from_nothing_to_a_submission(tmp_path: Path, monkeypatc
     lines = [json.loads(line) for line in (models / "log.jsonl").read_text("utf-8").splitlines()]
     assert [(line["fold"], line["stage"]) for line in lines] == [(0, 0), (0, 1), (1, 0), (1, 1)]
     held = pq.read_table(models / "oof.parquet")
-    assert held.column_names == ["id", "fold", "label", *classes]
+    assert held.column_names == ["id", "label", "fold", *(f"p:{name}" for name in classes)]
     assert held.num_rows == CLASSES * PER_CLASS == len(set(held["id"].to_pylist()))
     scores = json.loads((models / "scores.json").read_text("utf-8"))
     assert np.isfinite(scores["out_of_fold"]["log_loss"]) and scores["baseline_log_loss"] == pytest.approx(np.log(3))
@@ -63,11 +63,12 @@ def test_the_quick_start_from_nothing_to_a_submission(tmp_path: Path, monkeypatc
     told = engine("infer", "--tta", 5, "--folds", models, "--out", "demo/answers", *truth)
     assert "2 models, 5 views" in told
     answers = pq.read_table("demo/answers/predictions.parquet")
-    assert answers.column_names == ["id", "path", "label", "confidence", "status", *classes]
+    columns = ["id", "path", "prediction", "confidence", "status", "label"]
+    assert answers.column_names == [*columns, *(f"p:{name}" for name in classes)]
     assert answers.num_rows == CLASSES * TEST_PER_CLASS and set(answers["status"].to_pylist()) == {"ok"}
-    probabilities_NC = np.stack([answers[name].to_numpy() for name in classes], axis=1)
+    probabilities_NC = np.stack([answers[f"p:{name}"].to_numpy() for name in classes], axis=1)
     np.testing.assert_allclose(probabilities_NC.sum(1), 1, atol=1e-5)
-    assert answers["label"].to_pylist() == [classes[i] for i in probabilities_NC.argmax(1)]
+    assert answers["prediction"].to_pylist() == [classes[i] for i in probabilities_NC.argmax(1)]
 
     sample = read_csv(Path("demo/vehicles/sample_submission.csv"))
     submission = read_csv(Path("demo/answers/submission.csv"))

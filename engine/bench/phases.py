@@ -140,7 +140,7 @@ class Bench:
 
     def inference(self) -> Rate:
         """Files to answers, with the views that `predict.tta` asks for; the pass counts as the model's work."""
-        predictor = Predictor(
+        predictor = Predictor.restored(
             [self._checkpoint()], self.device, views_of(self.recipe.predict), self.recipe.augment.executor
         )
         busy = Busy(self.device)

@@ -10,7 +10,8 @@ import torch
 from engine.cli.common import console, progress, set_option, table
 from engine.cli.specialists import print_asked
 from engine.ensemble.vote import RULES, Rule
-from engine.predict.run import Job, Outcome, Wishes, answer, prepare, write
+from engine.predict.job import Job, Wishes, prepare
+from engine.predict.run import Outcome, answer, write
 from engine.store.run_folder import RunFolder
 from engine.text import count
 
@@ -26,7 +27,7 @@ Examples:
 
 \b
 Writes into --out:
-  predictions.parquet  id, path, label, confidence, status and one column a class
+  predictions.parquet  id, path, prediction, confidence, status, label when known, and a column p:CLASS a class
   submission.csv       shaped like data.sample_submission when that is set
   scores.json          when the images have labels, or --truth gives them
 """
@@ -42,7 +43,7 @@ Writes into --out:
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the answers.  [default: FOLDS/predictions]")
 @click.option("--truth", help="A table with the ids and labels of the images, to score the answers by.")
 @click.option("--tta", type=click.IntRange(1, 10), help="Views of each image to average.  [default: predict.tta]")
-@click.option("--vote", type=click.Choice(RULES), default=RULES[0], show_default=True, help="How answers are averaged.")
+@click.option("--vote", type=click.Choice(RULES), help="How answers are averaged.  [default: ensemble.vote]")
 @click.option("--batch", type=click.IntRange(1), help="Images in a batch.  [default: predict.batch]")
 @set_option
 def infer(
@@ -51,20 +52,20 @@ def infer(
     out: Path | None,
     truth: str | None,
     tta: int | None,
-    vote: Rule,
+    vote: Rule | None,
     batch: int | None,
     sets: tuple[str, ...],
 ) -> None:
     """Predict images with all fold models together.
 
-    What the images are, and how they are prepared, is read from the models. --set may change data, decode, predict and
-    augment.executor.
+    What the images are, how they are prepared and how answers become one is read from the models' folder. --set may
+    change data, decode, predict, ensemble and augment.executor.
     """
     device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
     with progress(unit="files", title="indexing") as meter:
-        job = prepare(folds, Wishes(data, truth, tta, batch, sets), meter)
+        job = prepare(folds, Wishes(data, truth, tta, vote, batch, sets), meter)
     with progress(title="predicting") as meter:
-        outcome = answer(job, device, vote, meter)
+        outcome = answer(job, device, meter)
     files = write(job, outcome, out or RunFolder(folds).predictions.path)
     _print(job, outcome, files)
 
@@ -74,12 +75,12 @@ def _print(job: Job, outcome: Outcome, files: list[Path]) -> None:
         _note(f"not seen: {job.manifest.paths[row]}: {outcome.status[row]}")
     if outcome.failed:
         shares = "answered with the class shares of the training data"
-        _note(f"{len(outcome.failed)} images could not be seen and are {shares}")
+        _note(f"{len(outcome.failed):,} images could not be seen and are {shares}")
     if job.sheet.left_out:
-        left_out = job.sheet.left_out
-        _note(f"{len(left_out)} images are not asked for by the sample submission, such as {left_out[0]}")
+        more, first = len(job.sheet.left_out), job.sheet.left_out[0]
+        _note(f"{more:,} images are not asked for by the sample submission, such as {first}")
 
-    everyone = f"{count(len(job.folders), 'model')}, {count(job.recipe.predict.tta, 'view')}"
+    everyone = f"{count(job.members, 'model')}, {count(job.recipe.predict.tta, 'view')}"
     if (scores := outcome.scores) is not None:
         if scores.unknown:
             _note(f"not scored: labels the models do not know: {', '.join(scores.unknown)}")

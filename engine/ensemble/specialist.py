@@ -1,4 +1,4 @@
-"""What a specialist is, and how its answer joins the main model's.
+"""What a specialist is, how its answer joins the main model's, and what that is worth.
 
 A specialist is a second model for classes that look alike. It is asked about an image only when the main model gives
 it one of these classes. Training measures with these rules what it is worth, and prediction answers with them, so the
@@ -11,18 +11,19 @@ The rules move probability only where the specialist knows better. Classes that 
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
-from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import CheckpointError
-from engine.files import write_text
-from engine.store.run_folder import RunFolder
+from engine.metrics import score
+from engine.predictions import LabelledPredictions, Predictions
 
 _NOTHING = 1e-300  # up to this no probability is left that could be scaled
+_SHOWN = ("log_loss", "accuracy", "macro_f1")
+
+P = TypeVar("P", bound=Predictions)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +43,16 @@ class Specialist:
     def asked(self, main_NC: NDArray[np.floating], classes: Sequence[str]) -> NDArray[np.bool_]:
         """To which images the main model gives one of its classes; `classes` names the columns."""
         return np.isin(main_NC.argmax(1), self._columns(classes))
+
+    def heard(self, main: P, own: Predictions) -> P:
+        """The main model's predictions once the specialist was asked about them. Images that `own` knows nothing of
+        keep their answer."""
+        asked_A = np.flatnonzero(self.asked(main.probabilities_NC, main.classes)).tolist()
+        place = {id_: row for row, id_ in enumerate(own.ids)}
+        rows = [row for row in asked_A if main.ids[row] in place]
+        own_AS = own.in_order(own.ids, self.answers).probabilities_NC[[place[main.ids[row]] for row in rows]]
+        joined_NC = self.joined(main.probabilities_NC, main.classes, np.array(rows, dtype=np.int64), own_AS)
+        return dataclasses.replace(main, probabilities_NC=joined_NC, logits_NC=None, features_NE=None)
 
     def joined(
         self,
@@ -63,6 +74,43 @@ class Specialist:
     def _columns(self, classes: Sequence[str]) -> NDArray[np.int64]:
         place = {name: column for column, name in enumerate(classes)}
         return np.array([place[name] for name in self.classes], dtype=np.int64)
+
+
+@dataclasses.dataclass(frozen=True)
+class Effect:
+    """What a specialist did to the out-of-fold predictions, after those before it."""
+
+    name: str
+    classes: tuple[str, ...]
+    blend: float
+    images: int
+    asked: int
+    wrong_to_right: int
+    right_to_wrong: int
+    before: dict[str, float]
+    after: dict[str, float]
+
+
+def effect_of(
+    specialist: Specialist, before: LabelledPredictions, after: LabelledPredictions, own: Predictions
+) -> Effect:
+    """What changed between the predictions before and after a specialist, which answers `own`, was heard."""
+    known = set(own.ids)
+    asked_N = specialist.asked(before.probabilities_NC, before.classes)
+    asked = [id_ for id_, is_asked in zip(before.ids, asked_N.tolist(), strict=True) if is_asked and id_ in known]
+    labels_N = before.labels_N
+    was_right_N, is_right_N = (one.probabilities_NC.argmax(1) == labels_N for one in (before, after))
+    return Effect(
+        name=specialist.name,
+        classes=specialist.classes,
+        blend=specialist.blend,
+        images=len(before),
+        asked=len(asked),
+        wrong_to_right=int((~was_right_N & is_right_N).sum()),
+        right_to_wrong=int((was_right_N & ~is_right_N).sum()),
+        before=score(before.probabilities_NC, labels_N, _SHOWN),
+        after=score(after.probabilities_NC, labels_N, _SHOWN),
+    )
 
 
 def override(
@@ -90,27 +138,3 @@ def yes_or_no(
     joined_NC = np.where(rest_N1 > _NOTHING, scaled_NC, main_NC - gain_N1 / rest_NC.shape[1])
     joined_NC[:, column_1] = class_N1 + gain_N1
     return joined_NC
-
-
-def write_list(models: Path, specialists: Sequence[Specialist]) -> None:
-    """Say which specialists prediction has to ask; none: the list is removed."""
-    path = RunFolder(models).specialist_list
-    if specialists:
-        listed = [dataclasses.asdict(specialist) for specialist in specialists]
-        write_text(path, json.dumps(listed, ensure_ascii=False, indent=1) + "\n")
-    else:
-        path.unlink(missing_ok=True)
-
-
-def read_list(models: Path) -> tuple[Specialist, ...]:
-    """What `write_list` wrote; () when nothing was. Raises CheckpointError when it is damaged."""
-    path = RunFolder(models).specialist_list
-    if not path.is_file():
-        return ()
-    try:
-        listed = json.loads(path.read_text("utf-8"))
-        return tuple(Specialist(str(s["name"]), tuple(s["classes"]), float(s["blend"])) for s in listed)
-    except (ValueError, TypeError, KeyError) as error:
-        raise CheckpointError(
-            f"{path} is damaged ({error}); copy it again, or run the same `engine train` once more, which writes it"
-        ) from error

@@ -1,8 +1,10 @@
-"""A checkpoint becomes a model that answers, with the pixels and the precision it was scored with."""
+"""One model that answers, with the pixels and the precision that it is scored with: restored from a checkpoint, or
+still in training. Whoever asks a model asks a member, so that validation cannot differ from what is shipped."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import dataclasses
+from typing import Self
 
 import torch
 
@@ -14,19 +16,21 @@ from engine.store.checkpoint import Checkpoint
 from engine.store.run_folder import CHECKPOINT
 
 
-class Member(NamedTuple):
-    """One model, ready to answer."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Member:
+    """A model and all that asking it takes; `classes` names its logits."""
 
     model: Classifier
     contract: Contract
     runtime: Runtime
+    classes: tuple[str, ...]
 
-
-def restore(checkpoint: Checkpoint, device: torch.device) -> Member:
-    """The checkpoint's model on `device`. Nothing is downloaded: all weights come from the checkpoint."""
-    recipe = parse_recipe(checkpoint.recipe, origin=CHECKPOINT)
-    architecture = recipe.model.model_copy(update={"pretrained": False, "weights": ""})
-    model = build_model(architecture, len(checkpoint.classes), recipe.stage[0].size)
-    model.load_state_dict(dict(checkpoint.weights))
-    runtime = Runtime.of(recipe.train, device)
-    return Member(runtime.place(model).eval(), Contract.from_dict(checkpoint.contract), runtime)
+    @classmethod
+    def restored(cls, checkpoint: Checkpoint, device: torch.device) -> Self:
+        """The checkpoint's model on `device`. Nothing is downloaded: all weights come from the checkpoint."""
+        recipe = parse_recipe(checkpoint.recipe, origin=CHECKPOINT)
+        architecture = recipe.model.model_copy(update={"pretrained": False, "weights": ""})
+        model = build_model(architecture, len(checkpoint.classes), recipe.stage[0].size)
+        model.load_state_dict(dict(checkpoint.weights))
+        runtime = Runtime.of(recipe.train, device)
+        return cls(runtime.place(model), Contract.from_dict(checkpoint.contract), runtime, checkpoint.classes)

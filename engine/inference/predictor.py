@@ -1,49 +1,74 @@
-"""Checkpoints answer: logits of every fold model for every view of a batch of images.
+"""Models answer: logits, and features where they are asked for, of every view of a batch of images.
 
-All folds answer together, because what stands before the network costs the same for one model as for ten: a batch is
+All models answer together, because what stands before the network costs the same for one model as for ten: a batch is
 decoded once, and models with the same contract see the same pixels, so each view is one pass for all of them. The
-price is that all fold models lie in memory; weights are small beside activations.
+price is that all of them lie in memory; weights are small beside activations.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
 
 from engine.augment.contract import Contract
 from engine.augment.views import PLAIN, View, view_plan
-from engine.inference.member import restore
+from engine.inference.member import Member
 from engine.kernels import Ragged
 from engine.loader.passes import BufferedPass, Name
 from engine.store.checkpoint import Checkpoint
 
 
-class Predictor:
-    """Models that answer for the same images, each as its own checkpoint says: size, fit, normalisation, precision.
+class Output(NamedTuple):
+    """What one model makes of V views of B images: float32, on the device. Features where they were asked for."""
 
-    `views` are the test-time views (`views_of` a recipe's predict section), `executor` is what runs the pass. Nothing
-    is downloaded: all weights come from the checkpoints.
+    logits_VBC: Tensor
+    features_VBE: Tensor | None
+
+
+class Predictor:
+    """Models that answer for the same images, each as it was scored: size, fit, normalisation, precision.
+
+    `views` are the test-time views (`views_of` a recipe's predict section), `executor` is what runs the pass. The
+    models are put into their evaluation mode.
     """
 
-    def __init__(
-        self,
+    def __init__(self, members: Sequence[Member], views: Sequence[View] = (PLAIN,), executor: Name = "auto") -> None:
+        self.members, self.views = tuple(members), tuple(views)
+        for member in self.members:
+            member.model.eval()
+        self._passes = {
+            member.runtime.dtype: BufferedPass(executor, member.runtime.device, member.runtime.dtype)
+            for member in self.members
+        }
+
+    @classmethod
+    def restored(
+        cls,
         checkpoints: Sequence[Checkpoint],
         device: torch.device,
         views: Sequence[View] = (PLAIN,),
         executor: Name = "auto",
-    ) -> None:
-        self.views = tuple(views)
-        self.members = [restore(checkpoint, device) for checkpoint in checkpoints]
-        self._passes = {
-            dtype: BufferedPass(executor, device, dtype) for dtype in {m.runtime.dtype for m in self.members}
-        }
+    ) -> Self:
+        """The models of these checkpoints, on `device`."""
+        return cls([Member.restored(checkpoint, device) for checkpoint in checkpoints], views, executor)
 
-    @torch.inference_mode()
+    @property
+    def contract(self) -> Contract | None:
+        """The one that all models share; None where they differ, also in the type of their pixels."""
+        shared = self._sharing()
+        return next(iter(shared))[0] if len(shared) == 1 else None
+
     def logits(self, images: Ragged) -> list[Tensor]:
-        """For each model, in the checkpoints' order, the logits (V, B, C) of all views: float32, on the device."""
-        answers: list[list[Tensor]] = [[] for _ in self.members]
+        """For each model, in order, the logits (V, B, C) of all views of whole photos: float32, on the device."""
+        return [output.logits_VBC for output in self.outputs(images)]
+
+    @torch.no_grad()  # not inference_mode: what a model in training remembers of its shapes, it goes on to train with
+    def outputs(self, images: Ragged, features: bool = False) -> list[Output]:
+        """What each model, in order, makes of all views of whole photos."""
+        found: list[list[Output]] = [[] for _ in self.members]
         for (contract, dtype), indices in self._sharing().items():
             one_pass = self._passes[dtype]
             placed = one_pass.place(images)
@@ -51,10 +76,13 @@ class Predictor:
                 # The plan is made on the host: a few kilobytes to copy instead of a dozen kernels to launch.
                 pixels_BCHW = one_pass(placed, view_plan(view, contract, images.sizes_B2, torch.device("cpu")))
                 for index in indices:
-                    member = self.members[index]
-                    with member.runtime.autocast():
-                        answers[index].append(member.model(pixels_BCHW).float())
-        return [torch.stack(logits_V) for logits_V in answers]
+                    found[index].append(_output(self.members[index], pixels_BCHW, features))
+        return [_stacked(views) for views in found]
+
+    @torch.no_grad()
+    def outputs_of_pixels(self, pixels_BCHW: Tensor, features: bool = False) -> list[Output]:
+        """What each model makes of images that are prepared as all of them want it, as one view."""
+        return [_stacked([_output(member, pixels_BCHW, features)]) for member in self.members]
 
     def _sharing(self) -> dict[tuple[Contract, torch.dtype], list[int]]:
         """Which models see the same pixels."""
@@ -62,3 +90,17 @@ class Predictor:
         for index, member in enumerate(self.members):
             groups.setdefault((member.contract, member.runtime.dtype), []).append(index)
         return groups
+
+
+def _output(member: Member, pixels_BCHW: Tensor, features: bool) -> Output:
+    """Of one view: logits (B, C) and features (B, E)."""
+    with member.runtime.autocast():
+        if not features:
+            return Output(member.model(pixels_BCHW).float(), None)
+        features_BE = member.model.features(pixels_BCHW)
+        return Output(member.model.head(features_BE).float(), features_BE.float())
+
+
+def _stacked(views: Sequence[Output]) -> Output:
+    features = [view.features_VBE for view in views if view.features_VBE is not None]
+    return Output(torch.stack([view.logits_VBC for view in views]), torch.stack(features) if features else None)

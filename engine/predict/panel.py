@@ -3,55 +3,50 @@
 Fold by fold and before the folds vote, because that is what out-of-fold scores measured: a specialist acts on the very
 probabilities that its own main model gives. Where a fold kept several epochs, they vote first and are then one model.
 
-Specialists see the images that the main models saw, decoded once, and only those about which one of them is asked.
+A specialist is shown only the images about which one of its folds is asked, which are decoded again for it. Asking it
+batch by batch, while the main models' pixels are at hand, would save that and split its images into batches of every
+size; they are few, and each specialist depends on what the one before it said.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
-from engine.augment.views import View
-from engine.ensemble import specialist
 from engine.ensemble.specialist import Specialist
-from engine.ensemble.vote import Rule, blend, some
+from engine.ensemble.vote import Rule, vote_of_fold
 from engine.errors import CheckpointError, DataError
-from engine.inference.predictor import Predictor
-from engine.kernels import Ragged
-from engine.loader.passes import Name
+from engine.predictions import Predictions
 from engine.store import checkpoint
 from engine.store.checkpoint import Checkpoint
-from engine.store.run_folder import MemberFolder, RunFolder
+from engine.store.run_folder import FoldFolder, MemberFolder, RunFolder
+from engine.text import some
+
+Ask = Callable[[Sequence[Checkpoint], Sequence[str]], list[Predictions]]  # (models, ids) -> what each answers
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
+class Asked:
     """A specialist and the checkpoints that answer for it in each of the main models' folds, in their order."""
 
     specialist: Specialist
     folds: tuple[tuple[Checkpoint, ...], ...]
 
 
-def fold_of(folder: Path) -> Path:
-    """The fold's folder that a checkpoint's folder is, or is a kept epoch of."""
-    return MemberFolder(folder).fold.path
-
-
-def find_specialists(folders: Sequence[Path], classes: Sequence[str]) -> tuple[Found, ...]:
-    """The specialists that were trained beside these models, which know `classes`; () when there are none.
+def find_specialists(
+    specialists: Sequence[Specialist], members: Sequence[MemberFolder], classes: Sequence[str]
+) -> tuple[Asked, ...]:
+    """These specialists with their checkpoints beside the models of `members`, which know `classes`.
 
     Raises CheckpointError when a fold of one is missing or damaged, DataError when it is of another training.
     """
-    folds = list(dict.fromkeys(map(fold_of, folders)))
-    return tuple(_found(one, folds, classes) for one in specialist.read_list(folds[0].parent))
+    folds = list(dict.fromkeys(member.fold for member in members))
+    return tuple(_found(one, folds, classes) for one in specialists)
 
 
-def _found(one: Specialist, folds: Sequence[Path], classes: Sequence[str]) -> Found:
+def _found(one: Specialist, folds: Sequence[FoldFolder], classes: Sequence[str]) -> Asked:
     if unknown := sorted(set(one.classes) - set(classes)):
         raise DataError(
             f"specialist {one.name} knows classes that the models do not ({some(unknown)}): it is of another training. "
@@ -59,9 +54,9 @@ def _found(one: Specialist, folds: Sequence[Path], classes: Sequence[str]) -> Fo
         )
     voters = []
     for fold in folds:
-        folder = RunFolder(fold.parent).specialist(one.name).path / fold.name
+        own = FoldFolder(RunFolder(fold.path.parent).specialist(one.name).path / fold.name)
         try:
-            voters.append(tuple(checkpoint.load(member.path) for member in RunFolder(folder).members()))
+            voters.append(tuple(checkpoint.load(member.path) for member in own.members()))
         except CheckpointError as error:
             raise CheckpointError(
                 f"specialist {one.name} cannot answer for fold {fold.name}: {error}. Finish `engine train`, copy the "
@@ -70,59 +65,33 @@ def _found(one: Specialist, folds: Sequence[Path], classes: Sequence[str]) -> Fo
         for saved in voters[-1]:
             if saved.classes != one.answers:
                 raise DataError(
-                    f"{folder} answers {some(saved.classes)}, but specialist {one.name} is to answer "
+                    f"{own.path} answers {some(saved.classes)}, but specialist {one.name} is to answer "
                     f"{some(one.answers)}: it is of another training. Run the same `engine train` again"
                 )
-    return Found(one, tuple(voters))
+    return Asked(one, tuple(voters))
 
 
-class Panel:
-    """Specialists, asked in order about what main models in `folders` answered; they know `classes`, in the order of
-    each one's columns."""
+def hear(
+    panel: Sequence[Asked], folds: Sequence[Predictions], rule: Rule, ask: Ask
+) -> tuple[list[Predictions], dict[str, int]]:
+    """What each fold comes to with its specialists, asked in order, and about how many images each one was asked."""
+    heard, asked = list(folds), {}
+    for one in panel:
+        about = _about(one.specialist, heard)
+        asked[one.specialist.name] = len(about)
+        if not about:
+            continue
+        answers = iter(ask([saved for voters in one.folds for saved in voters], about))
+        for place, voters in enumerate(one.folds):
+            own = vote_of_fold([next(answers) for _ in voters], rule)
+            heard[place] = one.specialist.heard(heard[place], own)
+    return heard, asked
 
-    def __init__(
-        self,
-        found: Sequence[Found],
-        folders: Sequence[Path],
-        classes: Sequence[Sequence[str]],
-        device: torch.device,
-        views: Sequence[View],
-        executor: Name = "auto",
-        rule: Rule = "soft",
-    ) -> None:
-        self._rule: Rule = rule
-        self._specialists = [one.specialist for one in found]
-        self._sizes = [[len(voters) for voters in one.folds] for one in found]
-        self._predictors = [
-            Predictor([saved for voters in one.folds for saved in voters], device, views, executor) for one in found
-        ]
-        of_fold: dict[Path, list[int]] = {}
-        for voter, folder in enumerate(folders):
-            of_fold.setdefault(fold_of(folder), []).append(voter)
-        self.voters = list(of_fold.values())  # of each fold
-        self._classes = [classes[voters[0]] for voters in self.voters]
-        self.asked = dict.fromkeys((one.name for one in self._specialists), 0)  # images, by at least one fold
 
-    def joined(self, images: Ragged, main_KBC: Sequence[NDArray[np.float64]]) -> list[NDArray[np.floating]]:
-        """For each fold the probabilities (B, C) that it comes to with its specialists, of those of each main model."""
-        folds: list[NDArray[np.floating]] = [
-            blend(np.stack([main_KBC[voter] for voter in voters]), self._rule) for voters in self.voters
-        ]
-        for number, one in enumerate(self._specialists):
-            asked_FB = np.stack([one.asked(p_BC, names) for p_BC, names in zip(folds, self._classes, strict=True)])
-            rows_A = np.flatnonzero(asked_FB.any(0))
-            if not len(rows_A):
-                continue
-            self.asked[one.name] += len(rows_A)
-            answers = self._answers(number, Ragged([images.tensors[row] for row in rows_A.tolist()]))
-            for fold, own_AS in enumerate(answers):
-                mine_A = asked_FB[fold, rows_A]
-                folds[fold] = one.joined(folds[fold], self._classes[fold], rows_A[mine_A], own_AS[mine_A])
-        return folds
-
-    def _answers(self, number: int, images: Ragged) -> list[NDArray[np.float64]]:
-        """What each fold of a specialist answers about the images, (A, S): views averaged, then kept epochs."""
-        logits = self._predictors[number].logits(images)
-        voters = [blend(logits_VAS.double().softmax(dim=2).cpu().numpy(), self._rule) for logits_VAS in logits]
-        ends = np.cumsum(self._sizes[number])[:-1]
-        return [blend(part, self._rule) for part in np.split(np.stack(voters), ends)]
+def _about(one: Specialist, folds: Sequence[Predictions]) -> list[str]:
+    """The images about which at least one fold asks it."""
+    asked: dict[str, None] = {}
+    for fold in folds:
+        rows = np.flatnonzero(one.asked(fold.probabilities_NC, fold.classes))
+        asked |= dict.fromkeys(fold.ids[row] for row in rows.tolist())
+    return list(asked)

@@ -1,8 +1,5 @@
-"""From fold models and a folder of images to files with answers.
-
-In three steps, so that whatever can be refused is refused before the first image is decoded: `prepare` reads the
-checkpoints, the images' manifest and the sample submission; `answer` predicts; `write` puts the files in place, each
-whole or not at all, once everything is known.
+"""From fold models and a folder of images to files with answers: `answer` predicts; `write` puts the files in place,
+each whole or not at all, once everything is known.
 
 An image that cannot be read is answered, too: with the class shares of the training data, the best answer of somebody
 who sees nothing. A submission without its row would be refused as a whole. It is named in `status` and to the user.
@@ -14,54 +11,35 @@ import dataclasses
 import json
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 
-from engine.augment.views import views_of
 from engine.data.classes import groups_of
-from engine.data.ids import find_ids
-from engine.data.ingest import Progress, ingest
-from engine.data.manifest import OK, Manifest
-from engine.data.names import ClassNames
-from engine.data.sources.table import list_labels
-from engine.ensemble.vote import Answers, Rule, blend, some, vote
-from engine.errors import DataError, RecipeError
+from engine.data.ingest import Progress
+from engine.data.manifest import OK
+from engine.ensemble.vote import blend, vote, vote_of_fold
+from engine.errors import DataError
 from engine.files import write_text
-from engine.inference.predictor import Predictor
-from engine.loader.batches import Loader, Samples
+from engine.inference.ask import ask
+from engine.loader.batches import Samples
 from engine.loader.source import Files
-from engine.metrics import group_accuracy, score
-from engine.order import eval_batches
-from engine.predict.panel import Found, Panel, find_specialists
-from engine.predict.submission import Sheet, write_predictions, write_submission
-from engine.recipe.load import parse_recipe
-from engine.recipe.sections import DataSection, Recipe
-from engine.store import checkpoint
+from engine.metrics import evaluate
+from engine.predict.job import Job
+from engine.predict.panel import hear
+from engine.predict.submission import write_submission
+from engine.predictions import LabelledPredictions, Predictions
+from engine.ranks import Ranks
 from engine.store.checkpoint import Checkpoint
-from engine.store.run_folder import CHECKPOINT, MemberFolder, PredictionsFolder, RunFolder
+from engine.store.run_folder import PredictionsFolder
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
-    """What is to be predicted, by whom, and what the submission will look like."""
-
-    folders: tuple[Path, ...]
-    checkpoints: tuple[Checkpoint, ...]
-    recipe: Recipe  # data, decode, predict and augment.executor are followed
-    manifest: Manifest
-    labels: tuple[str, ...]  # of the manifest's images; "" where unknown
-    sheet: Sheet
-    specialists: tuple[Found, ...] = ()  # that are asked
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        return self.checkpoints[0].classes
-
-
-@dataclasses.dataclass(frozen=True)
-class Scores:
+class Comparison:
     """Metrics by name over the `images` that have a known label: of all models together, of each alone, and of always
     answering the class shares. `unknown`: labels of the data that the models do not know.
 
@@ -80,9 +58,9 @@ class Scores:
 class Outcome:
     """Answers for every image of the job, in the manifest's order; `status` says "ok", or why an image was not seen."""
 
-    answers: Answers
+    answers: Predictions
     status: tuple[str, ...]
-    scores: Scores | None  # None: the data has no labels
+    scores: Comparison | None  # None: the data has no labels
     seconds: float
     asked: dict[str, int] = dataclasses.field(default_factory=dict)  # images each specialist was asked about
 
@@ -92,142 +70,54 @@ class Outcome:
         return [row for row, status in enumerate(self.status) if status != OK]
 
 
-@dataclasses.dataclass(frozen=True)
-class Wishes:
-    """What the user asks for beside what the checkpoint's recipe says. None: as the recipe says.
-
-    data: images to predict. The recipe's sample submission belongs to its own test images and is then left aside.
-    truth: a table with the ids and labels of (some of) the images, to score the answers by; else folder names or the
-    images' own table may hold labels. sets: "key=value" changes of the recipe: of data, decode, predict and
-    augment.executor.
-    """
-
-    data: str | None = None
-    truth: str | None = None
-    views: int | None = None
-    batch: int | None = None
-    sets: tuple[str, ...] = ()
-
-    def applied_to(self, saved: Checkpoint) -> Recipe:
-        """The checkpoint's recipe with these changes. Raises RecipeError for one that a trained model cannot follow."""
-        trained = parse_recipe(saved.recipe, origin=CHECKPOINT)
-        asked = {"predict.tta": self.views, "predict.batch": self.batch}
-        sets = (*self.sets, *(f"{key}={value}" for key, value in asked.items() if value is not None))
-        recipe = parse_recipe(saved.recipe, sets, origin=CHECKPOINT)
-        augment = trained.augment.model_copy(update={"executor": recipe.augment.executor})
-        free = {"data": recipe.data, "decode": recipe.decode, "predict": recipe.predict, "augment": augment}
-        if trained.model_copy(update=free) != recipe:
-            raise RecipeError(
-                f"--set {' --set '.join(self.sets)}: a trained model is used as it was trained. "
-                "Only data, decode, predict and augment.executor can be changed"
-            )
-        data = {}
-        if self.data is not None:
-            data["test"] = self.data
-            if not any(text.replace(" ", "").startswith("data.sample_submission=") for text in self.sets):
-                data["sample_submission"] = ""
-        return recipe.model_copy(update={"data": recipe.data.model_copy(update=data)})
-
-
-def prepare(models: Path, wishes: Wishes, progress: Progress | None = None) -> Job:
-    """Read what is needed and check that it fits together; `progress(done, total)` counts files indexed.
-
-    `models` is a folder of fold models, or one fold's own folder. Raises CheckpointError, RecipeError or DataError,
-    naming the remedy.
-    """
-    folders = [member.path for member in RunFolder(models).members()]
-    checkpoints = [checkpoint.load(folder) for folder in folders]
-    first = checkpoints[0]
-    for folder, other in zip(folders, checkpoints, strict=True):
-        if set(other.classes) != set(first.classes):
-            only = sorted(set(other.classes) ^ set(first.classes))
-            raise DataError(
-                f"{folder} and {folders[0]} know different classes ({some(only)}); "
-                "they do not answer the same question. Give folds of one training only"
-            )
-    recipe = wishes.applied_to(first)
-    if not recipe.data.test:
-        raise RecipeError("no images to predict: give --data FOLDER_OR_TABLE, or set data.test in the recipe")
-    manifest = ingest(recipe.data.test, recipe.data, progress)
-    names = ClassNames.of(recipe.data)
-    if recipe.data.sample_submission:
-        sheet = Sheet.like(Path(recipe.data.sample_submission), manifest.ids, first.classes, names)
-    else:
-        sheet = Sheet.plain(manifest.ids, first.classes, names)
-    labels = manifest.labels if wishes.truth is None else _labels(wishes.truth, recipe.data, manifest.ids)
-    return Job(
-        folders=tuple(folders),
-        checkpoints=tuple(checkpoints),
-        recipe=recipe,
-        manifest=manifest,
-        labels=tuple(map(names.class_of, labels)),
-        sheet=sheet,
-        specialists=find_specialists(folders, first.classes) if recipe.predict.specialists else (),
-    )
-
-
-def answer(job: Job, device: torch.device, rule: Rule = "soft", progress: Progress | None = None) -> Outcome:
-    """Predict every image: views averaged within each model, then models with each other, both by `rule`; in between,
-    specialists are asked.
+def answer(job: Job, device: torch.device, progress: Progress | None = None) -> Outcome:
+    """Predict every image: views averaged within each model, then models with each other, both by `ensemble.vote`; in
+    between, specialists are asked.
 
     `progress(done, total)` counts images. Raises DataError when no image can be decoded.
     """
     began_s = time.perf_counter()
-    manifest, predict = job.manifest, job.recipe.predict
-    predictor = Predictor(job.checkpoints, device, views_of(predict), job.recipe.augment.executor)
+    manifest, recipe, rule = job.manifest, job.recipe, job.recipe.ensemble.vote
     status = [OK if fault is None else str(fault) for fault in manifest.faults]
     rows_N = np.flatnonzero(np.array(status) == OK)
-    unknown_N = np.full(len(manifest), -1)
-    samples = Samples(manifest.ids, Files(manifest.paths), manifest.keys_N, unknown_N)
-    loader = Loader(samples, job.recipe.decode, device)
-    shares = [_class_shares(saved, manifest.ids) for saved in job.checkpoints]
-    answers = list(map(_copied, shares))
-    panel, joined = None, []
-    if job.specialists:
-        known = [saved.classes for saved in job.checkpoints]
-        executor = job.recipe.augment.executor
-        panel = Panel(job.specialists, job.folders, known, device, views_of(predict), executor, rule)
-        joined = [_copied(shares[voters[0]]) for voters in panel.voters]
-    seen_N = np.zeros(len(manifest), dtype=bool)
-    for decoded in loader.photos(eval_batches(rows_N, predict.batch)):
-        heard = [
-            blend(logits_VBC.double().softmax(dim=2).cpu().numpy(), rule)
-            for logits_VBC in predictor.logits(decoded.images)
-        ]
-        for voter, main_BC in zip(answers, heard, strict=True):
-            voter.probabilities_NC[decoded.rows_B] = main_BC
-        if panel is not None:
-            for fold, joined_BC in zip(joined, panel.joined(decoded.images, heard), strict=True):
-                fold.probabilities_NC[decoded.rows_B] = joined_BC
-        seen_N[decoded.rows_B] = True
+    samples = Samples(manifest.ids, Files(manifest.paths), manifest.keys_N, np.full(len(manifest), -1))
+    views, here = partial(blend, rule=rule), Ranks(0, 1, device)
+
+    def told(done: int) -> None:
         if progress:
-            progress(int(seen_N.sum()) + len(loader.quarantine), len(rows_N))
-    for row in rows_N[~seen_N[rows_N]].tolist():
-        status[row] = str(loader.quarantine[manifest.ids[row]].fault)
-    if not seen_N.any():
+            progress(done, len(rows_N))
+
+    seen, quarantine = ask(job.checkpoints, samples, rows_N, recipe, views, here, told)
+    for row in rows_N.tolist():
+        if entry := quarantine.get(manifest.ids[row]):
+            status[row] = str(entry.fault)
+    if not len(seen[0]):
         raise DataError(
             f"none of the {len(manifest)} images can be decoded; the first, {manifest.paths[0]}: {status[0]}"
         )
-    together = main = vote(answers, rule)
-    if panel is not None:
-        # Every kept epoch has one vote, as it has without specialists.
-        together = vote(joined, rule, [len(voters) for voters in panel.voters])
-    names = [MemberFolder(folder).name for folder in job.folders]
-    groups = groups_of(together.classes, job.recipe.data)
-    scores = _scores(job.labels, groups, together, dict(zip(names, answers, strict=True)), vote(shares))
-    if scores is not None and panel is not None:
-        without = _scores(job.labels, groups, main, {}, vote(shares))
-        assert without is not None  # the labels are the same
-        scores = dataclasses.replace(scores, without_specialists=without.together)
-    asked = {} if panel is None else panel.asked
-    return Outcome(together, tuple(status), scores, time.perf_counter() - began_s, asked)
+    row_of = {id_: row for row, id_ in enumerate(manifest.ids)}
+
+    def ask_specialist(checkpoints: Sequence[Checkpoint], ids: Sequence[str]) -> list[Predictions]:
+        about_N = np.array(sorted(row_of[id_] for id_ in ids), dtype=np.int64)
+        return ask(checkpoints, samples, about_N, recipe, views, here)[0]
+
+    folds = [vote_of_fold([seen[place] for place in places], rule) for places in job.folds]
+    heard, asked = hear(job.specialists, folds, rule, ask_specialist)
+    together, without = (_together(job, each, manifest.ids) for each in (heard, folds))
+    return Outcome(
+        answers=together,
+        status=tuple(status),
+        scores=_compared(job, together, without if job.specialists else None, seen),
+        seconds=time.perf_counter() - began_s,
+        asked=asked,
+    )
 
 
 def write(job: Job, outcome: Outcome, folder: Path) -> list[Path]:
     """Write predictions.parquet, submission.csv and, when the data has labels, scores.json; returns their paths."""
     files = PredictionsFolder(folder)
     written = [files.predictions, files.submission]
-    write_predictions(written[0], outcome.answers, job.manifest.paths, outcome.status)
+    outcome.answers.write(written[0], _beside(job, outcome))
     write_submission(written[1], job.sheet, outcome.answers)
     if outcome.scores is None:
         files.scores.unlink(missing_ok=True)  # of other images: it would be taken for these
@@ -237,52 +127,67 @@ def write(job: Job, outcome: Outcome, folder: Path) -> list[Path]:
     return written
 
 
-def _labels(truth: str, section: DataSection, ids: Sequence[str]) -> list[str]:
-    """For each id its label in the table `truth`, "" where it has none."""
-    if not Path(truth).is_file():
-        raise DataError(f"{truth}: no such table of labels")
-    by_id = list_labels(truth, section)
-    found = find_ids(list(by_id), ids)
-    label_of = {
-        sample_id: label for sample_id, label in zip(found, by_id.values(), strict=True) if sample_id is not None
+def _beside(job: Job, outcome: Outcome) -> dict[str, pa.Array]:
+    """The columns of predictions.parquet between the id and the probabilities: path, prediction (the likeliest class),
+    confidence (its probability), status, and label where the images have any."""
+    answers = outcome.answers
+    columns = {
+        "path": pa.array(job.manifest.paths, pa.string()),
+        "prediction": pa.array(answers.answers, pa.string()),
+        "confidence": pa.array(answers.probabilities_NC.max(1), pa.float32()),
+        "status": pa.array(outcome.status, pa.string()),
     }
-    if not label_of:
-        raise DataError(f"{truth}: none of its ids is an image's: {some(list(by_id))}; images are like {some(ids, 3)}")
-    return [label_of.get(sample_id, "") for sample_id in ids]
+    return columns | ({"label": pa.array(job.labels, pa.string())} if any(job.labels) else {})
 
 
-def _copied(answers: Answers) -> Answers:
-    return dataclasses.replace(answers, probabilities_NC=answers.probabilities_NC.copy())
+def _together(job: Job, folds: Sequence[Predictions], ids: Sequence[str]) -> Predictions:
+    """The vote of the folds about the images that were seen, and of their class shares about the others. Every kept
+    epoch has one vote."""
+    weights, rule = [len(places) for places in job.folds], job.recipe.ensemble.vote
+    shares = [_blind(job.checkpoints[places[0]], job.classes) for places in job.folds]
+    return _whole(vote(folds, rule, weights), ids, blend(np.stack(shares), rule, weights)[0])
 
 
-def _class_shares(saved: Checkpoint, ids: Sequence[str]) -> Answers:
-    """What a model answers about images that it cannot see."""
-    counts_C = np.array(saved.class_counts, dtype=np.float64)
-    shares_NC = np.tile(counts_C / counts_C.sum(), (len(ids), 1))
-    return Answers(tuple(ids), saved.classes, shares_NC)
+def _whole(seen: Predictions, ids: Sequence[str], otherwise_C: NDArray[np.float64]) -> Predictions:
+    """An answer for each of `ids`: `otherwise_C` for those that were not seen."""
+    place = {id_: row for row, id_ in enumerate(ids)}
+    probabilities_NC = np.tile(otherwise_C, (len(ids), 1))
+    probabilities_NC[[place[id_] for id_ in seen.ids]] = seen.probabilities_NC
+    return Predictions(tuple(ids), seen.classes, probabilities_NC)
 
 
-def _scores(
-    labels: Sequence[str], groups: Sequence[str], together: Answers, alone: dict[str, Answers], blind: Answers
-) -> Scores | None:
-    """How good the answers are where the label is known; None when it is nowhere."""
-    index = {name: column for column, name in enumerate(together.classes)}
-    labels_N = np.array([index.get(label, -1) for label in labels], dtype=np.int64)
-    known_N = labels_N >= 0
-    if not known_N.any():
+def _blind(saved: Checkpoint, classes: Sequence[str]) -> NDArray[np.float64]:
+    """What a model answers about an image that it cannot see, (1, C): its class shares."""
+    counts = dict(zip(saved.classes, saved.class_counts, strict=True))
+    counts_C = np.array([counts[name] for name in classes], dtype=np.float64)
+    return (counts_C / counts_C.sum())[None]
+
+
+def _compared(
+    job: Job, together: Predictions, without: Predictions | None, seen: Sequence[Predictions]
+) -> Comparison | None:
+    """How good the answers are where the label is known; None when it is nowhere. `without`: specialists."""
+    if not set(job.labels) & set(job.classes):
         return None
+    groups = groups_of(together.classes, job.recipe.data)
 
-    def scored(answers: Answers) -> dict[str, float]:
-        ordered = answers.in_order(together.ids, together.classes)
-        metrics = score(ordered.probabilities_NC[known_N], labels_N[known_N])
-        if groups:
-            metrics["group_accuracy"] = group_accuracy(ordered.probabilities_NC[known_N], labels_N[known_N], groups)
-        return metrics
+    def labelled(answers: Predictions) -> LabelledPredictions:
+        return answers.in_order(together.ids, together.classes).labelled(job.labels)
 
-    return Scores(
-        images=int(known_N.sum()),
-        together=scored(together),
-        alone={name: scored(answers) for name, answers in alone.items()},
-        baseline=scored(blind),
-        unknown=tuple(sorted(set(labels) - {""} - set(index))),
+    def metrics(answers: Predictions) -> dict[str, float]:
+        return evaluate(labelled(answers), groups).metrics
+
+    blind = [_blind(saved, together.classes) for saved in job.checkpoints]
+    alone = {
+        member.name: metrics(_whole(answers, together.ids, _blind(saved, answers.classes)[0]))
+        for member, saved, answers in zip(job.members, job.checkpoints, seen, strict=True)
+    }
+    scores = evaluate(labelled(together), groups)
+    return Comparison(
+        images=scores.images,
+        together=scores.metrics,
+        alone=alone,
+        baseline=metrics(_whole(together.take([]), together.ids, blend(np.stack(blind))[0])),
+        unknown=scores.unknown,
+        without_specialists={} if without is None else metrics(without),
     )

@@ -1,4 +1,4 @@
-"""Answers to files: predictions.parquet for machines, submission.csv in the shape somebody else decided.
+"""submission.csv: predictions in a shape that somebody else decided.
 
 A sample submission is a contract: its columns, their order, its rows and their order. `Sheet` reads it before the
 first image is decoded, so that a missing id or an unknown class costs a second and not a night; writing afterwards
@@ -16,18 +16,15 @@ from typing import Self
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from engine.data.ids import find_ids
 from engine.data.names import AS_FOUND, ClassNames
-from engine.ensemble.vote import Answers, some
 from engine.errors import DataError
 from engine.files import atomic_write
-from engine.text import nfc
+from engine.predictions import Predictions
+from engine.text import nfc, some
 
-_FIXED_COLUMNS = ("id", "path", "label", "confidence", "status")
 _DIGITS = "%.8g"  # float32 needs 9 to be exact; 8 keeps log loss to 1e-8
 
 
@@ -69,12 +66,12 @@ class Sheet:
         return cls(columns, contents, rows, *_match(sample, rows, ids), names.shares(contents), labels)
 
 
-def write_submission(path: Path, sheet: Sheet, answers: Answers) -> None:
-    """Write `answers` in the shape of `sheet` as CSV (UTF-8, "\\n" line ends), atomically."""
-    row_of = {sample_id: row for row, sample_id in enumerate(answers.ids)}
-    probabilities_NC = answers.probabilities_NC[[row_of[sample_id] for sample_id in sheet.sample_ids]]
-    place = {name: column for column, name in enumerate(answers.classes)}
-    written = [sheet.labels.get(name, name) for name in answers.classes]
+def write_submission(path: Path, sheet: Sheet, predictions: Predictions) -> None:
+    """Write `predictions` in the shape of `sheet` as CSV (UTF-8, "\\n" line ends), atomically."""
+    row_of = {sample_id: row for row, sample_id in enumerate(predictions.ids)}
+    probabilities_NC = predictions.probabilities_NC[[row_of[sample_id] for sample_id in sheet.sample_ids]]
+    place = {name: column for column, name in enumerate(predictions.classes)}
+    written = [sheet.labels.get(name, name) for name in predictions.classes]
     labels_N = np.array(written, dtype=object)[probabilities_NC.argmax(1)]
     values: list[NDArray] = [np.array(sheet.ids, dtype=object)]
     values += [
@@ -84,46 +81,6 @@ def write_submission(path: Path, sheet: Sheet, answers: Answers) -> None:
     table = pd.DataFrame(dict(enumerate(values)))
     with atomic_write(path) as temporary:
         table.to_csv(temporary, index=False, header=list(sheet.columns), float_format=_DIGITS, lineterminator="\n")
-
-
-def write_predictions(path: Path, answers: Answers, paths: Sequence[str], status: Sequence[str]) -> None:
-    """Write predictions.parquet, atomically: id, path, label (the likeliest class), confidence (its probability),
-    status ("ok", or why the image could not be read and the prior stands in), then one float32 probability column a
-    class under the class's own name. `paths` and `status` follow the order of `answers.ids`.
-
-    The class list is also in the schema's metadata under "classes", one name a line, in case a class is named like one
-    of the fixed columns: such a class's column is called "class <name>".
-    """
-    best_N = answers.probabilities_NC.argmax(1)
-    columns: dict[str, pa.Array] = {
-        "id": pa.array(answers.ids, pa.string()),
-        "path": pa.array(list(paths), pa.string()),
-        "label": pa.array([answers.classes[best] for best in best_N], pa.string()),
-        "confidence": pa.array(_at(answers.probabilities_NC, best_N), pa.float32()),
-        "status": pa.array(list(status), pa.string()),
-    }
-    for column, name in enumerate(answers.classes):
-        key = f"class {name}" if name in _FIXED_COLUMNS else name
-        columns[key] = pa.array(answers.probabilities_NC[:, column].astype(np.float32))
-    table = pa.table(columns).replace_schema_metadata({"classes": "\n".join(answers.classes)})
-    with atomic_write(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
-
-
-def read_predictions(path: Path) -> Answers:
-    """The answers in a predictions.parquet, for a later vote; raises DataError when it is not one."""
-    try:
-        table = pq.read_table(path)
-        classes = tuple((table.schema.metadata or {})[b"classes"].decode().split("\n"))
-        keys = [f"class {name}" if name in _FIXED_COLUMNS else name for name in classes]
-        probabilities_NC = np.stack([table[key].to_numpy() for key in keys], 1).astype(np.float64)
-        return Answers(tuple(table["id"].to_pylist()), classes, probabilities_NC)
-    except (KeyError, pa.ArrowInvalid, ValueError) as error:
-        raise DataError(f"{path}: not a predictions.parquet of this engine ({error}); make it again") from None
-
-
-def _at(probabilities_NC: NDArray[np.float64], best_N: NDArray[np.int64]) -> NDArray[np.float32]:
-    return np.take_along_axis(probabilities_NC, best_N[:, None], 1)[:, 0].astype(np.float32)
 
 
 def _read_sample(sample: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -63,7 +63,7 @@ class MemberFolder:
 
     @property
     def out_of_fold(self) -> Path:
-        """Its predictions for what its fold holds out."""
+        """Its predictions for what its fold holds out; a specialist's, for what the main model's fold does."""
         return self.path / _OUT_OF_FOLD
 
     @property
@@ -99,11 +99,6 @@ class FoldFolder(MemberFolder):
         """Optimiser, averages and position."""
         return self.path / "resume.pt"
 
-    @property
-    def answers(self) -> Path:
-        """Of a specialist's fold: its predictions for all that the main model's fold holds out."""
-        return self.path / "answers.parquet"
-
     def epoch(self, number: int) -> MemberFolder:
         """Where an epoch of the run, counted from 0, is kept."""
         return MemberFolder(self.path / f"{_EPOCH}{number:03d}")
@@ -126,8 +121,7 @@ class FoldFolder(MemberFolder):
     def clear(self) -> None:
         for kept in self.epochs():
             kept.clear()
-        for path in (self.resume, self.answers):
-            path.unlink(missing_ok=True)
+        self.resume.unlink(missing_ok=True)
         super().clear()
 
 
@@ -181,13 +175,8 @@ class RunFolder:
 
     @property
     def ensemble(self) -> Path:
-        """How the members become one answer."""
+        """How the members become one answer; written at the end."""
         return self.path / "ensemble.json"
-
-    @property
-    def specialist_list(self) -> Path:
-        """The specialists that were trained to the end, in the order in which they are asked."""
-        return self.path / _SPECIALISTS / "specialists.json"
 
     @property
     def predictions(self) -> PredictionsFolder:
@@ -254,7 +243,7 @@ class RunFolder:
         for specialist in self.specialists():
             specialist.clear()
             _remove_empty(specialist.path)
-        for path in (self.claim, self.log, self.scores, self.out_of_fold, self.ensemble, self.specialist_list):
+        for path in (self.claim, self.log, self.scores, self.out_of_fold, self.ensemble):
             path.unlink(missing_ok=True)
         _remove_empty(self.path / _SPECIALISTS)
         for path in self.path.glob("*/"):

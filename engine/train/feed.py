@@ -18,6 +18,7 @@ from engine.augment.policy import Policy
 from engine.loader.batches import Batch, Epoch, Loader, Samples
 from engine.model.build import backbone_config
 from engine.order import Pair, Sampler
+from engine.predictions import LabelledPredictions, Predictions
 from engine.ranks import Ranks
 from engine.recipe.sections import Recipe, StageSection
 
@@ -38,6 +39,12 @@ class FoldData:
         """Training samples of each class."""
         labels_N = self.samples.labels_N[self.train_rows_N]
         return tuple(np.bincount(labels_N, minlength=len(self.classes)).tolist())
+
+    def labelled(self, predictions: Predictions, fold: int) -> LabelledPredictions:
+        """Predictions about samples that fold number `fold` holds out, with their true classes."""
+        labels_N = self.samples.labels_N
+        label_of = {self.ids[row]: self.classes[labels_N[row]] for row in self.held_rows_N.tolist()}
+        return predictions.labelled([label_of[id_] for id_ in predictions.ids], [fold] * len(predictions))
 
 
 class Feed:

@@ -1,18 +1,15 @@
-"""One optimiser step and one scoring pass: what a stage of a run repeats."""
+"""One optimiser step: what a stage of a run repeats."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from engine.augment.mix import MixedLabels
-from engine.loader.batches import Batch
 from engine.model.build import Classifier
 from engine.model.losses import Loss
 from engine.model.runtime import Runtime
@@ -67,19 +64,3 @@ class TrainStep:
     def _compute(self, images_BCHW: Tensor, labels: MixedLabels) -> Tensor:
         loss: Tensor = self._loss(self._model(images_BCHW), labels)
         return loss
-
-
-@torch.no_grad()  # not inference_mode: the loader's buffers may be made in here, and are trained on afterwards
-def probabilities(model: Classifier, batches: Iterable[Batch], runtime: Runtime) -> tuple[np.ndarray, np.ndarray]:
-    """Class probabilities (N, C) in float32 and the rows (N,) they belong to, for all batches."""
-    model.eval()
-    answers: list[Tensor] = []
-    rows: list[np.ndarray] = []
-    for batch in batches:
-        with runtime.autocast():
-            logits_BC = model(batch.images_BCHW)
-        answers.append(logits_BC.float().softmax(dim=1).cpu())
-        rows.append(batch.rows_B)
-    if not answers:
-        return np.zeros((0, 0), dtype=np.float32), np.zeros(0, dtype=np.int64)
-    return torch.cat(answers).numpy(), np.concatenate(rows)

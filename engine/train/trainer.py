@@ -18,16 +18,20 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from engine.errors import EngineError, Interrupted
 from engine.events import EpochEnded, EpochRecord, FileSetAside, FoldBegan, ImagesDone, Stop, Watcher
+from engine.inference.member import Member
+from engine.inference.predictor import Predictor
+from engine.inference.scoring import Images, NotFinite
+from engine.inference.scoring import score as score_images
 from engine.loader.batches import Batch
 from engine.metrics import better, confused_pairs, confusion, score
 from engine.model.runtime import Runtime
-from engine.order import Pair, eval_batches
+from engine.order import Pair
+from engine.predictions import LabelledPredictions
 from engine.ranks import Ranks
 from engine.recipe.sections import Recipe, StageSection
 from engine.store import checkpoint
@@ -36,9 +40,7 @@ from engine.store.run_folder import FoldFolder, MemberFolder
 from engine.train.feed import Feed, FoldData
 from engine.train.history import TRAIN_LOSS, epochs_without_gain, kept_epochs
 from engine.train.learner import Learner
-from engine.train.oof import Held, write_held
 from engine.train.position import Position, Timetable, own_randomness, seed_torch
-from engine.train.step import probabilities
 from engine.train.writer import Writer, set_apart
 
 HEAR_EVERY = 16  # steps between reads of the loss: each read makes the CPU wait for the GPU
@@ -238,27 +240,25 @@ class FoldTrainer:
         self._seed(at.step * self.stage.accumulate)
         self.ranks.mean_(self.learner.renew_norms(self.feed.epoch(self.stage, at.run_epoch, 0, at.pairs)))
 
-    def _hold_out(self, watcher: Watcher) -> Held:
+    def _hold_out(self, watcher: Watcher) -> LabelledPredictions:
         """Score the held-out samples as the weights that would be saved answer them, on all ranks together."""
-        ranks, data = self.ranks, self.data
-        batches = eval_batches(data.held_rows_N, self.stage.batch, ranks.rank, ranks.world)
-        shown = self.feed.loader.valid(batches, self.feed.contract(self.stage))
-        pieces = ranks.gather(probabilities(self.learner.scored, shown, self.runtime))
-        answers = [a for a, _ in pieces if len(a)]
-        rows = np.concatenate([r for _, r in pieces])
-        if not answers:
+        data = self.data
+        member = Member(self.learner.scored, self.feed.contract(self.stage), self.runtime, tuple(data.classes))
+        images = Images(self.feed.loader, data.held_rows_N, self.stage.batch)
+        try:
+            (held,) = score_images(Predictor([member]), images, self.ranks)
+        except NotFinite:
+            self._hear(math.nan)
+            raise
+        if not len(held):
             raise EngineError(
                 f"fold {self.fold}: none of its {len(data.held_rows_N)} held-out images could be read"
                 + self.feed.some_bad_files()
             )
-        watcher.hear(ImagesDone(len(rows)))
-        order = np.argsort(rows)
-        rows, probabilities_NC = rows[order], np.concatenate(answers)[order]
-        if not np.isfinite(probabilities_NC).all():
-            self._hear(math.nan)
-        return Held([data.ids[row] for row in rows], data.samples.labels_N[rows], probabilities_NC)
+        watcher.hear(ImagesDone(len(held)))
+        return data.labelled(held, self.fold)
 
-    def _confused(self, held: Held) -> list[Pair]:
+    def _confused(self, held: LabelledPredictions) -> list[Pair]:
         if not (top := self.recipe.train.sampling.hard_pairs):
             return []
         confusion_CC = confusion(held.labels_N, held.probabilities_NC.argmax(1), len(self.data.classes))
@@ -294,7 +294,7 @@ class FoldTrainer:
             weights = self.learner.scored.state_dict()
             self._stage_best = {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
 
-    def _weights_to_save(self, held: Held | None, record: EpochRecord) -> Callable[[], None]:
+    def _weights_to_save(self, held: LabelledPredictions | None, record: EpochRecord) -> Callable[[], None]:
         """What writes the epoch's checkpoint where it is the best one, and where it is one of those to keep."""
         at, train = self.position, self.recipe.train
         folders: list[MemberFolder] = [self.folder] if record.best else []
@@ -309,8 +309,6 @@ class FoldTrainer:
             for folder in folders:
                 assert saved is not None  # only the leading rank writes
                 checkpoint.save(folder.path, saved)
-                if held is not None:
-                    write_held(folder.out_of_fold, held, self.data.classes, self.fold)
             if keeps:
                 self.folder.keep_only(kept)
 

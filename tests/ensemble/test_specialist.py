@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from engine.ensemble.specialist import Specialist, read_list, write_list
-from engine.errors import CheckpointError
-from engine.store.run_folder import RunFolder
+from engine.ensemble.specialist import Specialist, effect_of
+from engine.predictions import Predictions
 
 CLASSES = ("a", "b", "c", "d", "e")
 PAIR, TRIO, YES_NO = (Specialist("s", classes) for classes in (("b", "d"), ("a", "b", "e"), ("c",)))
@@ -108,13 +105,13 @@ def test_the_type_and_the_order_of_columns_are_the_main_models() -> None:
         PAIR.joined(main_NC, ("d", "b", "x"), np.array([0]), np.ones((1, 3)))
 
 
-def test_the_list_is_read_as_it_was_written_and_removed_when_empty(tmp_path: Path) -> None:
-    assert read_list(tmp_path) == ()
-    listed = (Specialist("끝", ("나", "가")), Specialist("b", ("c",), 0.25))
-    write_list(tmp_path, listed)
-    assert read_list(tmp_path) == listed
-    RunFolder(tmp_path).specialist_list.write_text('[{"name": "x"}]')
-    with pytest.raises(CheckpointError, match=r"specialists\.json is damaged .*engine train"):
-        read_list(tmp_path)
-    write_list(tmp_path, ())
-    assert read_list(tmp_path) == ()
+def test_predictions_hear_it_by_id_and_class_name_and_keep_what_it_knows_nothing_of() -> None:
+    main_NC = np.array([[0.1, 0.5, 0.0, 0.3, 0.1], [0.2, 0.1, 0.6, 0.1, 0.0], [0.0, 0.6, 0.0, 0.4, 0.0]])
+    main = Predictions(("1", "2", "3"), CLASSES, main_NC).labelled(["d", "c", "b"], [0, 0, 1])
+    own = Predictions(("0", "1"), ("d", "b"), np.array([[0.5, 0.5], [1.0, 0.0]]))  # another order, and not of "3"
+    after = PAIR.heard(main, own)
+    np.testing.assert_allclose(after.probabilities_NC, [[0.1, 0.0, 0.0, 0.8, 0.1], main_NC[1], main_NC[2]])
+    assert (after.ids, after.labels, after.fold_N.tolist()) == (main.ids, main.labels, [0, 0, 1])
+    effect = effect_of(PAIR, main, after, own)
+    assert (effect.images, effect.asked, effect.wrong_to_right, effect.right_to_wrong) == (3, 1, 1, 0)
+    assert effect.before["accuracy"] == pytest.approx(2 / 3) and effect.after["accuracy"] == 1

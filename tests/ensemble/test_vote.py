@@ -9,19 +9,20 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.special import log_softmax, softmax
 
-from engine.ensemble.vote import Answers, blend, vote
+from engine.ensemble.vote import blend, vote, vote_of_fold
+from engine.predictions import Predictions
 
 
-def answers(seed: int, samples: int = 6, classes: int = 4) -> Answers:
+def answers(seed: int, samples: int = 6, classes: int = 4) -> Predictions:
     probabilities_NC = np.random.default_rng(seed).dirichlet(np.ones(classes), samples)
     names = tuple(f"class {c}" for c in range(classes))
-    return Answers(tuple(f"id {i}" for i in range(samples)), names, probabilities_NC)
+    return Predictions(tuple(f"id {i}" for i in range(samples)), names, probabilities_NC)
 
 
-def shuffled(one: Answers, seed: int) -> Answers:
+def shuffled(one: Predictions, seed: int) -> Predictions:
     random = np.random.default_rng(seed)
     rows, columns = random.permutation(len(one.ids)), random.permutation(len(one.classes))
-    return Answers(
+    return Predictions(
         tuple(one.ids[i] for i in rows),
         tuple(one.classes[c] for c in columns),
         one.probabilities_NC[np.ix_(rows, columns)],
@@ -72,7 +73,7 @@ def test_a_probability_of_zero_does_not_break_a_logit_vote() -> None:
 
 
 def test_models_of_other_classes_do_not_vote_together() -> None:
-    other = Answers(answers(1).ids, ("class 0", "class 1", "class 2", "truck"), answers(1).probabilities_NC)
+    other = Predictions(answers(1).ids, ("class 0", "class 1", "class 2", "truck"), answers(1).probabilities_NC)
     with pytest.raises(ValueError, match=r"different classes.*'class 3'.*'truck'"):
         vote([answers(1), other])
 
@@ -88,10 +89,21 @@ def test_weights_that_make_no_average_are_refused(weights: list[float]) -> None:
         vote([answers(1), answers(2)], weights=weights)
 
 
-def test_answers_refuse_logits_and_names_that_stand_for_two_rows() -> None:
-    with pytest.raises(ValueError, match="'a': not a probability distribution"):
-        Answers(("a",), ("x", "y"), np.array([[3.0, -1.0]]))
-    with pytest.raises(ValueError, match="sample id named twice: 'a'"):
-        Answers(("a", "a"), ("x",), np.ones((2, 1)))
-    with pytest.raises(ValueError, match="'b': not a probability distribution"):
-        Answers(("a", "b"), ("x", "y"), np.array([[0.5, 0.5], [np.nan, 1.0]]))
+def test_what_is_known_of_the_samples_is_kept_and_what_is_one_voters_own_is_not() -> None:
+    first = answers(1).labelled([f"class {i % 4}" for i in range(6)], range(6))
+    second = Predictions(first.ids, first.classes, answers(2).probabilities_NC, features_NE=np.zeros((6, 3)))
+    voted = vote([first, second])
+    assert voted.labels == first.labels and voted.fold_N.tolist() == list(range(6))
+    assert vote([second, first]).features_NE is None
+
+
+def test_the_kept_epochs_of_a_fold_are_one_model_of_the_same_precision() -> None:
+    epochs = [
+        Predictions(one.ids, one.classes, one.probabilities_NC.astype(np.float32)) for one in map(answers, (1, 2, 3))
+    ]
+    assert vote_of_fold(epochs[:1]) is epochs[0]
+    for rule in ("soft", "logit"):
+        together = vote_of_fold(epochs, rule)  # type: ignore[arg-type]
+        assert together.probabilities_NC.dtype == np.float32
+        expected_NC = vote(epochs, rule).probabilities_NC  # type: ignore[arg-type]
+        np.testing.assert_array_equal(together.probabilities_NC, expected_NC.astype(np.float32))

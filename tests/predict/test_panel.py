@@ -14,14 +14,16 @@ from click.testing import CliRunner, Result
 
 from engine.augment.views import tta_views
 from engine.cli.main import main
-from engine.ensemble.specialist import Specialist, write_list
-from engine.ensemble.vote import Answers, blend, vote
+from engine.ensemble.ensemble import Ensemble
+from engine.ensemble.specialist import Specialist
+from engine.ensemble.vote import blend, vote
 from engine.errors import CheckpointError, DataError
-from engine.inference.predictor import Predictor
-from engine.kernels import Ragged
+from engine.inference.predictor import Output, Predictor
 from engine.loader.source import Files
 from engine.loader.stream import ImageStream
-from engine.predict.run import Job, Outcome, Wishes, answer, prepare
+from engine.predict.job import Job, Wishes, prepare
+from engine.predict.run import Outcome, answer
+from engine.predictions import Predictions
 from engine.store import checkpoint
 from engine.store.checkpoint import Checkpoint
 from engine.store.run_folder import RunFolder
@@ -38,26 +40,24 @@ def add(models: Path, fold: FoldMaker, *specialists: Specialist, folds: tuple[st
         for name in folds:
             saved = fold(10 + 2 * number + int(name), one.answers, size=48, counts=(1, 1))
             checkpoint.save(RunFolder(models).specialist(one.name).path / name, saved)
-    write_list(models, specialists)
+    listed(models, *specialists)
 
 
-def alone(folder: Path, job: Job, rule: str = "soft", views: int = 1) -> Answers:
+def listed(models: Path, *specialists: Specialist) -> None:
+    Ensemble(1, "zooms", "soft", specialists=specialists).save(RunFolder(models).ensemble)
+
+
+def alone(folder: Path, job: Job, rule: str = "soft", views: int = 1) -> Predictions:
     """What one checkpoint answers to the job's images, by the predictor alone."""
     saved = checkpoint.load(folder)
     (decoded,) = ImageStream(Files(job.manifest.paths), [np.arange(len(job.manifest))], job.recipe.decode, CPU)
-    (logits_VNC,) = Predictor([saved], CPU, tta_views(views)).logits(decoded.images)
+    (logits_VNC,) = Predictor.restored([saved], CPU, tta_views(views)).logits(decoded.images)
     p_NC = blend(logits_VNC.double().softmax(2).numpy(), rule)  # type: ignore[arg-type]
-    return Answers(tuple(job.manifest.ids), saved.classes, p_NC)
-
-
-def heard(main_: Answers, own: Answers, one: Specialist) -> Answers:
-    rows = np.flatnonzero(one.asked(main_.probabilities_NC, main_.classes))
-    joined_NC = one.joined(main_.probabilities_NC, main_.classes, rows, own.probabilities_NC[rows])
-    return Answers(main_.ids, main_.classes, joined_NC.astype(np.float64))
+    return Predictions(tuple(job.manifest.ids), saved.classes, p_NC)
 
 
 def answered(models: Path, rule: str = "soft", **wishes: object) -> Outcome:
-    return answer(prepare(models, Wishes(**wishes)), CPU, rule)  # type: ignore[arg-type]
+    return answer(prepare(models, Wishes(vote=rule, **wishes)), CPU)  # type: ignore[arg-type]
 
 
 def infer(*arguments: object) -> Result:
@@ -77,7 +77,7 @@ def test_each_folds_specialist_is_heard_before_the_folds_vote(
     for name in ("0", "1"):
         now = alone(models / name, job, rule, views)
         for one in (PAIR, YES_NO):
-            now = heard(now, alone(RunFolder(models).specialist(one.name).path / name, job, rule, views), one)
+            now = one.heard(now, alone(RunFolder(models).specialist(one.name).path / name, job, rule, views))
         folds.append(now)
     expected = vote(folds, rule)  # type: ignore[arg-type]
     np.testing.assert_allclose(outcome.answers.probabilities_NC, expected.probabilities_NC, atol=1e-5)
@@ -102,14 +102,14 @@ def test_only_images_that_it_is_asked_about_go_through_a_specialist(
     assert asked[rare] < 10
     add(models, fold, Specialist("one", (rare,)))
     seen = []
-    logits = Predictor.logits
+    outputs = Predictor.outputs_of_pixels
 
-    def counted(self: Predictor, images: Ragged) -> list[torch.Tensor]:
-        if len(self.members[0].model.head.linear.weight) == 2:
-            seen.append(len(images))
-        return logits(self, images)
+    def counted(self: Predictor, pixels_BCHW: torch.Tensor, *more: object) -> list[Output]:
+        if len(self.members[0].classes) == 2:
+            seen.append(len(pixels_BCHW))
+        return outputs(self, pixels_BCHW, *more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Predictor, "logits", counted)
+    monkeypatch.setattr(Predictor, "outputs_of_pixels", counted)
     assert answered(models, batch=4).asked == {"one": asked[rare]} == {"one": sum(seen)}
 
 
@@ -121,11 +121,11 @@ def test_kept_epochs_are_one_model_when_a_specialist_hears_them(models: Path, fo
     add(models, fold, PAIR)
     job = prepare(models, Wishes())
 
-    def epochs(folder: Path) -> Answers:
+    def epochs(folder: Path) -> Predictions:
         return vote([alone(folder / f"epoch_00{epoch}", job) for epoch in (3, 4)])
 
-    first = heard(epochs(models / "0"), epochs(RunFolder(models).specialist("pair").fold(0).path), PAIR)
-    second = heard(alone(models / "1", job), alone(RunFolder(models).specialist("pair").fold(1).path, job), PAIR)
+    first = PAIR.heard(epochs(models / "0"), epochs(RunFolder(models).specialist("pair").fold(0).path))
+    second = PAIR.heard(alone(models / "1", job), alone(RunFolder(models).specialist("pair").fold(1).path, job))
     # Three checkpoints voted before, and two of them are fold 0.
     expected = vote([first, second], weights=[2, 1])
     np.testing.assert_allclose(answered(models).answers.probabilities_NC, expected.probabilities_NC, atol=1e-5)
@@ -168,7 +168,7 @@ def test_a_copied_folder_is_all_that_is_needed_and_scores_are_with_and_without(
 
 def test_a_specialist_that_is_not_listed_is_not_asked(models: Path, fold: FoldMaker) -> None:
     add(models, fold, PAIR)
-    write_list(models, ())
+    listed(models)
     assert prepare(models, Wishes()).specialists == ()
 
 
@@ -191,6 +191,6 @@ def test_what_is_missing_or_of_another_training_is_named(models: Path, fold: Fol
     with pytest.raises(DataError, match="specialist pair is to answer '가방', '모자': it is of another training"):
         prepare(models, Wishes())
 
-    write_list(models, [Specialist("pair", (BAG, "우산"))])
+    listed(models, Specialist("pair", (BAG, "우산")))
     with pytest.raises(DataError, match=r"knows classes that the models do not [(]'우산'[)]"):
         prepare(models, Wishes())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -16,12 +17,13 @@ from PIL import Image
 
 from engine.augment.views import View, crop_views, tta_views
 from engine.cli.main import main
-from engine.ensemble.vote import Answers, Rule, blend, vote
+from engine.ensemble.vote import Rule, blend, vote
 from engine.errors import DataError, RecipeError
 from engine.inference.predictor import Predictor
 from engine.metrics import log_loss
-from engine.predict.run import Outcome, Wishes, answer, prepare
-from engine.predict.submission import read_predictions
+from engine.predict.job import Wishes, prepare
+from engine.predict.run import Outcome, answer
+from engine.predictions import LabelledPredictions, Predictions
 from engine.store import checkpoint
 from engine.store.checkpoint import Checkpoint
 
@@ -65,7 +67,7 @@ def test_answers_belong_to_ids_whatever_order_the_images_come_in(models: Path, p
 @pytest.mark.parametrize("rule", ["soft", "logit"])
 def test_folds_together_are_the_vote_of_the_folds_alone(models: Path, rule: str) -> None:
     together, *alone = (
-        answer(prepare(folder, Wishes()), CPU, rule).answers  # type: ignore[arg-type]
+        answer(prepare(folder, Wishes(vote=rule)), CPU).answers  # type: ignore[arg-type]
         for folder in (models, models / "0", models / "1")
     )
     assert alone[0].classes != alone[1].classes
@@ -82,9 +84,9 @@ def test_folds_together_are_the_vote_of_the_folds_alone(models: Path, rule: str)
     ],
 )
 def test_views_are_averaged_by_the_same_rule(models: Path, rule: Rule, wishes: Wishes, views: tuple[View, ...]) -> None:
-    job = prepare(models / "0", wishes)
-    voted_NC = answer(job, CPU, rule).answers.probabilities_NC
-    predictor = Predictor(job.checkpoints, CPU, views)
+    job = prepare(models / "0", dataclasses.replace(wishes, vote=rule))
+    voted_NC = answer(job, CPU).answers.probabilities_NC
+    predictor = Predictor.restored(job.checkpoints, CPU, views)
     from engine.loader.source import Files
     from engine.loader.stream import ImageStream
 
@@ -99,7 +101,7 @@ def test_crops_come_in_fives(models: Path) -> None:
         prepare(models, Wishes(views=3, sets=("predict.views=crops",)))
 
 
-def test_the_command_writes_predictions_and_a_submission(models: Path, tmp_path: Path) -> None:
+def test_the_command_writes_predictions_and_a_submission(models: Path, photos: Path) -> None:
     result = infer("--tta", 5, "--folds", models)
     assert result.exit_code == 0, result.output
     out = models / "predictions"
@@ -108,8 +110,13 @@ def test_the_command_writes_predictions_and_a_submission(models: Path, tmp_path:
     lines = read_csv(out / "submission.csv")
     assert lines[0] == ["id", "label", *CLASSES]
     assert [line[0] for line in lines[1:]] == [f"TEST_{i:05d}.jpg" for i in range(10)]
-    predictions = read_predictions(out / "predictions.parquet")
-    assert predictions.ids == tuple(line[0] for line in lines[1:])
+    predictions = Predictions.read(out / "predictions.parquet")
+    assert predictions.ids == tuple(line[0] for line in lines[1:]) and type(predictions) is Predictions
+    table = pq.read_table(out / "predictions.parquet")
+    assert table.column_names == ["id", "path", "prediction", "confidence", "status", *(f"p:{c}" for c in CLASSES)]
+    assert table["path"].to_pylist() == [str(photos / i) for i in predictions.ids]
+    assert table["prediction"].to_pylist() == [line[1] for line in lines[1:]] == predictions.answers
+    np.testing.assert_array_equal(table["confidence"], predictions.probabilities_NC.max(1))
     np.testing.assert_allclose(
         predictions.probabilities_NC, [[float(p) for p in line[2:]] for line in lines[1:]], atol=1e-6
     )
@@ -128,7 +135,7 @@ def test_the_sample_submission_shapes_the_submission(models: Path, tmp_path: Pat
     assert [line[0] for line in lines] == ["ID", *ids]
     assert lines[0] == ["ID", "신발", "가방", "모자"]
     predictions = pq.read_table(tmp_path / "out" / "predictions.parquet").to_pylist()
-    assert float(lines[1][1]) == pytest.approx(predictions[3]["신발"], abs=1e-6)
+    assert float(lines[1][1]) == pytest.approx(predictions[3]["p:신발"], abs=1e-6)
 
 
 def test_the_recipes_sample_submission_is_not_that_of_other_images(
@@ -156,10 +163,10 @@ def test_images_that_cannot_be_seen_are_answered_with_the_class_shares_and_named
     bad = [row for row in table if row["status"] != "ok"]
     assert [row["id"] for row in bad] == [f"TEST_{i:05d}.jpg" for i in (3, 4, 5)]
     for row in bad:
-        assert [row[name] for name in CLASSES] == pytest.approx([0.6, 0.3, 0.1])
+        assert [row[f"p:{name}"] for name in CLASSES] == pytest.approx([0.6, 0.3, 0.1])
         assert row["id"] in result.output
     good_N = [row for row in range(10) if row not in (3, 4, 5)]
-    seen_NC = read_predictions(models / "predictions" / "predictions.parquet").probabilities_NC
+    seen_NC = Predictions.read(models / "predictions" / "predictions.parquet").probabilities_NC
     np.testing.assert_allclose(seen_NC[good_N], whole.probabilities_NC[good_N], atol=1e-4)
     assert len(read_csv(models / "predictions" / "submission.csv")) == 11
 
@@ -185,7 +192,9 @@ def test_labelled_images_are_scored_beside_the_class_shares(models: Path, photos
     scores = json.loads((out / "scores.json").read_text("utf-8"))
     assert (scores["images"], scores["unknown"]) == (9, ["우산"])
 
-    predictions = read_predictions(out / "predictions.parquet")
+    predictions = Predictions.read(out / "predictions.parquet")
+    assert isinstance(predictions, LabelledPredictions)
+    assert predictions.labels == tuple(sample_id.partition("/")[0] for sample_id in predictions.ids)
     known = [row for row, sample_id in enumerate(predictions.ids) if not sample_id.startswith("우산")]
     truth_N = np.array([CLASSES.index(predictions.ids[row].partition("/")[0]) for row in known])
     assert scores["together"]["log_loss"] == pytest.approx(
@@ -227,15 +236,15 @@ def test_labels_may_come_from_a_table_of_their_own(models: Path, photos: Path, t
 def test_what_was_there_stays_when_prediction_is_interrupted(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert infer("--folds", models).exit_code == 0
     before = {path.name: path.read_bytes() for path in (models / "predictions").iterdir()}
-    logits, batches = Predictor.logits, []
+    outputs, batches = Predictor.outputs, []
 
-    def interrupted(self: Predictor, images: object) -> object:
+    def interrupted(self: Predictor, images: object, *more: object) -> object:
         batches.append(images)
         if len(batches) == 2:
             raise KeyboardInterrupt
-        return logits(self, images)  # type: ignore[arg-type]
+        return outputs(self, images, *more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Predictor, "logits", interrupted)
+    monkeypatch.setattr(Predictor, "outputs", interrupted)
     assert infer("--folds", models, "--batch", 3, "--tta", 2).exit_code == 3
     assert len(batches) == 2
     assert {path.name: path.read_bytes() for path in (models / "predictions").iterdir()} == before
@@ -284,5 +293,5 @@ def test_answers_for_turned_photos_are_those_of_the_upright_ones(
         exif[0x0112] = orientation
         image.save(tmp_path / folder / "0.jpg", quality=100, subsampling=0, exif=exif)
     straight, turned = (answered(models, data=str(tmp_path / folder)).answers for folder in ("a", "b"))
-    assert isinstance(straight, Answers)
+    assert isinstance(straight, Predictions)
     np.testing.assert_allclose(turned.probabilities_NC, straight.probabilities_NC, atol=0.02)

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 
 from engine.data.names import ClassNames
-from engine.ensemble.vote import Answers
 from engine.errors import DataError
-from engine.predict.submission import Sheet, read_predictions, write_predictions, write_submission
+from engine.predict.submission import Sheet, write_submission
+from engine.predictions import Predictions
 from engine.recipe.sections import DataSection
 
 CLASSES = ("K5_3세대", "아반떼_N", "GLE, 클래스")
@@ -23,8 +22,8 @@ PROBABILITIES = np.array([[0.2, 0.3, 0.5], [0.7, 0.2, 0.1], [0.25, 0.5, 0.25]])
 
 
 @pytest.fixture
-def answers() -> Answers:
-    return Answers(IDS, CLASSES, PROBABILITIES)
+def answers() -> Predictions:
+    return Predictions(IDS, CLASSES, PROBABILITIES)
 
 
 def sample_file(folder: Path, *lines: list[str]) -> Path:
@@ -34,14 +33,14 @@ def sample_file(folder: Path, *lines: list[str]) -> Path:
     return path
 
 
-def submission(folder: Path, sample: Path, answers: Answers) -> list[list[str]]:
+def submission(folder: Path, sample: Path, answers: Predictions) -> list[list[str]]:
     path = folder / "submission.csv"
     write_submission(path, Sheet.like(sample, answers.ids, answers.classes), answers)
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.reader(file))
 
 
-def test_columns_and_rows_follow_the_sample_file(tmp_path: Path, answers: Answers) -> None:
+def test_columns_and_rows_follow_the_sample_file(tmp_path: Path, answers: Predictions) -> None:
     sample = sample_file(
         tmp_path,
         ["ID", "GLE, 클래스", "K5_3세대", "아반떼_N"],
@@ -56,7 +55,9 @@ def test_columns_and_rows_follow_the_sample_file(tmp_path: Path, answers: Answer
 
 
 @pytest.mark.parametrize("target", ["target", "label", "which car"])
-def test_a_sample_with_one_column_beside_the_id_gets_the_label(tmp_path: Path, answers: Answers, target: str) -> None:
+def test_a_sample_with_one_column_beside_the_id_gets_the_label(
+    tmp_path: Path, answers: Predictions, target: str
+) -> None:
     sample = sample_file(tmp_path, ["ID", target], ["TEST_00002.jpg", "0"], ["TEST_00000.jpg", "0"])
     assert submission(tmp_path, sample, answers) == [
         ["ID", target],
@@ -65,7 +66,7 @@ def test_a_sample_with_one_column_beside_the_id_gets_the_label(tmp_path: Path, a
     ]
 
 
-def test_without_a_sample_file_every_prediction_is_written(tmp_path: Path, answers: Answers) -> None:
+def test_without_a_sample_file_every_prediction_is_written(tmp_path: Path, answers: Predictions) -> None:
     write_submission(tmp_path / "submission.csv", Sheet.plain(IDS, CLASSES), answers)
     with (tmp_path / "submission.csv").open(encoding="utf-8", newline="") as file:
         lines = list(csv.reader(file))
@@ -75,7 +76,7 @@ def test_without_a_sample_file_every_prediction_is_written(tmp_path: Path, answe
 
 
 def test_ids_are_text_and_keep_their_leading_zeros(tmp_path: Path) -> None:
-    answers = Answers(("7", "007"), ("a", "b"), np.array([[0.9, 0.1], [0.2, 0.8]]))
+    answers = Predictions(("7", "007"), ("a", "b"), np.array([[0.9, 0.1], [0.2, 0.8]]))
     sample = sample_file(tmp_path, ["id", "target"], ["007", ""], ["7", ""])
     assert submission(tmp_path, sample, answers)[1:] == [["007", "b"], ["7", "a"]]
 
@@ -84,16 +85,16 @@ def test_names_decomposed_by_macos_are_the_same_names(tmp_path: Path) -> None:
     decomposed = [unicodedata.normalize("NFD", name) for name in (*CLASSES, "사진.jpg")]
     assert decomposed[0] != CLASSES[0]
     sample = sample_file(tmp_path, ["ID", *decomposed[:3]], [decomposed[3], "0", "0", "0"])
-    answers = Answers(("test/사진.jpg",), CLASSES, PROBABILITIES[:1])
+    answers = Predictions(("test/사진.jpg",), CLASSES, PROBABILITIES[:1])
     assert submission(tmp_path, sample, answers)[1] == [decomposed[3], "0.2", "0.3", "0.5"]
 
 
-def test_predictions_that_the_sample_does_not_ask_for_are_named(tmp_path: Path, answers: Answers) -> None:
+def test_predictions_that_the_sample_does_not_ask_for_are_named(tmp_path: Path, answers: Predictions) -> None:
     sample = sample_file(tmp_path, ["ID", "target"], ["TEST_00000", ""], ["TEST_00001", ""])
     assert Sheet.like(sample, answers.ids, answers.classes).left_out == ("test/TEST_00002.jpg",)
 
 
-def test_ids_without_an_image_are_named(tmp_path: Path, answers: Answers) -> None:
+def test_ids_without_an_image_are_named(tmp_path: Path, answers: Predictions) -> None:
     sample = sample_file(tmp_path, ["ID", "target"], ["TEST_00000", ""], ["TEST_00009", ""])
     with pytest.raises(DataError, match=r"sample_submission.csv: 1 of its 2 ids have no image.*'TEST_00009'"):
         Sheet.like(sample, answers.ids, answers.classes)
@@ -107,7 +108,7 @@ def test_file_names_that_two_images_share_are_not_guessed(tmp_path: Path) -> Non
     assert Sheet.like(full, ["red/1.jpg", "blue/1.jpg"], CLASSES).sample_ids == ("blue/1.jpg",)
 
 
-def test_columns_that_are_not_the_classes_are_named(tmp_path: Path, answers: Answers) -> None:
+def test_columns_that_are_not_the_classes_are_named(tmp_path: Path, answers: Predictions) -> None:
     sample = sample_file(tmp_path, ["ID", "K5_3세대", "아반떼_N", "truck"], ["TEST_00000", "0", "0", "0"])
     with pytest.raises(DataError, match=r"no class: 'truck'; classes without a column: 'GLE, 클래스'"):
         Sheet.like(sample, answers.ids, answers.classes)
@@ -122,48 +123,19 @@ def test_columns_that_are_not_the_classes_are_named(tmp_path: Path, answers: Ans
     ],
 )
 def test_a_sample_file_that_makes_no_sense_is_refused(
-    tmp_path: Path, answers: Answers, lines: list[list[str]], message: str
+    tmp_path: Path, answers: Predictions, lines: list[list[str]], message: str
 ) -> None:
     with pytest.raises(DataError, match=message):
         Sheet.like(sample_file(tmp_path, *lines), answers.ids, answers.classes)
 
 
-def test_a_sample_file_that_is_not_there_or_not_utf8_is_refused(tmp_path: Path, answers: Answers) -> None:
+def test_a_sample_file_that_is_not_there_or_not_utf8_is_refused(tmp_path: Path, answers: Predictions) -> None:
     with pytest.raises(DataError, match="no such sample submission"):
         Sheet.like(tmp_path / "none.csv", answers.ids, answers.classes)
     korean = tmp_path / "cp949.csv"
     korean.write_bytes("ID,차종\nTEST_00000,0\n".encode("cp949"))
     with pytest.raises(DataError, match="UTF-8"):
         Sheet.like(korean, answers.ids, answers.classes)
-
-
-def test_predictions_hold_id_path_label_confidence_status_and_classes_by_name(tmp_path: Path, answers: Answers) -> None:
-    path = tmp_path / "predictions.parquet"
-    write_predictions(path, answers, [f"/data/{i}" for i in IDS], ["ok", "ok", "is empty (0 bytes)"])
-    table = pq.read_table(path)
-    assert table.column_names == ["id", "path", "label", "confidence", "status", *CLASSES]
-    first = table.to_pylist()[0]
-    assert first["label"] == "GLE, 클래스"
-    assert first["confidence"] == pytest.approx(0.5)
-    assert table["status"].to_pylist() == ["ok", "ok", "is empty (0 bytes)"]
-    again = read_predictions(path)
-    assert (again.ids, again.classes) == (IDS, CLASSES)
-    np.testing.assert_allclose(again.probabilities_NC, PROBABILITIES, atol=1e-7)
-
-
-def test_a_class_named_like_a_fixed_column_is_kept_apart(tmp_path: Path) -> None:
-    path = tmp_path / "predictions.parquet"
-    write_predictions(path, Answers(("a",), ("label", "path"), np.array([[0.25, 0.75]])), ["/a.jpg"], ["ok"])
-    assert pq.read_table(path).to_pylist()[0]["label"] == "path"
-    assert read_predictions(path).classes == ("label", "path")
-
-
-def test_another_parquet_file_is_not_taken_for_predictions(tmp_path: Path) -> None:
-    import pyarrow as pa
-
-    pq.write_table(pa.table({"id": ["a"]}), tmp_path / "other.parquet")
-    with pytest.raises(DataError, match="not a predictions"):
-        read_predictions(tmp_path / "other.parquet")
 
 
 # Several names of one class
@@ -174,7 +146,7 @@ def test_another_parquet_file_is_not_taken_for_predictions(tmp_path: Path) -> No
     [("split", ["0.35", "0.35"]), ("each", ["0.7", "0.7"]), ("first", ["0", "0.7"])],
 )
 def test_an_alias_has_a_column_of_its_own(
-    tmp_path: Path, answers: Answers, rule: Literal["split", "each", "first"], columns: list[str]
+    tmp_path: Path, answers: Predictions, rule: Literal["split", "each", "first"], columns: list[str]
 ) -> None:
     names = ClassNames.of(DataSection(aliases=((CLASSES[0], "3세대_K5"),), alias_columns=rule))
     header = ["ID", "3세대_K5", "아반떼_N", "K5_3세대", "GLE, 클래스"]
@@ -191,13 +163,13 @@ def test_an_alias_has_a_column_of_its_own(
         assert sum(map(float, written[1][1:])) == pytest.approx(1)
 
 
-def test_without_a_sample_file_aliases_have_columns_too(answers: Answers) -> None:
+def test_without_a_sample_file_aliases_have_columns_too(answers: Predictions) -> None:
     sheet = Sheet.plain(IDS, CLASSES, ClassNames.of(DataSection(aliases=((CLASSES[1], "N"),))))
     assert sheet.columns == ("id", "label", CLASSES[0], CLASSES[1], "N", CLASSES[2])
     assert sheet.shares == (1, 1, 0.5, 0.5, 1)
 
 
-def test_labels_are_given_back_as_they_were_found(tmp_path: Path, answers: Answers) -> None:
+def test_labels_are_given_back_as_they_were_found(tmp_path: Path, answers: Predictions) -> None:
     names = ClassNames.of(DataSection(label_names=tuple((str(n), name) for n, name in enumerate(CLASSES))))
     sample = sample_file(tmp_path, ["ID", "target"], ["TEST_00002", "0"], ["TEST_00000", "0"])
     sheet = Sheet.like(sample, answers.ids, answers.classes, names)

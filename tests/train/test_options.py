@@ -8,23 +8,24 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
 
 from engine.errors import EngineError, Interrupted, RecipeError
 from engine.events import EpochEnded, EpochRecord, Event, Watcher
+from engine.inference.predictor import Predictor
 from engine.loader.batches import Loader
 from engine.metrics import METRICS
 from engine.model.losses import BinaryCrossEntropy, CrossEntropy, Focal, build_loss
-from engine.predict.run import Wishes, answer
-from engine.predict.run import prepare as prepare_answer
+from engine.predict.job import Wishes
+from engine.predict.job import prepare as prepare_answer
+from engine.predict.run import answer
+from engine.predictions import Predictions
 from engine.ranks import Ranks
 from engine.recipe.sections import Metric, ModelSection, Recipe, TrainSection
 from engine.store import checkpoint
 from engine.store.run_folder import FoldFolder, RunFolder
 from engine.train import trainer as fold_module
-from engine.train.oof import read_held
 from engine.train.prepare import prepare
 from engine.train.trainer import FoldTrainer
 
@@ -313,9 +314,8 @@ def test_the_out_of_fold_predictions_are_those_of_all_who_answer(
     recipe: MakeRecipe, make_stage: Stage, run: Run, shapes: Path
 ) -> None:
     result, _ = run(recipe(stage=[make_stage(epochs=3)], train={"keep_last": 2}))
-    classes = pq.read_table(result.folder / "oof.parquet").column_names[3:]
-    parts = [read_held(RunFolder(result.folder).fold(0).epoch(e).out_of_fold, classes) for e in (1, 2)]
-    together = read_held(result.folder / "oof.parquet", classes)
+    parts = [Predictions.read(RunFolder(result.folder).fold(0).epoch(e).out_of_fold) for e in (1, 2)]
+    together = Predictions.read(result.folder / "oof.parquet")
     assert together.ids == parts[0].ids == parts[1].ids
     mean_NC = (parts[0].probabilities_NC + parts[1].probabilities_NC) / 2
     np.testing.assert_allclose(together.probabilities_NC, mean_NC, rtol=1e-6)
@@ -460,12 +460,11 @@ def test_with_every_option_a_run_in_pieces_is_the_same_run(
 def test_an_answer_that_is_not_finite_ends_the_run(
     recipe: MakeRecipe, make_stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answer = fold_module.probabilities
+    outputs = Predictor.outputs_of_pixels
 
     def broken(*args: Any) -> Any:
-        answers_NC, rows_N = answer(*args)
-        return answers_NC * np.nan, rows_N
+        return [output._replace(logits_VBC=output.logits_VBC * np.nan) for output in outputs(*args)]
 
-    monkeypatch.setattr(fold_module, "probabilities", broken)
+    monkeypatch.setattr(Predictor, "outputs_of_pixels", broken)
     with pytest.raises(EngineError, match=r"the loss is nan.*stage\.0\.lr"):
         told(recipe(stage=[make_stage()]), tmp_path)

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from engine.predictions import Predictions
 from engine.recipe.load import dump_recipe
 from engine.recipe.sections import Recipe
-from engine.train.oof import read_held
 
 ROOT = Path(__file__).resolve().parents[2]
 MakeRecipe = Callable[..., Recipe]
@@ -46,8 +46,7 @@ def test_two_processes_answer_as_one_does(recipe: MakeRecipe, run: Run, make_sta
     one, two = tmp_path / "one", tmp_path / "two"
     table = pq.read_table(one / "oof.parquet")
     assert pq.read_table(two / "oof.parquet").select(["id", "fold", "label"]) == table.select(["id", "fold", "label"])
-    classes = table.column_names[3:]
-    expected, found = read_held(one / "oof.parquet", classes), read_held(two / "oof.parquet", classes)
+    expected, found = (Predictions.read(folder / "oof.parquet") for folder in (one, two))
     np.testing.assert_allclose(found.probabilities_NC, expected.probabilities_NC, atol=2e-3)
     logs = [[json.loads(line) for line in (f / "log.jsonl").read_text("utf-8").splitlines()] for f in (one, two)]
     for alone, together in zip(*logs, strict=True):

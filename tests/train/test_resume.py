@@ -67,7 +67,8 @@ def test_stopping_between_any_two_steps_changes_no_bit(
 
     whole, _ = run(made("whole"))
     pieces = run_in_pieces(run, made("pieces"))
-    assert pieces == (3 + 1) * 2 + (4 + 1) + 1  # a stop after each step and each epoch, and the last piece
+    # A stop after each step, each epoch and what the fold then answers, and the last piece.
+    assert pieces == (3 + 1) * 2 + (4 + 1) + 1 + 1
     assert outcome(tmp_path / "pieces") == outcome(whole.folder)
 
 

@@ -54,7 +54,7 @@ def test_out_of_fold_predictions_cover_every_sample_once(recipe: MakeRecipe, run
     assert dict(zip(table["id"], table["label"], strict=True)) == dict(zip(manifest.ids, manifest.labels, strict=True))
     assert Counter(table["fold"]) == {0: 16, 1: 16, 2: 16}
     classes = sorted(set(manifest.labels))
-    probabilities_NC = np.stack([table[name] for name in classes], axis=1)
+    probabilities_NC = np.stack([table[f"p:{name}"] for name in classes], axis=1)
     labels_N = np.array([classes.index(label) for label in table["label"]])
     assert result.metrics["log_loss"] == log_loss(probabilities_NC, labels_N)
     for fold in range(3):

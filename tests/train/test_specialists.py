@@ -11,9 +11,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from engine.ensemble.specialist import Specialist, read_list
+from engine.ensemble.ensemble import Ensemble
+from engine.ensemble.specialist import Specialist
 from engine.errors import DataError, EngineError, Interrupted, RecipeError
-from engine.metrics import log_loss
+from engine.metrics import evaluate, log_loss
+from engine.predictions import LabelledPredictions, Predictions
 from engine.recipe.sections import Recipe
 from engine.store import checkpoint
 from engine.store.run_folder import RunFolder
@@ -47,9 +49,15 @@ def outcome(folder: Path) -> dict[str, Any]:
     return found
 
 
+def listed(folder: Path) -> tuple[Specialist, ...]:
+    ensemble = Ensemble.load(RunFolder(folder).ensemble)
+    assert ensemble is not None
+    return ensemble.specialists
+
+
 def by_id(path: Path, columns: tuple[str, ...]) -> dict[str, np.ndarray]:
     table = pq.read_table(path)
-    values_NC = np.stack([table[name].to_numpy() for name in columns], axis=1)
+    values_NC = np.stack([table[f"p:{name}"].to_numpy() for name in columns], axis=1)
     return dict(zip(table["id"].to_pylist(), values_NC, strict=True))
 
 
@@ -130,16 +138,16 @@ def test_the_scores_are_those_of_the_rule_on_all_that_it_is_asked(recipe: MakeRe
     assert len(main) == 48 and set(final) == set(main)
 
     now, asked_of_others = main, 0
-    for listed, effect in zip(read_list(folder), result.effects, strict=True):
-        own = by_id(RunFolder(folder).specialist(listed.name).out_of_fold, listed.answers)
+    for one, effect in zip(listed(folder), result.effects, strict=True):
+        own = by_id(RunFolder(folder).specialist(one.name).out_of_fold, one.answers)
         assert set(own) == set(main)  # it may be asked about any of them
         after, asked, right_before, right_after = {}, 0, set(), set()
         for id_, p_C in now.items():
             after[id_] = p_C
-            if CLASSES[p_C.argmax()] in listed.classes:
+            if CLASSES[p_C.argmax()] in one.classes:
                 asked += 1
-                asked_of_others += CLASSES[truth[id_]] not in listed.classes
-                after[id_] = listed.joined(p_C[None], CLASSES, np.array([0]), own[id_][None])[0]
+                asked_of_others += CLASSES[truth[id_]] not in one.classes
+                after[id_] = one.joined(p_C[None], CLASSES, np.array([0]), own[id_][None])[0]
             right_before |= {id_} if p_C.argmax() == truth[id_] else set()
             right_after |= {id_} if after[id_].argmax() == truth[id_] else set()
         assert (effect.asked, effect.images) == (asked, 48)
@@ -158,26 +166,27 @@ def test_the_scores_are_those_of_the_rule_on_all_that_it_is_asked(recipe: MakeRe
     assert scores["specialists"][0]["before"]["log_loss"] == pytest.approx(scores["main"]["log_loss"])
 
 
-def test_its_answers_are_those_of_its_checkpoint(recipe: MakeRecipe, run: Run) -> None:
-    """About its own images what its trainer scored, whatever the epoch that was best, and for others something else."""
+def test_its_answers_are_those_of_its_checkpoint_about_all_that_the_main_fold_holds_out(
+    recipe: MakeRecipe, run: Run
+) -> None:
+    """About its own images what its trainer scored, whatever the epoch that was best."""
     result, _ = run(recipe(specialist=[PAIR | {"train": {"ema": 0.8}}]))
     fold = RunFolder(result.folder).specialist("edges").fold(0)
-    scored = by_id(fold.out_of_fold, (SQUARE, TRIANGLE))
-    answered = by_id(fold.answers, (SQUARE, TRIANGLE))
-    assert len(scored) == 16 and len(answered) == 24
-    for id_, p_C in scored.items():
-        np.testing.assert_allclose(answered[id_], p_C, atol=1e-5)
-    table = pq.read_table(fold.answers)
-    assert set(table["label"].to_pylist()) == set(CLASSES)
+    answered = Predictions.read(fold.out_of_fold)
+    assert isinstance(answered, LabelledPredictions)
+    assert len(answered) == 24 and set(answered.labels) == set(CLASSES)
     saved = checkpoint.load(fold.path)
-    assert saved.classes == (SQUARE, TRIANGLE) and saved.class_counts == (8, 8)
+    assert answered.classes == saved.classes == (SQUARE, TRIANGLE) and saved.class_counts == (8, 8)
+    assert len(answered.known) == 16
+    assert evaluate(answered).metrics == pytest.approx(saved.metrics, abs=1e-5)
 
 
 def test_kept_epochs_answer_together(recipe: MakeRecipe, run: Run) -> None:
     result, _ = run(recipe(specialist=[PAIR | {"train": {"keep_last": 2}}]))
     fold = RunFolder(result.folder).specialist("edges").fold(0)
     epochs = [by_id(fold.epoch(n).out_of_fold, (SQUARE, TRIANGLE)) for n in (0, 1)]
-    answered = by_id(fold.answers, (SQUARE, TRIANGLE))
+    assert not fold.out_of_fold.exists()
+    answered = by_id(RunFolder(result.folder).specialist("edges").out_of_fold, (SQUARE, TRIANGLE))
     for id_ in epochs[0]:
         np.testing.assert_allclose(answered[id_], (epochs[0][id_] + epochs[1][id_]) / 2, atol=1e-5)
 
@@ -203,7 +212,7 @@ def test_nothing_is_scored_when_nothing_is_held_out(recipe: MakeRecipe, run: Run
     result, _ = run(recipe(data={"folds": {"count": 1, "run": []}}, specialist=[PAIR]))
     assert result.metrics == {} and result.effects == ()
     assert checkpoint.load(RunFolder(result.folder).specialist("edges").fold(0).path).class_counts == (16, 16)
-    assert [one.name for one in read_list(result.folder)] == ["edges"]
+    assert [one.name for one in listed(result.folder)] == ["edges"]
 
 
 # -- stopping, going on, beginning again
@@ -225,9 +234,9 @@ def test_stopping_anywhere_changes_no_bit_and_no_log_is_mixed(
             run(made("pieces"), stop=lambda: True)
             finished = True
         except Interrupted:
-            assert not RunFolder(tmp_path / "pieces").specialist_list.exists()  # infer must not ask half a specialist
-    # A stop after each step and each epoch, one after what the specialist answers, and the last piece.
-    assert pieces == (3 + 1) + 2 * (2 + 1) + 1 + 1
+            assert not RunFolder(tmp_path / "pieces").ensemble.exists()  # infer must not ask half a specialist
+    # A stop after each step and each epoch, one after what each fold answers, and the last piece.
+    assert pieces == (3 + 1) + 1 + 2 * (2 + 1) + 1 + 1
     assert outcome(tmp_path / "pieces") == outcome(whole.folder)
     assert {line["specialist"] for line in log_lines(whole.folder)} == {""}
     own = log_lines(RunFolder(whole.folder).specialist("edges").path)
@@ -238,7 +247,7 @@ def test_stopping_anywhere_changes_no_bit_and_no_log_is_mixed(
 def test_an_interruption_names_the_specialist(recipe: MakeRecipe, run: Run) -> None:
     questions = iter(range(100))
     with pytest.raises(Interrupted, match=r"specialist edges: stopped in fold 0, epoch 1, after step 1; the same comm"):
-        run(recipe(specialist=[PAIR]), stop=lambda: next(questions) == 8)  # the main fold asks eight times
+        run(recipe(specialist=[PAIR]), stop=lambda: next(questions) == 9)  # the main fold asks nine times
 
 
 def test_a_finished_run_says_so_and_a_new_specialist_is_all_that_is_trained(recipe: MakeRecipe, run: Run) -> None:
@@ -249,10 +258,10 @@ def test_a_finished_run_says_so_and_a_new_specialist_is_all_that_is_trained(reci
     more, diary = run(recipe(specialist=[YES_NO, PAIR]))
     assert not more.already_finished
     assert {record.specialist for record in diary.records} == {"is_ring"}
-    assert [one.name for one in read_list(first.folder)] == ["is_ring", "edges"]
+    assert [one.name for one in listed(first.folder)] == ["is_ring", "edges"]
     none, diary = run(recipe())
     assert not diary.records and none.metrics == first.main
-    assert read_list(first.folder) == ()  # and infer asks none
+    assert listed(first.folder) == ()  # and infer asks none
 
 
 def test_the_share_may_change_after_training(recipe: MakeRecipe, run: Run) -> None:
@@ -260,7 +269,7 @@ def test_the_share_may_change_after_training(recipe: MakeRecipe, run: Run) -> No
     none, diary = run(recipe(specialist=[PAIR | {"blend": 0.0}]))
     assert none.already_finished and not diary.records
     assert none.metrics == first.main != first.metrics
-    assert read_list(first.folder) == (Specialist("edges", (SQUARE, TRIANGLE), 0.0),)
+    assert listed(first.folder) == (Specialist("edges", (SQUARE, TRIANGLE), 0.0),)
 
 
 @pytest.mark.parametrize(

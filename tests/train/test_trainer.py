@@ -9,17 +9,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
-from engine.augment.contract import Contract
 from engine.errors import EngineError
 from engine.events import EpochEnded, EpochRecord, Event, Watcher
+from engine.inference.member import Member
+from engine.inference.predictor import Predictor
+from engine.inference.scoring import Images, score
 from engine.loader.batches import Loader
-from engine.model.build import build_model
-from engine.model.runtime import Runtime
-from engine.order import eval_batches
+from engine.metrics import evaluate
 from engine.ranks import Ranks
 from engine.recipe.load import parse_recipe
 from engine.recipe.sections import Recipe
@@ -27,9 +26,7 @@ from engine.store import checkpoint
 from engine.store.resume import load_resume
 from engine.store.run_folder import FoldFolder
 from engine.train import trainer as fold_module
-from engine.train.oof import read_held
 from engine.train.prepare import prepare
-from engine.train.step import probabilities
 from engine.train.trainer import FoldTrainer
 
 MakeRecipe = Callable[..., Recipe]
@@ -83,21 +80,14 @@ def test_the_weights_scored_are_the_weights_saved(
     )
     folder, _ = trained(made, tmp_path)
     saved = checkpoint.load(folder)
-    held = read_held(folder / "oof.parquet", saved.classes)
 
     # Answered anew from what was saved alone: weights, recipe, contract, classes.
     told = parse_recipe(saved.recipe)
-    contract = Contract.from_dict(saved.contract)
-    model = build_model(told.model, len(saved.classes), (contract.height, contract.width))
-    model.load_state_dict(dict(saved.weights))
-    prepared = prepare(told)
-    rows = [prepared.ids.index(i) for i in held.ids]
-    runtime = Runtime.of(told.train, CPU)
-    loader = Loader(prepared.samples, told.decode, CPU)
-    answers_NC, rows_N = probabilities(model, loader.valid(eval_batches(np.array(rows), 5), contract), runtime)
-    assert rows_N.tolist() == rows
-    np.testing.assert_allclose(answers_NC, held.probabilities_NC, atol=1e-6)
-    assert prepared.samples.labels_N[rows].tolist() == held.labels_N.tolist()
+    data = prepare(told).fold_data(0)
+    images = Images(Loader(data.samples, told.decode, CPU), data.held_rows_N, 5)
+    (answers,) = score(Predictor([Member.restored(saved, CPU)]), images, Ranks(0, 1, CPU))
+    assert len(answers) == len(data.held_rows_N) and answers.classes == saved.classes
+    assert evaluate(data.labelled(answers, 0)).metrics == pytest.approx(saved.metrics, abs=1e-5)
 
 
 def test_with_an_average_it_is_the_average_that_is_saved(recipe: MakeRecipe, make_stage: Stage, tmp_path: Path) -> None:
@@ -191,7 +181,7 @@ def test_the_next_epoch_is_decoded_while_this_one_is_scored(
     recipe: MakeRecipe, make_stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events: list[str] = []
-    begin, answer = Loader.train, fold_module.probabilities
+    begin, answer = Loader.train, fold_module.score_images
 
     def begun(self: Loader, *args: Any) -> Any:
         events.append("decode")
@@ -202,7 +192,7 @@ def test_the_next_epoch_is_decoded_while_this_one_is_scored(
         return answer(*args)
 
     monkeypatch.setattr(Loader, "train", begun)
-    monkeypatch.setattr(fold_module, "probabilities", scored)
+    monkeypatch.setattr(fold_module, "score_images", scored)
     trained(recipe(stage=[make_stage(), make_stage(size=40, epochs=1)]), tmp_path)
     # Epochs 0 and 1 of the first stage, epoch 2 of the second; nothing is decoded after the last.
     assert events == ["decode", "decode", "score", "decode", "score", "score"]

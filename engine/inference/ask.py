@@ -1,0 +1,48 @@
+"""Checkpoints are asked as a recipe says: its views, its batches, its decoding. Out-of-fold predictions and those of
+new images come from here, so what is fitted and scored on the first holds for the second."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.augment.views import views_of
+from engine.inference.predictor import Predictor
+from engine.inference.scoring import Blend, Images, score
+from engine.loader.batches import Loader, Samples
+from engine.predictions import Predictions
+from engine.quarantine import Quarantine
+from engine.ranks import Ranks
+from engine.recipe.sections import Recipe
+from engine.store.checkpoint import Checkpoint
+
+
+def ask(
+    checkpoints: Sequence[Checkpoint],
+    samples: Samples,
+    rows_N: NDArray[np.int64],
+    recipe: Recipe,
+    blend: Blend,
+    ranks: Ranks,
+    told: Callable[[int], None] = lambda done: None,
+) -> tuple[list[Predictions], Quarantine]:
+    """What each model answers about these rows of the samples, and the files that could not be read, whose rows are
+    missing. All ranks take a share and get everything.
+
+    Of the recipe `decode`, `augment.executor` and `predict` are followed; all else is as the models were trained.
+    `blend` makes one answer of the views. `told` hears after each batch how many rows this rank is done with.
+    """
+    executor = recipe.augment.executor
+    predictor = Predictor.restored(checkpoints, ranks.device, views_of(recipe.predict), executor)
+    loader = Loader(samples, recipe.decode, ranks.device, executor, predictor.members[0].runtime.dtype)
+    answered = 0
+
+    def count(images: int) -> None:
+        nonlocal answered
+        answered += images
+        told(answered + len(loader.quarantine))
+
+    images = Images(loader, rows_N, recipe.predict.batch)
+    return score(predictor, images, ranks, blend, told=count), loader.quarantine

@@ -1,0 +1,114 @@
+"""Images of a loader become predictions. Validation, specialists, out-of-fold predictions and `engine infer` all ask
+their models here, so that what is scored is what is answered.
+
+Where one view of one contract is wanted, the loader makes it, which decodes no more of each photo than the view shows.
+For several, photos are decoded whole, once, and each view is a pass over them.
+
+A member's probabilities are the float32 softmax of its float32 logits; views are averaged in float64, and the mean is
+float32 again. Float32 is what files hold: a member means the same to whoever comes next, read from a file or not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import EngineError
+from engine.inference.predictor import Output, Predictor
+from engine.loader.batches import Loader
+from engine.order import eval_batches
+from engine.predictions import Predictions
+from engine.ranks import Ranks
+
+Blend = Callable[[NDArray[np.floating]], NDArray[np.floating]]  # (V, B, C) -> (B, C)
+Extra = Literal["logits", "features"]
+Arrays = dict[str, NDArray[np.float32]]  # by the name of the field of Predictions
+
+
+class NotFinite(EngineError):
+    """A model answers infinity, or no number at all."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Images:
+    """Which images are asked about: `rows_N` of the loader's samples, `batch` of them at a time."""
+
+    loader: Loader
+    rows_N: NDArray[np.int64]
+    batch: int
+
+
+def mean(views_VBC: NDArray[np.floating]) -> NDArray[np.floating]:
+    """The plainest way of making one answer of several views."""
+    return views_VBC.mean(0, dtype=np.float64)
+
+
+def score(
+    predictor: Predictor,
+    images: Images,
+    ranks: Ranks,
+    blend: Blend = mean,
+    extras: Collection[Extra] = (),
+    told: Callable[[int], None] = lambda count: None,
+) -> list[Predictions]:
+    """What each of the predictor's members answers, in order of the rows; all ranks take a share and get everything.
+
+    Images that cannot be read are missing, and are in the loader's quarantine. `blend` makes one answer of the views;
+    `extras` asks for logits and features as well, which are the mean over the views. `told` hears of every batch how
+    many images it had. Raises NotFinite when a member's answer is no probability.
+    """
+    batches = eval_batches(images.rows_N, images.batch, ranks.rank, ranks.world)
+    rows: list[NDArray[np.int64]] = []
+    answers: list[list[Arrays]] = [[] for _ in predictor.members]
+    for rows_B, outputs in _outputs(predictor, images.loader, batches, "features" in extras):
+        rows.append(rows_B)
+        for own, output in zip(answers, outputs, strict=True):
+            own.append(_arrays(output, blend, extras))
+        told(len(rows_B))
+    piece = (np.concatenate(rows), [_joined(own) for own in answers]) if rows else None
+    pieces = [piece for piece in ranks.gather(piece) if piece is not None]
+    if not pieces:
+        return [Predictions((), m.classes, np.zeros((0, len(m.classes)), np.float32)) for m in predictor.members]
+    rows_N = np.concatenate([rows for rows, _ in pieces])
+    order_N = np.argsort(rows_N)
+    ids = tuple(images.loader.samples.ids[row] for row in rows_N[order_N].tolist())
+    found = []
+    for index, member in enumerate(predictor.members):
+        arrays = _joined([members[index] for _, members in pieces])
+        if not np.isfinite(arrays["probabilities_NC"]).all():
+            raise NotFinite("a model's answer is no number: its weights are broken; train the fold again")
+        found.append(Predictions(ids, member.classes, **{name: array[order_N] for name, array in arrays.items()}))
+    return found
+
+
+def _outputs(
+    predictor: Predictor, loader: Loader, batches: Sequence[NDArray[np.int64]], features: bool
+) -> Iterator[tuple[NDArray[np.int64], list[Output]]]:
+    """Batch by batch the rows that could be read, and what the members make of them."""
+    contract = predictor.contract
+    if contract is not None and len(predictor.views) == 1:
+        for batch in loader.valid(batches, contract, predictor.views[0]):
+            yield batch.rows_B, predictor.outputs_of_pixels(batch.images_BCHW, features)
+    else:
+        for photos in loader.photos(batches):
+            yield photos.rows_B, predictor.outputs(photos.images, features)
+
+
+def _arrays(output: Output, blend: Blend, extras: Collection[Extra]) -> Arrays:
+    """One member's answer to a batch, on the host."""
+    views_VBC = output.logits_VBC.softmax(dim=2).cpu().numpy()
+    arrays = {"probabilities_NC": views_VBC[0] if len(views_VBC) == 1 else blend(views_VBC).astype(np.float32)}
+    if "logits" in extras:
+        arrays["logits_NC"] = output.logits_VBC.mean(0).cpu().numpy()
+    if "features" in extras:
+        assert output.features_VBE is not None  # they were asked for
+        arrays["features_NE"] = output.features_VBE.mean(0).cpu().numpy()
+    return arrays
+
+
+def _joined(parts: Sequence[Arrays]) -> Arrays:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

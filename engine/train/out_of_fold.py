@@ -1,0 +1,114 @@
+"""Out-of-fold predictions: what a fold's models answer about the images that they never saw, asked as `engine infer`
+will ask them: with the views, the rule, the kept epochs and the specialists that the recipe predicts with.
+
+They are made from the checkpoints once a fold is trained, and not kept from its validations, which are of one plain
+view each, since they only have to find the best epoch. So they can be made again when the recipe comes to predict
+otherwise, and a run that was stopped before them goes on with them. Each model's lie beside its checkpoint; those of
+all folds are joined, after specialists were heard.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from engine.augment.views import views_of
+from engine.ensemble.specialist import Effect, Specialist, effect_of
+from engine.ensemble.vote import Rule, blend, vote_of_fold
+from engine.errors import DataError, EngineError
+from engine.inference.ask import ask
+from engine.predictions import LabelledPredictions, Predictions, joined
+from engine.ranks import Ranks
+from engine.recipe.sections import Recipe
+from engine.store import checkpoint
+from engine.store.run_folder import FoldFolder, RunFolder
+from engine.train.feed import FoldData
+
+
+@dataclasses.dataclass(frozen=True)
+class Collected:
+    """The out-of-fold predictions of all folds: `main` of the main models, `heard` once the specialists were asked, in
+    order, each of which did what `effects` says and answers `own` (by its name) about all of these images."""
+
+    main: LabelledPredictions
+    heard: LabelledPredictions
+    effects: tuple[Effect, ...]
+    own: Mapping[str, LabelledPredictions]
+
+
+def about(recipe: Recipe) -> dict[str, Any]:
+    """How the recipe has images answered, as the files say it: predictions that were made otherwise are made again."""
+    return {"views": [view.name for view in views_of(recipe.predict)], "vote": recipe.ensemble.vote}
+
+
+def answer_held_out(recipe: Recipe, fold: int, data: FoldData, folder: FoldFolder, ranks: Ranks) -> bool:
+    """Have the models in `folder` answer about what `data` holds out, on all ranks together; False when they had.
+
+    A specialist's fold answers about everything that the main fold holds out, since it may be asked about any of it:
+    its `recipe`, the main fold's `data`. Raises EngineError when none of the images can be read.
+    """
+    # The leading rank looks: it wrote what there is, and the others must not look before it has.
+    if not ranks.any(ranks.leads and _is_to_do(recipe, data, folder)):
+        return False
+    members = folder.members()
+    views = partial(blend, rule=recipe.ensemble.vote)
+    models = [checkpoint.load(member.path) for member in members]
+    found, quarantine = ask(models, data.samples, data.held_rows_N, recipe, views, ranks)
+    if not len(found[0]):
+        raise EngineError(
+            f"fold {fold}: none of its {len(data.held_rows_N)} held-out images could be read: {quarantine.some(1)}"
+        )
+    if ranks.leads:
+        for member, answers in zip(members, found, strict=True):
+            data.labelled(answers, fold).write(member.out_of_fold, about=about(recipe))
+    return True
+
+
+def collect(models: RunFolder, folds: Sequence[int], specialists: Sequence[Specialist], rule: Rule) -> Collected | None:
+    """What all folds in `models` answered, joined; None when nothing is held out."""
+    main = _read(models, folds, rule)
+    if main is None:
+        return None
+    heard = main
+    effects: list[Effect] = []
+    own: dict[str, LabelledPredictions] = {}
+    for one in specialists:
+        answers = _read(models.specialist(one.name), folds, rule)
+        assert answers is not None  # about what the main models answered about
+        before, heard = heard, one.heard(heard, answers)
+        effects.append(effect_of(one, before, heard, answers))
+        own[one.name] = answers
+    return Collected(main, heard, tuple(effects), own)
+
+
+def _is_to_do(recipe: Recipe, data: FoldData, folder: FoldFolder) -> bool:
+    made_as = [_made_as(member.out_of_fold) for member in folder.members()]
+    return len(data.held_rows_N) > 0 and any(how != about(recipe) for how in made_as)
+
+
+def _made_as(path: Path) -> dict[str, Any] | None:
+    """How a model's predictions were made; None when there are none that can be read."""
+    try:
+        return Predictions.read_about(path)
+    except DataError:
+        return None
+
+
+def _read(models: RunFolder, folds: Sequence[int], rule: Rule) -> LabelledPredictions | None:
+    """The folds' predictions, joined: for each the vote of those who answer for it."""
+    parts = []
+    for fold in folds:
+        files = [member.out_of_fold for member in models.fold(fold).members()]
+        if all(file.is_file() for file in files):
+            parts.append(vote_of_fold([_labelled(file) for file in files], rule))
+    return joined(parts) if parts else None
+
+
+def _labelled(path: Path) -> LabelledPredictions:
+    read = Predictions.read(path)
+    if not isinstance(read, LabelledPredictions):
+        raise DataError(f"{path}: out-of-fold predictions without labels; remove it, and `engine train` makes it again")
+    return read

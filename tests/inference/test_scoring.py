@@ -1,0 +1,187 @@
+"""Whoever asks models asks them here: by row and class, over ranks, one view or several, whole or in part."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy.special import softmax
+
+from engine.augment.views import tta_views
+from engine.inference.member import Member
+from engine.inference.predictor import Predictor
+from engine.inference.scoring import Images, NotFinite, score
+from engine.kernels import Ragged
+from engine.loader.batches import Loader, Samples
+from engine.loader.source import Memory
+from engine.predictions import Predictions
+from engine.quarantine import FaultKind
+from engine.ranks import Ranks
+from engine.recipe.sections import DecodeSection
+from engine.store.checkpoint import Checkpoint
+
+CPU = torch.device("cpu")
+ALONE = Ranks(0, 1, CPU)
+COUNT = 9
+FoldMaker = Callable[..., Checkpoint]
+
+
+@pytest.fixture
+def photos(picture: Callable[..., np.ndarray]) -> list[bytes]:
+    contents = []
+    for i in range(COUNT):
+        file = io.BytesIO()
+        Image.fromarray(picture(i, 40 + i, 56 - i)).save(file, "PNG")
+        contents.append(file.getvalue())
+    return contents
+
+
+def images_of(photos: Sequence[bytes], rows: Sequence[int] = range(COUNT), batch: int = 4) -> Images:
+    ids = [f"id {i}" for i in range(len(photos))]
+    samples = Samples(ids, Memory(photos), np.arange(len(photos)), np.full(len(photos), -1))
+    return Images(Loader(samples, DecodeSection(threads=1), CPU), np.array(rows, dtype=np.int64), batch)
+
+
+def logits_of(predictor: Predictor, photos: Sequence[bytes]) -> list[np.ndarray]:
+    """(V, N, C) of each member, by the predictor alone, from whole photos."""
+    tensors = [torch.from_numpy(np.array(Image.open(io.BytesIO(photo)))) for photo in photos]
+    return [logits_VNC.numpy() for logits_VNC in predictor.logits(Ragged(tensors))]
+
+
+def close(a: Predictions, b: Predictions, atol: float = 1e-4) -> None:
+    assert (a.ids, a.classes) == (b.ids, b.classes)
+    np.testing.assert_allclose(a.probabilities_NC, b.probabilities_NC, atol=atol)
+
+
+def test_of_one_view_it_is_the_softmax_of_each_members_logits(fold: FoldMaker, photos: list[bytes]) -> None:
+    predictor = Predictor.restored([fold(0), fold(1, ("x", "y"), counts=(1, 1))], CPU)
+    found = score(predictor, images_of(photos), ALONE)
+    assert [one.classes for one in found] == [("가방", "모자", "신발"), ("x", "y")]
+    for one, (logits_NC,) in zip(found, logits_of(predictor, photos), strict=True):
+        assert one.ids == tuple(f"id {i}" for i in range(COUNT)) and one.probabilities_NC.dtype == np.float32
+        np.testing.assert_allclose(one.probabilities_NC, softmax(logits_NC, axis=1), atol=1e-4)
+        assert one.logits_NC is None and one.features_NE is None
+
+
+def test_several_views_are_blended_as_asked_and_no_view_is_left_out(fold: FoldMaker, photos: list[bytes]) -> None:
+    predictor = Predictor.restored([fold(0)], CPU, tta_views(3))
+    shapes = []
+
+    def highest(views_VBC: np.ndarray) -> np.ndarray:
+        shapes.append(views_VBC.shape)
+        most_BC = views_VBC.max(0)
+        return most_BC / most_BC.sum(1, keepdims=True)
+
+    (found,) = score(predictor, images_of(photos), ALONE, highest)
+    assert shapes == [(3, 4, 3), (3, 4, 3), (3, 1, 3)] and found.probabilities_NC.dtype == np.float32
+    most_NC = softmax(logits_of(predictor, photos)[0], axis=2).max(0)
+    np.testing.assert_allclose(found.probabilities_NC, most_NC / most_NC.sum(1, keepdims=True), atol=1e-4)
+    (plain,) = score(predictor, images_of(photos), ALONE)
+    mean_NC = softmax(logits_of(predictor, photos)[0], axis=2).mean(0)
+    np.testing.assert_allclose(plain.probabilities_NC, mean_NC, atol=1e-4)
+
+
+def test_any_one_view_can_be_asked_alone(fold: FoldMaker, photos: list[bytes]) -> None:
+    for view in tta_views(4):
+        predictor = Predictor.restored([fold(0)], CPU, [view])
+        (found,) = score(predictor, images_of(photos), ALONE)
+        np.testing.assert_allclose(found.probabilities_NC, softmax(logits_of(predictor, photos)[0][0], 1), atol=1e-3)
+
+
+def test_members_that_see_other_pixels_answer_as_they_do_alone(fold: FoldMaker, photos: list[bytes]) -> None:
+    folds = [fold(0, size=32), fold(1, size=48)]
+    together = score(Predictor.restored(folds, CPU), images_of(photos), ALONE)
+    for one, found in zip(folds, together, strict=True):
+        close(found, score(Predictor.restored([one], CPU), images_of(photos), ALONE)[0])
+
+
+@pytest.mark.parametrize("views", [1, 2])
+def test_logits_and_features_come_with_it_when_asked_for(fold: FoldMaker, photos: list[bytes], views: int) -> None:
+    predictor = Predictor.restored([fold(0)], CPU, tta_views(views))
+    (found,) = score(predictor, images_of(photos), ALONE, extras=("logits", "features"))
+    assert found.logits_NC is not None and found.features_NE is not None
+    np.testing.assert_allclose(found.logits_NC, logits_of(predictor, photos)[0].mean(0), atol=1e-3)
+    head = predictor.members[0].model.head
+    with torch.no_grad():  # linear: the mean of logits is the logits of the mean
+        again_NC = head(torch.from_numpy(found.features_NE)).numpy()
+    np.testing.assert_allclose(again_NC, found.logits_NC, atol=1e-3)
+    (plain,) = score(predictor, images_of(photos), ALONE)
+    close(plain, found, atol=1e-6)
+
+
+def test_rows_are_answered_in_their_order_whatever_order_they_are_asked_in(
+    fold: FoldMaker, photos: list[bytes]
+) -> None:
+    predictor = Predictor.restored([fold(0)], CPU)
+    (whole,) = score(predictor, images_of(photos), ALONE)
+    (some,) = score(predictor, images_of(photos, [7, 2, 5], batch=2), ALONE)
+    assert some.ids == ("id 2", "id 5", "id 7")
+    close(some, whole.take([2, 5, 7]))
+
+
+def test_files_that_cannot_be_read_are_missing_and_known_by_id(fold: FoldMaker, photos: list[bytes]) -> None:
+    predictor = Predictor.restored([fold(0), fold(1)], CPU)
+    whole = score(predictor, images_of(photos), ALONE)
+    bad = [*photos[:3], b"no picture", *photos[4:]]
+    images, told = images_of(bad), []
+    for found, all_ in zip(score(predictor, images, ALONE, told=told.append), whole, strict=True):
+        close(found, all_.take([0, 1, 2, 4, 5, 6, 7, 8]))
+    assert sum(told) == COUNT - 1 and images.loader.quarantine["id 3"].fault.kind == FaultKind.NOT_AN_IMAGE
+    none = score(predictor, images_of([b"no picture"] * 2, [0, 1]), ALONE)
+    assert [(one.ids, one.classes) for one in none] == [((), ("가방", "모자", "신발"))] * 2
+
+
+def test_answers_that_are_no_number_are_an_error_of_their_own(fold: FoldMaker, photos: list[bytes]) -> None:
+    predictor = Predictor.restored([fold(0)], CPU)
+    torch.nn.init.constant_(predictor.members[0].model.head.linear.weight, float("nan"))
+    with pytest.raises(NotFinite, match="train the fold again"):
+        score(predictor, images_of(photos), ALONE)
+
+
+def test_a_model_in_training_is_asked_as_it_would_be_used_and_learns_on(fold: FoldMaker, photos: list[bytes]) -> None:
+    shipped = Member.restored(fold(0), CPU)
+    shipped.model.head.dropout.p = 0.9
+    shipped.model.train()
+    (first,), (second,) = (score(Predictor([shipped]), images_of(photos), ALONE) for _ in range(2))
+    np.testing.assert_array_equal(first.probabilities_NC, second.probabilities_NC)  # nothing is dropped
+    shipped.model.train()
+    shipped.model(torch.zeros(2, 3, 32, 32)).sum().backward()
+    assert shipped.model.head.linear.weight.grad is not None
+
+
+class Together(Ranks):
+    """Ranks that are threads of this process."""
+
+    def __init__(self, rank: int, pieces: list[Any], barrier: threading.Barrier) -> None:
+        super().__init__(rank, len(pieces), CPU)
+        object.__setattr__(self, "shared", (pieces, barrier))
+
+    def gather(self, piece: Any) -> list[Any]:
+        pieces, barrier = self.shared  # type: ignore[attr-defined]
+        pieces[self.rank] = piece
+        barrier.wait()
+        return list(pieces)
+
+
+@pytest.mark.parametrize(("world", "rows"), [(2, 9), (3, 2)])  # of three ranks, one has nothing to do
+def test_ranks_take_a_share_each_and_all_get_everything(
+    fold: FoldMaker, photos: list[bytes], world: int, rows: int
+) -> None:
+    checkpoint = fold(0)
+    (alone,) = score(Predictor.restored([checkpoint], CPU), images_of(photos, range(rows)), ALONE)
+    pieces, barrier = [None] * world, threading.Barrier(world)
+
+    def on_rank(rank: int) -> list[Predictions]:
+        ranks = Together(rank, pieces, barrier)
+        return score(Predictor.restored([checkpoint], CPU), images_of(photos, range(rows)), ranks)
+
+    with ThreadPoolExecutor(world) as threads:
+        for (found,) in threads.map(on_rank, range(world)):
+            close(found, alone)
