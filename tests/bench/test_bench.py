@@ -20,7 +20,7 @@ from engine.errors import RecipeError
 from engine.loader.batches import Batch
 from engine.recipe.load import parse_recipe
 from engine.recipe.sections import Recipe
-from engine.train.learner import Learner
+from engine.training.learner import Learner
 
 PHASES = ["decode", "augmentation", "loader", "training step", "training", "inference"]
 
