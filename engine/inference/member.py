@@ -30,7 +30,8 @@ class Member:
         """The checkpoint's model on `device`. Nothing is downloaded: all weights come from the checkpoint."""
         recipe = parse_recipe(checkpoint.recipe, origin=CHECKPOINT)
         architecture = recipe.model.model_copy(update={"pretrained": False, "weights": ""})
-        model = build_model(architecture, len(checkpoint.classes), recipe.stage[0].size)
+        with torch.random.fork_rng([]):  # fresh weights are drawn, and replaced: nobody's numbers should be used up
+            model = build_model(architecture, len(checkpoint.classes), recipe.stage[0].size)
         model.load_state_dict(dict(checkpoint.weights))
         runtime = Runtime.of(recipe.train, device)
         return cls(runtime.place(model), Contract.from_dict(checkpoint.contract), runtime, checkpoint.classes)

@@ -17,8 +17,8 @@ from engine.ensemble.vote import vote_of_fold
 from engine.errors import EngineError, Interrupted
 from engine.events import Watcher
 from engine.metrics import evaluate
-from engine.predict.job import Wishes
 from engine.predict.job import prepare as prepare_answer
+from engine.predict.models import Wishes
 from engine.predict.run import answer
 from engine.predictions import LabelledPredictions, Predictions
 from engine.ranks import Ranks
