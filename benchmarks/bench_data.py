@@ -26,7 +26,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 import frame
 from engine.data.clean import clean
-from engine.data.folds import _split_groups
+from engine.data.folds import split_groups
 from engine.data.ingest import ingest
 from engine.data.near import clusters
 from engine.data.pixels import HASH_BYTES, look
@@ -111,7 +111,7 @@ def _folds(samples: int, classes: int, pairs: int, count: int) -> dict[str, floa
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         theirs_s = _seconds(lambda: list(splitter.split(group_N, index_N, group_N)))
-    ours_s = _seconds(lambda: _split_groups(index_N, group_N, count, np.random.default_rng(0)))
+    ours_s = _seconds(lambda: split_groups(index_N, group_N, count, np.random.default_rng(0)))
     return {"folds, engine": ours_s, "folds, scikit-learn": theirs_s}
 
 

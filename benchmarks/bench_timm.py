@@ -56,7 +56,7 @@ import frame
 from engine.bench.envelope import Row, without_place
 from engine.metrics import class_share_log_loss
 from engine.synth.sets import VehicleSet, draw_set
-from engine.train.prepare import prepare
+from engine.training.prepare import prepare
 from peers import engine_way, timm_way
 from peers.task import EpochResult, Outcome, Report, Task, link
 

@@ -58,8 +58,8 @@ from engine.recipe.load import parse_recipe
 from engine.recipe.sections import Recipe
 from engine.system import cores
 from engine.text import count
-from engine.train.prepare import Prepared, prepare
-from engine.train.run import train
+from engine.training.prepare import Prepared, prepare
+from engine.training.run import train
 
 RESULTS = frame.RESULTS / "experiments_cpu.json"
 PARTS = {

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from rich.table import Table
 
-from engine.bench.envelope import Envelope, Row, spoken
+from engine.bench.envelope import Envelope, Row, command_line
 
 CPU = torch.device("cpu")
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -76,7 +76,7 @@ def json_option(parser: argparse.ArgumentParser) -> None:
 
 def result(rows: Sequence[Row], settings: Mapping[str, Any], measured_on: torch.device = CPU) -> Envelope:
     """Rows that this process has measured, with its command."""
-    return Envelope.of(rows, settings, measured_on, spoken(["python"], sys.argv))
+    return Envelope.of(rows, settings, measured_on, command_line(["python"], sys.argv))
 
 
 def finish(made: Envelope, path: Path | None) -> None:

@@ -35,7 +35,7 @@ STRETCHES: dict[str, list[list[str]]] = {
         ["loader"],
     ],
     "from a batch to an answer": [["model"], ["store"], ["inference"], ["ensemble"]],
-    "whole runs": [["train", "predict"]],
+    "whole runs": [["training", "predict"]],
     "around them": [["tune", "track", "synth"], ["report", "export", "serve"], ["bench"], ["cli"]],
 }
 FLOW = [step for stretch in STRETCHES.values() for step in stretch]

@@ -4,8 +4,8 @@ Each metric stands once, in `METRICS`, with its function and its direction, so t
 early and colouring a report cannot disagree about what better means. Shapes: N samples, C classes; probabilities are
 float of shape (N, C), rows summing to 1 roughly; labels are int of shape (N,), class indices.
 
-All in numpy. scikit-learn has most of these and is what the tests ask, but takes a second to import, which a command
-that only wants to know whether higher is better should not wait for.
+All in numpy. scikit-learn has most of these and is what the tests ask, but is slow to import, and a command that only
+wants to know whether higher is better should not wait for it.
 """
 
 from __future__ import annotations

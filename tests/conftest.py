@@ -187,3 +187,21 @@ def section(request: pytest.FixtureRequest) -> DecodeSection:
     if request.param == "turbo" and not jpeg.available():
         pytest.skip(jpeg.why_not())
     return DecodeSection(device="cpu", decoder=request.param, threads=2)
+
+
+@pytest.fixture
+def scene() -> Callable[..., Image.Image]:
+    """A picture with large and small shapes, another for each number, that survives being saved as a JPEG."""
+
+    def make(number: int, height: int = 120, width: int = 160) -> Image.Image:
+        random = np.random.default_rng(number)
+        layers = [
+            Image.fromarray(random.integers(0, 256, (side, side, 3), dtype=np.uint8)).resize(
+                (width, height), Image.Resampling.BICUBIC
+            )
+            for side in (3, 7, 16)
+        ]
+        mixed = np.mean([np.asarray(layer, dtype=np.float32) for layer in layers], axis=0)
+        return Image.fromarray(mixed.astype(np.uint8))
+
+    return make

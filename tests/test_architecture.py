@@ -38,11 +38,7 @@ def test_a_room_says_what_it_is_for(room: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_what_the_page_names_stands_in_one_place(name: str) -> None:
     places = [module.path.relative_to(ROOT).as_posix() for module, _ in HOUSE.definitions(name)]
-    assert len(places) == 1 or (not places and name in AWAITED), f"{name} is defined in {places or 'no module'}"
-
-
-# Nouns of the page whose class is on its way.
-AWAITED = {"RunFolder", "Ensemble"}
+    assert len(places) == 1, f"{name} is defined in {places or 'no module'}"
 
 
 def test_no_room_stands_twice_in_the_flow() -> None:

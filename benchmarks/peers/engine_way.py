@@ -12,8 +12,8 @@ from engine.events import EpochEnded, Event, Watcher
 from engine.ranks import Ranks
 from engine.recipe.load import parse_recipe
 from engine.recipe.sections import Recipe
-from engine.train.prepare import Prepared, prepare
-from engine.train.run import train
+from engine.training.prepare import Prepared, prepare
+from engine.training.run import train
 from peers.task import EpochResult, Outcome, Report, Task, mark, processor_seconds
 
 

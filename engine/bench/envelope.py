@@ -79,7 +79,7 @@ def machine(device: torch.device) -> dict[str, Any]:
     }
 
 
-def spoken(program: Sequence[str], arguments: Sequence[str]) -> str:
+def command_line(program: Sequence[str], arguments: Sequence[str]) -> str:
     """The command behind a result, without places on this machine: absolute paths keep their last two parts."""
     return shlex.join([*program, *map(without_place, arguments)])
 

@@ -32,7 +32,7 @@ from engine.recipe.sections import Recipe
 from engine.recipe.sections.augment import MixSection
 from engine.store.checkpoint import Checkpoint
 from engine.system import GIB, peak_host_bytes
-from engine.train.learner import Learner
+from engine.training.learner import Learner
 
 CLASSES = 400  # of the made-up labels: about as many as the fine-grained sets this is for
 _HELD = 4  # decoded batches that the augmentation goes round, more than a cache holds

@@ -36,7 +36,7 @@ def _row(phase: Phase) -> Row:
     }
 
 
-def lead(rows: Sequence[Row]) -> float:
+def loader_over_step(rows: Sequence[Row]) -> float:
     """How many times as many images the loader makes as the training step takes: below 1 the model waits for it."""
     rate = {row["phase"]: row["images_per_second"] for row in rows}
     return float(rate["loader"] / rate["training step"])

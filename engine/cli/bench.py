@@ -9,11 +9,11 @@ from pathlib import Path
 import click
 import torch
 
-from engine.bench.envelope import Envelope, spoken, without_place
+from engine.bench.envelope import Envelope, command_line, without_place
 from engine.bench.phases import Bench
 from engine.bench.photos import photos
 from engine.bench.recipe import bench_recipe, default_recipe
-from engine.bench.report import lead, report
+from engine.bench.report import loader_over_step, report
 from engine.cli.common import console, progress, set_option, table
 from engine.data.ingest import ingest
 from engine.model.build import check_sizes
@@ -78,7 +78,7 @@ def bench(
         measured = Bench(resolved, paths, device, seconds)
         phases = list(measured.run(lambda name: status.update(f"measuring: {name}")))
     source = without_place(data) if data is not None else "drawn by the bench"
-    found = report(measured, phases, source, spoken(["engine"], sys.argv[1:]))
+    found = report(measured, phases, source, command_line(["engine"], sys.argv[1:]))
     _print(found)
     if json_file is not None:
         found.write(json_file)
@@ -107,4 +107,6 @@ def _print(found: Envelope) -> None:
     )
     columns = ("", "images/s", "slowest to fastest", "model waited", *(("GPU GiB",) if on_gpu else ()))
     table(*columns, rows=rows, title=title)
-    click.echo(f"The loader makes {lead(found.rows):.1f} times as many images a second as the training step takes.")
+    click.echo(
+        f"The loader makes {loader_over_step(found.rows):.1f} times as many images a second as the training step takes."
+    )

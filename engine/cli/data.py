@@ -89,7 +89,8 @@ def index(source: str, sets: tuple[str, ...], as_json: bool) -> None:
     labels, sizes, hashes, damage) is kept beside the images, and only what changed is looked at again. Training does
     this by itself; run it to see what training will see.
     """
-    from engine.data.ingest import describe, ingest
+    from engine.data.describe import describe
+    from engine.data.ingest import ingest
 
     sources, section = _sources(source, sets)
     for name in sources:
@@ -216,7 +217,8 @@ def augment(
     original is validated. Run again after an interruption, it goes on.
     """
     from engine.data.ingest import ingest
-    from engine.synth.copies import KINDS, CopySpec, originals, write_copies
+    from engine.synth.copies import CopySpec, originals, write_copies
+    from engine.synth.kinds import KINDS
     from engine.text import count
 
     if list_:

@@ -49,7 +49,7 @@ def lr_find(recipe: Path, sets: tuple[str, ...], stage: int, low: float, high: f
     if stage >= len(resolved.stage):
         raise RecipeError(f"--stage {stage}: the recipe's stages are 0 to {len(resolved.stage) - 1}")
     from engine.ranks import alone
-    from engine.train.prepare import prepare
+    from engine.training.prepare import prepare
     from engine.tune.curve import Curve
     from engine.tune.lr_find import range_test
     from engine.tune.pictures import draw_curve

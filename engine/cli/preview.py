@@ -40,7 +40,7 @@ def preview(recipe: Path, sets: tuple[str, ...], stage: int, images: int, epochs
     resolved = load_recipe(recipe, sets)
     from engine.report.preview import preview as make
     from engine.report.preview import write_preview
-    from engine.train.prepare import prepare
+    from engine.training.prepare import prepare
 
     with progress(title="indexing") as meter:
         prepared = prepare(resolved, meter)

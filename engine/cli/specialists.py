@@ -11,8 +11,8 @@ from engine.cli.common import table
 
 if TYPE_CHECKING:  # they import torch
     from engine.predict.run import Outcome
-    from engine.train.plan import RunPlan
-    from engine.train.run import Result
+    from engine.training.plan import RunPlan
+    from engine.training.run import Result
 
 _METRICS = {"log_loss": "log loss", "accuracy": "accuracy", "macro_f1": "macro F1"}
 

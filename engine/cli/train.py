@@ -17,8 +17,8 @@ from engine.system import GIB
 
 if TYPE_CHECKING:  # they import torch, and a mistyped recipe must not wait for that
     from engine.ranks import Ranks
-    from engine.train.prepare import Prepared
-    from engine.train.run import Result
+    from engine.training.prepare import Prepared
+    from engine.training.run import Result
 
 
 @click.command(
@@ -41,8 +41,8 @@ def train(recipe: Path, sets: tuple[str, ...], dry_run: bool, overwrite: bool) -
     resolved = load_recipe(recipe, sets)
     from engine.ranks import join_ranks
     from engine.track.tracking import Tracking, check
-    from engine.train.prepare import prepare
-    from engine.train.run import train as train_run
+    from engine.training.prepare import prepare
+    from engine.training.run import train as train_run
 
     check(resolved.track)
     with join_ranks() as ranks:
@@ -67,7 +67,7 @@ def train(recipe: Path, sets: tuple[str, ...], dry_run: bool, overwrite: bool) -
 
 def _print_plan(prepared: Prepared, ranks: Ranks) -> None:
     """The resolved recipe, and what it comes to on this data and this machine."""
-    from engine.train.plan import plan_run
+    from engine.training.plan import plan_run
 
     click.echo(dump_recipe(prepared.recipe))
     for notice in prepared.notices:

@@ -18,8 +18,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from engine.data.classes import groups_of
-from engine.data.clean import by_names
-from engine.data.ingest import Progress, describe
+from engine.data.clean import apply_lists
+from engine.data.describe import describe
+from engine.data.ingest import Progress
 from engine.data.manifest import Manifest
 from engine.data.near import distances, kept_clusters
 from engine.data.pixels import PixelFacts, look
@@ -86,7 +87,7 @@ class Checked:
 
     source: str
     test: str
-    facts: dict[str, Any]  # of the training images, see ingest.describe
+    facts: dict[str, Any]  # of the training images, see `describe`
     test_facts: dict[str, Any] | None
     groups: dict[str, int]  # images by class group; {} without groups
     findings: tuple[Finding, ...]
@@ -150,7 +151,7 @@ def check(
     Manifests are as `ingest` makes them, bad files included; names, aliases and lists of `section` are applied first.
     `progress(done, total)` counts the files looked at. Raises DataError for lists that cannot be read.
     """
-    named, _ = by_names(manifest.usable(), section)
+    named, _ = apply_lists(manifest.usable(), section)
     both = [(named, source), *([(test[0].usable(), test[1])] if test else [])]
     tables = [look(part, where, section.cache, progress).table for part, where in both]
     samples = [sample for (part, _), split in zip(both, _SPLITS, strict=False) for sample in _samples(part, split)]

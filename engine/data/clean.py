@@ -19,7 +19,7 @@ from scipy.sparse.csgraph import connected_components
 from engine.data.ids import find_samples
 from engine.data.ingest import Progress
 from engine.data.manifest import Manifest
-from engine.data.names import ClassNames, named
+from engine.data.names import ClassNames, with_classes
 from engine.data.near import kept_clusters
 from engine.data.pixels import PixelFacts, look
 from engine.data.tables import read_list, read_pairs
@@ -50,7 +50,7 @@ def clean(manifest: Manifest, section: DataSection, progress: Progress | None = 
     """
     notices: list[str] = []
     left_out = manifest.quarantine
-    manifest, said = by_names(manifest.usable(), section)
+    manifest, said = apply_lists(manifest.usable(), section)
     notices += said
     seen = None
     if section.check == "decode":
@@ -76,7 +76,7 @@ def clean(manifest: Manifest, section: DataSection, progress: Progress | None = 
     return Cleaned(cleaned, tuple(notices), left_out)
 
 
-def by_names(manifest: Manifest, section: DataSection) -> tuple[Manifest, list[str]]:
+def apply_lists(manifest: Manifest, section: DataSection) -> tuple[Manifest, list[str]]:
     """The samples that no list leaves out, with classes for labels, and what was done. Raises as `clean` does."""
     notices: list[str] = []
     manifest = _excluded(manifest, section, notices)
@@ -125,7 +125,7 @@ def _renamed(manifest: Manifest, section: DataSection, notices: list[str]) -> Ma
         notices.append(
             f"{count(nameless, 'label')} without a name in the label table, kept as found: {_some(nameless)}"
         )
-    cleaned = named(manifest, names)
+    cleaned = with_classes(manifest, names)
     unused = [name for group in names.aliases for name in group if not labels & {*names.found_as(name), name}]
     if unused:
         notices.append(f"data.aliases: {count(unused, 'name')} that no image has: {_some(unused)}")

@@ -120,7 +120,7 @@ def _split(manifest: Manifest, index_N: Folds, names: list[str], count: int, see
                 f"data.folds.count: {count} folds are asked for, but there are only {groups} groups. "
                 f"Set it to {groups} at most"
             )
-        fold_N[order_N] = _split_groups(index_N[order_N], group_N, count, np.random.default_rng(seed))
+        fold_N[order_N] = split_groups(index_N[order_N], group_N, count, np.random.default_rng(seed))
     else:
         parts = StratifiedKFold(count, shuffle=True, random_state=seed).split(order_N, index_N[order_N])
         for fold, (_, validation) in enumerate(parts):
@@ -128,7 +128,7 @@ def _split(manifest: Manifest, index_N: Folds, names: list[str], count: int, see
     return fold_N
 
 
-def _split_groups(index_N: Folds, group_N: Folds, count: int, random: np.random.Generator) -> Folds:
+def split_groups(index_N: Folds, group_N: Folds, count: int, random: np.random.Generator) -> Folds:
     """fold_N of samples with classes index_N and groups group_N (from 0 without gaps): see the module's docstring."""
     classes = int(index_N.max()) + 1
     size_G = np.bincount(group_N)

@@ -104,7 +104,7 @@ def resolved(section: DataSection) -> DataSection:
     return section.model_copy(update={"label_names": tuple(_pairs(section)), "label_table": ""})
 
 
-def named(manifest: Manifest, names: ClassNames) -> Manifest:
+def with_classes(manifest: Manifest, names: ClassNames) -> Manifest:
     """The samples with classes in place of labels as found."""
     return manifest.replace("label", [names.class_of(label) for label in manifest.labels])
 

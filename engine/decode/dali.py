@@ -56,7 +56,7 @@ class DaliDecoder:
         with context, ndd.EvalMode.sync_full:
             batch = _batch(ndd, contents)
             # Looked at before it is decoded: a file whose header cannot be parsed makes the decoder of DALI 2.4 raise
-            # and, some batches later, crash the process. The look raises too, harmlessly, and takes microseconds.
+            # and, some batches later, crash the process. The look raises too, harmlessly, and costs little.
             ndd.peek_image_shape(batch).evaluate()
             decoded = ndd.decoders.image(batch, device="gpu" if self.device.type == "cuda" else "cpu", output_type=rgb)
             decoded.evaluate()
@@ -64,7 +64,7 @@ class DaliDecoder:
 
     @cached_property
     def _dali(self) -> _Dali:
-        """Loaded when it is first needed: it takes a second, and behind libjpeg-turbo most data sets never need it."""
+        """Loaded when it is first needed: a slow import, which behind libjpeg-turbo most data sets never need."""
         import nvidia.dali.experimental.dynamic as ndd
         import nvidia.dali.types as types
 

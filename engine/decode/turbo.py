@@ -24,7 +24,7 @@ class TurboDecoder:
     """Decodes batches of encoded images in `threads` threads (0: one per available core).
 
     The pixels of a batch lie in memory that is used again `rounds` batches later: fresh memory would be mapped and
-    faulted in for every batch, which takes a tenth of the time.
+    faulted in for every batch.
     """
 
     device = torch.device("cpu")

@@ -24,7 +24,7 @@ from engine.loader.batches import Batch, Epoch, Loader
 from engine.model.build import backbone_config
 from engine.recipe.sections import Recipe
 from engine.report.page import data_url, write_page
-from engine.train.prepare import Prepared
+from engine.training.prepare import Prepared
 
 
 @dataclass(frozen=True)

@@ -18,14 +18,13 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, Self
+from typing import Literal
 
 import numpy as np
 import simplejpeg
 import torch
 from torch import Tensor
 
-from engine.augment.policy import Policy
 from engine.augment.rng import hashes, uniforms
 from engine.data.clean import clean
 from engine.data.ingest import Progress
@@ -38,80 +37,14 @@ from engine.loader.passes import execute
 from engine.loader.source import Files
 from engine.loader.stream import ImageStream
 from engine.quarantine import Quarantine
-from engine.recipe.sections import AugmentSection, DataSection, DecodeSection, MixSection
+from engine.recipe.sections import DataSection, DecodeSection
 from engine.store.claim import Claim, claim
+from engine.synth.kinds import KINDS, SEPARATOR, Change
 from engine.system import cores
 
 TABLE, MARKER, PICTURES = "train.csv", "augment.json", "images"
 QUALITY = 92  # of the JPEG files
 _BATCH = 16
-_MIDDLE = (0.5, 0.5, 0.5)  # the colour of a constant border
-_SEPARATOR = "+"
-
-
-@dataclasses.dataclass(frozen=True)
-class Kind:
-    """A named change: what it sets in an `augment` section that otherwise does nothing, or how it mixes."""
-
-    what: str
-    sets: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    mix: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    shadow: bool = False
-
-
-def _affine(**values: float) -> dict[str, Any]:
-    return {"affine": {"p": 1.0, "shift": 0.0, "scale": 0.0, "rotate": 0.0, **values}}
-
-
-def _color(**values: float) -> dict[str, Any]:
-    return {"color": {"p": 1.0, **values}}
-
-
-def _extra(name: str, **values: Any) -> dict[str, Any]:
-    return {"extras": {name: 1.0, **values}}
-
-
-KINDS: dict[str, Kind] = {
-    "flip": Kind("mirrored left to right", {"flip": 1.0}),
-    "vertical_flip": Kind("mirrored top to bottom", {"vertical_flip": 1.0}),
-    "quarter_turn": Kind("turned by 90, 180 or 270 degrees", {"quarter_turn": 1.0}),
-    "turn": Kind("turned by any angle", _affine(rotate=180.0)),
-    "tilt": Kind("turned by up to 15 degrees", _affine(rotate=15.0)),
-    "shift": Kind("shifted by up to a fifth of the side", _affine(shift=0.2)),
-    "zoom": Kind("up to 30% larger or smaller", _affine(scale=0.3)),
-    "shear": Kind("slanted by up to 20 degrees", _affine(shear=20.0)),
-    "perspective": Kind("seen from the side", {"perspective": {"p": 1.0, "distortion": 0.35}}),
-    "crop": Kind("a part of 40 to 80% of the area", {"crop": {"kind": "random_resized", "scale": (0.4, 0.8)}}),
-    "elastic": Kind("bent like rubber", _extra("elastic", elastic_shift=(0.008, 0.016))),
-    "blur": Kind("out of focus", _extra("blur", blur_sigma=(1.0, 3.0))),
-    "motion": Kind("blurred by motion", _extra("motion", motion_length=(7, 17))),
-    "noise": Kind("sensor noise", _extra("noise", noise_std=(0.04, 0.12))),
-    "jpeg": Kind("saved as a poor JPEG", _extra("jpeg", jpeg_quality=(8.0, 30.0))),
-    "clahe": Kind("local contrast", _extra("clahe", clahe_clip=(2.0, 4.0))),
-    "equalize": Kind("histogram equalised", _extra("equalize")),
-    "brightness": Kind("darker or brighter by up to half", _color(brightness=0.5)),
-    "contrast": Kind("less or more contrast by up to half", _color(contrast=0.5)),
-    "saturation": Kind("paler or more colourful", _color(saturation=0.8)),
-    "hue": Kind("other colours", _color(hue=0.25)),
-    "gamma": Kind("mid-tones darker or brighter", {"tone": {"gamma": 1.0, "gamma_range": (0.5, 2.0)}}),
-    "gray": Kind("without colour", {"tone": {"gray": 1.0}}),
-    "invert": Kind("the negative", {"tone": {"invert": 1.0}}),
-    "solarize": Kind("bright values inverted", {"tone": {"solarize": 1.0, "solarize_range": (0.4, 0.8)}}),
-    "posterize": Kind("2 to 4 bits a colour", {"tone": {"posterize": 1.0, "posterize_bits": (2, 4)}}),
-    "shuffle": Kind("colour channels exchanged", {"tone": {"shuffle": 1.0}}),
-    "erase": Kind("3 to 8 rectangles filled with noise", {"erase": {"p": 1.0, "count": (3, 8), "fill": "noise"}}),
-    "cutout": Kind("one large square hidden", {"cutout": {"p": 1.0, "size": 0.4}}),
-    "corner": Kind("the upper right corner hidden", {"corner": {"p": 1.0}}),
-    "shadow": Kind("a soft shadow over a part", shadow=True),
-    "mixup": Kind("mixed with another image of its class", mix={"mixup": 4.0}),
-    "cutmix": Kind("a part of another image of its class put in", mix={"cutmix": 4.0}),
-}
-
-_NOTHING: dict[str, Any] = {
-    "flip": 0.0,
-    "crop": {"kind": "center"},  # all of it, and of a partner of another shape the middle
-    "color": {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0},
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +64,7 @@ class CopySpec:
     border: Literal["reflect", "edge", "constant"] = "reflect"
 
     def __post_init__(self) -> None:
-        for name in (name for kind in self.kinds for name in kind.split(_SEPARATOR)):
+        for name in (name for kind in self.kinds for name in kind.split(SEPARATOR)):
             if name not in KINDS:
                 known = ", ".join(KINDS)
                 raise RecipeError(f"there is no kind {name!r}; the kinds are {known}, or several joined by +")
@@ -147,27 +80,6 @@ class CopiesWritten:
     originals: int
     copies: int
     left_out: Quarantine
-
-
-@dataclasses.dataclass(frozen=True)
-class _Change:
-    """A kind, ready to draw."""
-
-    policy: Policy
-    mix: MixSection | None
-    shadow: bool
-
-    @classmethod
-    def of(cls, kind: str, border: str) -> Self:
-        parts = [KINDS[name] for name in kind.split(_SEPARATOR)]
-        values: dict[str, Any] = _NOTHING | {"border": border}
-        mix: dict[str, Any] = {}
-        for part in parts:
-            values, mix = _merged(values, part.sets), _merged(mix, part.mix)
-        if "extras" in values:
-            values["extras"]["most"] = sum("extras" in part.sets for part in parts)
-        policy = Policy(AugmentSection.model_validate(values), _MIDDLE, (1.0, 1.0, 1.0))
-        return cls(policy, MixSection(**mix) if mix else None, any(part.shadow for part in parts))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,7 +115,7 @@ def write_copies(
     holds anything else.
     """
     _claim(folder, manifest, spec)
-    changes = {kind: _Change.of(kind, spec.border) for kind in spec.kinds}
+    changes = {kind: Change.of(kind, spec.border) for kind in spec.kinds}
     copies = list(_planned(manifest, spec, changes))
     missing = [copy for copy in copies if not (folder / copy.path).is_file()]
     batches = list(_batches(missing))
@@ -231,14 +143,6 @@ def write_copies(
     return CopiesWritten(folder / TABLE, len(manifest), len(there), left_out)
 
 
-def _merged(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
-    """The tables of both, those of one name joined; `b` counts where both have a value."""
-    merged = dict(a)
-    for key, value in b.items():
-        merged[key] = _merged(merged.get(key, {}), value) if isinstance(value, Mapping) else value
-    return merged
-
-
 def _claim(folder: Path, manifest: Manifest, spec: CopySpec) -> None:
     marker = folder / MARKER
     if not marker.is_file() and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -247,7 +151,7 @@ def _claim(folder: Path, manifest: Manifest, spec: CopySpec) -> None:
     claim(Claim(marker, "a set of copies", content, "Choose another folder, or repeat the command as it was"))
 
 
-def _planned(manifest: Manifest, spec: CopySpec, changes: Mapping[str, _Change]) -> Iterator[_Copy]:
+def _planned(manifest: Manifest, spec: CopySpec, changes: Mapping[str, Change]) -> Iterator[_Copy]:
     """Every copy there is to make, source by source, so that a source is decoded once."""
     stems = _stems(manifest)
     partners = {
@@ -308,7 +212,7 @@ def _batches(copies: Sequence[_Copy]) -> Iterator[list[_Copy]]:
         yield batch
 
 
-def _picture(copy: _Copy, images: Mapping[int, Tensor], key: int, spec: CopySpec, change: _Change) -> np.ndarray:
+def _picture(copy: _Copy, images: Mapping[int, Tensor], key: int, spec: CopySpec, change: Change) -> np.ndarray:
     """The copy, uint8 (height, width, 3)."""
     sources = [images[copy.row], *([images[copy.partner]] if change.mix else [])]
     keys_B = torch.tensor([key, ~key][: len(sources)])  # the partner is drawn by an address of its own here
@@ -324,7 +228,7 @@ def _picture(copy: _Copy, images: Mapping[int, Tensor], key: int, spec: CopySpec
     return (pixels_CHW.clamp(0, 1) * 255 + 0.5).to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
 
 
-def _size(image_HW3: Tensor, change: _Change, keys_B: Tensor, copy: _Copy, spec: CopySpec) -> tuple[int, int]:
+def _size(image_HW3: Tensor, change: Change, keys_B: Tensor, copy: _Copy, spec: CopySpec) -> tuple[int, int]:
     """Height and width of the copy: the original's, turned with it, and no longer than wished."""
     height, width = image_HW3.shape[:2]
     if change.policy.section.quarter_turn:

@@ -3,5 +3,5 @@
 Handed a `Recipe` and what may vary; hands on a table, a picture, and the `--set`s that did best. A try is a run like
 any other, in a folder of its own, so it is stopped and goes on as runs are.
 
-It stands after train, which does not know that it is being tried.
+It stands after training, which does not know that it is being tried.
 """

@@ -32,8 +32,8 @@ from engine.store.claim import Claim, claim
 from engine.store.log import read_log
 from engine.store.run_folder import RunFolder
 from engine.system import GIB, peak_host_bytes
-from engine.train.prepare import Prepared, prepare
-from engine.train.run import train
+from engine.training.prepare import Prepared, prepare
+from engine.training.run import train
 from engine.tune.subprocess import run_apart
 
 _RESULT = "result.json"

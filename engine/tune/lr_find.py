@@ -18,10 +18,10 @@ from engine.loader.batches import Batch
 from engine.model.runtime import Runtime
 from engine.ranks import Ranks
 from engine.recipe.sections import StageSection
-from engine.train.feed import Feed
-from engine.train.learner import Learner
-from engine.train.position import own_randomness, seed_torch
-from engine.train.prepare import Prepared
+from engine.training.feed import Feed
+from engine.training.learner import Learner
+from engine.training.position import own_randomness, seed_torch
+from engine.training.prepare import Prepared
 from engine.tune.curve import Curve
 
 Addressed = tuple[int, int, Batch]

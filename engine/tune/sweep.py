@@ -34,8 +34,8 @@ from engine.recipe.load import dump_recipe, parse_recipe
 from engine.recipe.sections import Recipe
 from engine.store.claim import Claim, claim
 from engine.store.run_folder import RunFolder
-from engine.train.prepare import prepare
-from engine.train.run import train
+from engine.training.prepare import prepare
+from engine.training.run import train
 from engine.tune.pictures import draw_history
 from engine.tune.space import Dimension, parse_space
 from engine.tune.trials import TrialBegan, TrialEnded, TrialResult, to_csv

@@ -14,13 +14,13 @@ from engine.bench.envelope import read, without_place
 from engine.bench.phases import Bench
 from engine.bench.photos import photos
 from engine.bench.recipe import FULL_POLICY, bench_recipe, default_recipe
-from engine.bench.report import lead
+from engine.bench.report import loader_over_step
 from engine.cli.main import main
 from engine.errors import RecipeError
 from engine.loader.batches import Batch
 from engine.recipe.load import parse_recipe
 from engine.recipe.sections import Recipe
-from engine.train.learner import Learner
+from engine.training.learner import Learner
 
 PHASES = ["decode", "augmentation", "loader", "training step", "training", "inference"]
 
@@ -67,7 +67,7 @@ def test_the_command_prints_every_phase_and_ends_with_json(images: Path, tmp_pat
 
 def test_below_one_the_model_waits_for_the_loader() -> None:
     rows = [{"phase": "loader", "images_per_second": 30.0}, {"phase": "training step", "images_per_second": 60.0}]
-    assert lead(rows) == 0.5
+    assert loader_over_step(rows) == 0.5
 
 
 def test_without_a_recipe_everything_common_is_switched_on_and_can_be_changed() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.bench.envelope import Envelope, machine, read, spoken
+from engine.bench.envelope import Envelope, command_line, machine, read
 from engine.errors import EngineError
 
 CPU = torch.device("cpu")
@@ -57,4 +57,4 @@ def test_what_is_no_result_is_refused(tmp_path: Path, content: str | None) -> No
 def test_a_command_names_no_place_on_this_machine() -> None:
     words = ["benchmarks/bench_timm.py", "--data", "/home/me/photos/train", "--json=/tmp/out/r.json", "--lr=0.1"]
     short = "python benchmarks/bench_timm.py --data photos/train --json=out/r.json --lr=0.1"
-    assert spoken(["python"], words) == short
+    assert command_line(["python"], words) == short

@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from engine.cli.main import main
 from engine.errors import Interrupted
-from engine.train.trainer import FoldTrainer
+from engine.training.trainer import FoldTrainer
 
 Shades = Callable[[Path, Mapping[str, int], str], Path]
 

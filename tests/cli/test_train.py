@@ -134,7 +134,7 @@ def test_ctrl_c_twice_ends_at_once(recipe: Path, tmp_path: Path, monkeypatch: py
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr("engine.train.trainer.FoldTrainer.train", impatient)
+    monkeypatch.setattr("engine.training.trainer.FoldTrainer.train", impatient)
     before = signal.getsignal(signal.SIGINT)
     result = train(recipe)
     assert result.exit_code == 3

@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 
 MakePhoto = Callable[..., Path]
-MakeScene = Callable[..., Image.Image]
 
 
 @pytest.fixture
@@ -29,23 +28,5 @@ def photo(tmp_path: Path) -> MakePhoto:
             exif[0x0112] = orientation
         Image.fromarray(pixels).save(path, format=kind or None, exif=exif)
         return path
-
-    return make
-
-
-@pytest.fixture
-def scene() -> MakeScene:
-    """A picture with large and small shapes, another for each number, that survives being saved as a JPEG."""
-
-    def make(number: int, height: int = 120, width: int = 160) -> Image.Image:
-        random = np.random.default_rng(number)
-        layers = [
-            Image.fromarray(random.integers(0, 256, (side, side, 3), dtype=np.uint8)).resize(
-                (width, height), Image.Resampling.BICUBIC
-            )
-            for side in (3, 7, 16)
-        ]
-        mixed = np.mean([np.asarray(layer, dtype=np.float32) for layer in layers], axis=0)
-        return Image.fromarray(mixed.astype(np.uint8))
 
     return make

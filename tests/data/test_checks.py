@@ -1,9 +1,8 @@
-"""A check finds what was planted, says nothing about sound data, and shows it on a page of its own."""
+"""A check finds what was planted, and says nothing about sound data."""
 
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,6 @@ from PIL import Image
 from engine.data.checks import Checked, check
 from engine.data.ingest import ingest
 from engine.recipe.sections import DataSection
-from engine.report.findings import MOST_CASES, write_findings
 
 MakeScene = Callable[..., Image.Image]
 
@@ -49,8 +47,6 @@ def test_nothing_is_found_in_sound_data(sound: Path, tmp_path: Path, scene: Make
     result = checked(sound, tmp_path / "test")
     assert found(result) == {}
     assert result.facts["classes"] == {"hat": 10, "shoe": 10}
-    write_findings(result, tmp_path / "page.html")
-    assert "Nothing: every file decodes" in (tmp_path / "page.html").read_text("utf-8")
 
 
 @pytest.fixture
@@ -121,33 +117,3 @@ def test_what_the_recipe_settles_is_found_no_more(faulty: Path) -> None:
 def test_groups_of_classes_are_counted(sound: Path) -> None:
     result = checked(sound, class_groups=(("worn on the head", "hat"),))
     assert result.groups == {"worn on the head": 10, "others": 10}
-
-
-def test_the_page_shows_the_pictures_and_asks_nothing_of_a_network(faulty: Path, tmp_path: Path) -> None:
-    write_findings(checked(faulty), tmp_path / "page.html")
-    page = (tmp_path / "page.html").read_text("utf-8")
-    for title in ("Files that cannot be decoded", "The same file under several labels", "Near-duplicates"):
-        assert title in page
-    assert page.count('src="data:image/jpeg;base64,') > 20
-    assert "no picture" in page  # of the empty file
-    assert not re.search(r"""(src|href)=["'](?!data:|#)""", page)
-    assert "://" not in re.sub(r"data:image/jpeg;base64,[^\"]*", "", page)
-
-
-def test_the_page_writes_names_as_text(tmp_path: Path, scene: MakeScene) -> None:
-    for name in ("<b>bold</b>", "가나"):
-        (tmp_path / "set" / name.replace("/", "∕")).mkdir(parents=True)
-        scene(1).save(tmp_path / "set" / name.replace("/", "∕") / "1.jpg")
-    write_findings(checked(tmp_path / "set"), tmp_path / "page.html")
-    page = (tmp_path / "page.html").read_text("utf-8")
-    assert "<b>bold" not in page and "&lt;b&gt;bold" in page and "가나" in page
-
-
-def test_a_long_list_is_cut_on_the_page(tmp_path: Path, scene: MakeScene) -> None:
-    (tmp_path / "set" / "a").mkdir(parents=True)
-    for n in range(MOST_CASES + 3):
-        scene(n, 40, 40).save(tmp_path / "set" / "a" / f"{n}.jpg")
-    result = checked(tmp_path / "set")
-    write_findings(result, tmp_path / "page.html")
-    assert "and 3 more; --json has them all" in (tmp_path / "page.html").read_text("utf-8")
-    assert len(found(result)["tiny"]) == MOST_CASES + 3

@@ -16,8 +16,9 @@ from PIL import Image
 
 from engine.data import headers, threads
 from engine.data import ingest as ingest_module
+from engine.data.describe import describe
 from engine.data.headers import HeaderFacts, read_header
-from engine.data.ingest import describe, ingest
+from engine.data.ingest import ingest
 from engine.data.manifest import Manifest
 from engine.errors import DataError
 from engine.quarantine import Fault, FaultKind

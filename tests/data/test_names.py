@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from engine.data.classes import groups_of
 from engine.data.manifest import Manifest
-from engine.data.names import ClassNames, latin_names, named, resolved
+from engine.data.names import ClassNames, latin_names, resolved, with_classes
 from engine.errors import DataError, RecipeError
 from engine.recipe.sections import DataSection
 
@@ -30,7 +30,7 @@ def test_a_table_names_the_labels_and_aliases_join_them(tmp_path: Path) -> None:
     labels = ("0", "1", "2", "3", "")
     assert [names.class_of(label) for label in labels] == ["statement", "identity", "identity", "3", ""]
     manifest = Manifest.build({"id": ["a", "b"], "path": ["a", "b"], "label": ["2", "0"]})
-    assert named(manifest, names).labels == ["identity", "statement"]
+    assert with_classes(manifest, names).labels == ["identity", "statement"]
     assert names.found_as("statement") == ("0",)
     assert set(names.known_as("identity")) >= {"identity", "1", "2", "passport", "licence"}
 

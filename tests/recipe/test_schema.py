@@ -9,6 +9,7 @@ from typing import Literal, get_args
 import pytest
 from pydantic import BaseModel, Field
 
+from engine.ensemble.vote import RULES, Rule
 from engine.recipe import schema
 from engine.recipe.sections import Recipe
 
@@ -80,3 +81,7 @@ class Example(BaseModel):
 def test_types_and_ranges_in_words(name: str, type_: str, allowed: str) -> None:
     key = schema.Key((name,), Example.model_fields[name])
     assert (key.type, key.allowed) == (type_, allowed)
+
+
+def test_rules_of_voting_are_those_that_can_vote() -> None:
+    assert KEYS["ensemble.vote"].field.annotation == Rule and get_args(Rule) == RULES

@@ -20,7 +20,7 @@ from engine.loader.batches import Epoch, Loader
 from engine.recipe.load import dump_recipe, parse_recipe
 from engine.recipe.sections import Recipe
 from engine.report.preview import preview
-from engine.train.prepare import Prepared, prepare
+from engine.training.prepare import Prepared, prepare
 
 NAMES = ("가방", "모자", "<신발>")
 

@@ -14,7 +14,8 @@ from engine.data.ingest import ingest
 from engine.data.manifest import Manifest
 from engine.errors import DataError, RecipeError
 from engine.recipe.sections import DataSection
-from engine.synth.copies import KINDS, CopySpec, originals, write_copies
+from engine.synth.copies import CopySpec, originals, write_copies
+from engine.synth.kinds import KINDS
 
 
 def picture(number: int, height: int = 48, width: int = 64) -> Image.Image:

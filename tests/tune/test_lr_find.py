@@ -11,8 +11,8 @@ import torch
 from engine.events import EpochEnded, EpochRecord, Event, ImagesDone, Watcher
 from engine.ranks import Ranks
 from engine.recipe.sections import Recipe
-from engine.train.prepare import prepare
-from engine.train.run import train
+from engine.training.prepare import prepare
+from engine.training.run import train
 from engine.tune.curve import Curve
 from engine.tune.lr_find import range_test
 

@@ -16,8 +16,8 @@ import torch
 
 from engine.order import Pair
 from engine.recipe.sections import StageSection, TrainSection
-from engine.train.history import epochs_without_gain, plateau_drops
-from engine.train.schedule import Span, rate_factor, time_at
+from engine.training.history import epochs_without_gain, plateau_drops
+from engine.training.schedule import Span, rate_factor, time_at
 
 
 @dataclasses.dataclass

@@ -15,8 +15,8 @@ from pydantic import ValidationError
 from torch.optim import lr_scheduler
 
 from engine.recipe.sections import ScheduleSection
-from engine.train.history import plateau_drops
-from engine.train.schedule import Time, rate_factor
+from engine.training.history import plateau_drops
+from engine.training.schedule import Time, rate_factor
 
 STEPS = 5  # in an epoch
 

@@ -12,8 +12,8 @@ import pytest
 from engine.errors import Interrupted
 from engine.files import write_text
 from engine.recipe.sections import Recipe
-from engine.train import trainer
-from engine.train.trainer import FoldTrainer
+from engine.training import trainer
+from engine.training.trainer import FoldTrainer
 
 MakeRecipe = Callable[..., Recipe]
 Run = Callable[..., Any]

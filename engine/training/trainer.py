@@ -37,11 +37,11 @@ from engine.recipe.sections import Recipe, StageSection
 from engine.store import checkpoint
 from engine.store.resume import load_resume, save_resume
 from engine.store.run_folder import FoldFolder, MemberFolder
-from engine.train.feed import Feed, FoldData
-from engine.train.history import TRAIN_LOSS, epochs_without_gain, kept_epochs
-from engine.train.learner import Learner
-from engine.train.position import Position, Timetable, own_randomness, seed_torch
-from engine.train.writer import Writer, set_apart
+from engine.training.feed import Feed, FoldData
+from engine.training.history import TRAIN_LOSS, epochs_without_gain, kept_epochs
+from engine.training.learner import Learner
+from engine.training.position import Position, Timetable, own_randomness, seed_torch
+from engine.training.writer import Writer, set_apart
 
 HEAR_EVERY = 16  # steps between reads of the loss: each read makes the CPU wait for the GPU
 _GOES_ON = "the same command goes on from here"

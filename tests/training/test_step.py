@@ -12,8 +12,8 @@ from engine.model.build import Classifier, build_model, set_drop_path
 from engine.model.losses import build_loss
 from engine.model.runtime import Runtime
 from engine.recipe.sections import ModelSection, TrainSection
-from engine.train.optim import build_optimizer
-from engine.train.step import TrainStep
+from engine.training.optim import build_optimizer
+from engine.training.step import TrainStep
 
 ARCFACE = ModelSection(backbone="test_convnext", pretrained=False, head="arcface", pooling="gem")
 CPU = torch.device("cpu")

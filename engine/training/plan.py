@@ -7,8 +7,8 @@ import dataclasses
 from engine.model.runtime import Runtime
 from engine.ranks import Ranks
 from engine.recipe.sections import StageSection
-from engine.train.memory import step_bytes
-from engine.train.prepare import Prepared
+from engine.training.memory import step_bytes
+from engine.training.prepare import Prepared
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,7 @@ import torch
 
 from engine.recipe.sections import Recipe
 from engine.store import checkpoint
-from engine.train.writer import Writer, set_apart
+from engine.training.writer import Writer, set_apart
 
 MakeRecipe = Callable[..., Recipe]
 

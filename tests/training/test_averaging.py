@@ -7,7 +7,7 @@ import torch
 
 from engine.model.build import build_model
 from engine.recipe.sections import ModelSection
-from engine.train.averaging import Average, build_average
+from engine.training.averaging import Average, build_average
 
 MODEL = ModelSection(backbone="test_convnext", pretrained=False)
 

@@ -22,8 +22,8 @@ from engine.metrics import log_loss
 from engine.ranks import Ranks
 from engine.recipe.sections import Recipe
 from engine.store.run_folder import RunFolder
-from engine.train.prepare import prepare
-from engine.train.run import train
+from engine.training.prepare import prepare
+from engine.training.run import train
 
 MakeRecipe = Callable[..., Recipe]
 Run = Callable[..., Any]

@@ -7,8 +7,8 @@ import torch
 
 from engine.model.build import Classifier, build_model
 from engine.recipe.sections import ModelSection, StageSection
-from engine.train.freeze import Freezer, thawed_layers, to_training
-from engine.train.optim import backbone_layers
+from engine.training.freeze import Freezer, thawed_layers, to_training
+from engine.training.optim import backbone_layers
 
 
 def stage(**changes: int) -> StageSection:

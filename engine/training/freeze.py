@@ -6,7 +6,7 @@ from torch import nn
 
 from engine.model.build import Classifier
 from engine.recipe.sections import StageSection
-from engine.train.optim import backbone_layers
+from engine.training.optim import backbone_layers
 
 
 def thawed_layers(stage: StageSection, epoch: int) -> int | None:

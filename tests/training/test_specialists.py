@@ -19,8 +19,8 @@ from engine.predictions import LabelledPredictions, Predictions
 from engine.recipe.sections import Recipe
 from engine.store import checkpoint
 from engine.store.run_folder import RunFolder
-from engine.train.prepare import Prepared, prepare
-from engine.train.trainer import FoldTrainer
+from engine.training.prepare import Prepared, prepare
+from engine.training.trainer import FoldTrainer
 
 MakeRecipe = Callable[..., Recipe]
 Run = Callable[..., Any]

@@ -23,9 +23,9 @@ from engine.model.build import check_drop_path, check_sizes
 from engine.quarantine import Quarantine
 from engine.recipe.sections import Recipe
 from engine.text import nearest
-from engine.train.feed import FoldData
-from engine.train.optim import check_optimizer
-from engine.train.specialists import Course, check_course, course_of
+from engine.training.feed import FoldData
+from engine.training.optim import check_optimizer
+from engine.training.specialists import Course, check_course, course_of
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,8 +15,8 @@ from engine.events import EpochEnded, EpochRecord, Event, FileSetAside, FoldBega
 from engine.ranks import Ranks
 from engine.recipe.load import parse_recipe
 from engine.recipe.sections import Recipe
-from engine.train.prepare import prepare
-from engine.train.run import Result, train
+from engine.training.prepare import prepare
+from engine.training.run import Result, train
 
 COLORS = {"고리": (220, 40, 40), "네모": (40, 200, 60), "세모": (50, 60, 220)}
 PER_CLASS = 16

@@ -17,10 +17,10 @@ from engine.model.build import Classifier, build_model, set_drop_path
 from engine.model.losses import build_loss
 from engine.model.runtime import Runtime
 from engine.recipe.sections import ModelSection, StageSection, TrainSection
-from engine.train.averaging import EpochMean, build_average
-from engine.train.freeze import Freezer, thawed_layers, to_training
-from engine.train.optim import build_optimizer, set_rate
-from engine.train.step import TrainStep
+from engine.training.averaging import EpochMean, build_average
+from engine.training.freeze import Freezer, thawed_layers, to_training
+from engine.training.optim import build_optimizer, set_rate
+from engine.training.step import TrainStep
 
 
 class Learner:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.metrics import METRICS
-from engine.train.history import epochs_without_gain, gains, kept_epochs
+from engine.training.history import epochs_without_gain, gains, kept_epochs
 
 NAN = math.nan
 

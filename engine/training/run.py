@@ -25,11 +25,11 @@ from engine.recipe.sections import Recipe
 from engine.store.claim import Claim, claim
 from engine.store.log import Log
 from engine.store.run_folder import RunFolder
-from engine.train.feed import FoldData
-from engine.train.out_of_fold import about, answer_held_out, collect
-from engine.train.prepare import Prepared
-from engine.train.specialists import Course
-from engine.train.trainer import FoldTrainer
+from engine.training.feed import FoldData
+from engine.training.out_of_fold import about, answer_held_out, collect
+from engine.training.prepare import Prepared
+from engine.training.specialists import Course
+from engine.training.trainer import FoldTrainer
 
 
 @dataclasses.dataclass(frozen=True)

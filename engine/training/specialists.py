@@ -19,7 +19,7 @@ from engine.errors import DataError, RecipeError
 from engine.loader.batches import Samples
 from engine.recipe.sections import Recipe, SpecialistSection
 from engine.text import nearest, nfc
-from engine.train.feed import FoldData
+from engine.training.feed import FoldData
 
 _OTHER = -1  # the label of images that it is neither trained on nor scored by
 

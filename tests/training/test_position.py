@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.recipe.load import parse_recipe
-from engine.train.position import Position, Timetable
+from engine.training.position import Position, Timetable
 
 STAGES = st.lists(
     st.fixed_dictionaries(

@@ -15,8 +15,8 @@ from engine.loader.batches import Batch
 from engine.model.runtime import Runtime
 from engine.recipe.load import parse_recipe
 from engine.recipe.sections import Recipe
-from engine.train.learner import Learner
-from engine.train.position import own_randomness, seed_torch
+from engine.training.learner import Learner
+from engine.training.position import own_randomness, seed_torch
 
 CPU = torch.device("cpu")
 Weights = dict[str, torch.Tensor]

@@ -25,7 +25,7 @@ from engine.ranks import Ranks
 from engine.recipe.sections import Recipe
 from engine.store import checkpoint
 from engine.store.run_folder import FoldFolder, RunFolder
-from engine.train.feed import FoldData
+from engine.training.feed import FoldData
 
 
 @dataclasses.dataclass(frozen=True)

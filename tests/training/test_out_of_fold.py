@@ -25,10 +25,10 @@ from engine.ranks import Ranks
 from engine.recipe.sections import Recipe
 from engine.store import checkpoint
 from engine.store.run_folder import RunFolder
-from engine.train import out_of_fold
-from engine.train.prepare import prepare
-from engine.train.run import train
-from engine.train.trainer import FoldTrainer
+from engine.training import out_of_fold
+from engine.training.prepare import prepare
+from engine.training.run import train
+from engine.training.trainer import FoldTrainer
 
 MakeRecipe = Callable[..., Recipe]
 Run = Callable[..., Any]

@@ -12,7 +12,7 @@ from timm.optim import param_groups_layer_decay
 from engine.errors import RecipeError
 from engine.model.build import Classifier, build_model
 from engine.recipe.sections import ModelSection, TrainSection
-from engine.train.optim import backbone_layers, build_optimizer, check_optimizer, parameter_groups, set_rate
+from engine.training.optim import backbone_layers, build_optimizer, check_optimizer, parameter_groups, set_rate
 
 GEM = ModelSection(backbone="test_convnext", pretrained=False, pooling="gem")
 

@@ -7,7 +7,7 @@ import torch
 
 from engine.model.build import build_model
 from engine.recipe.sections import ModelSection, StageSection
-from engine.train.memory import OVERHEAD, step_bytes
+from engine.training.memory import OVERHEAD, step_bytes
 
 MODEL = ModelSection(backbone="test_convnext", pretrained=True)  # no weights are fetched for it
 

@@ -25,9 +25,9 @@ from engine.ranks import Ranks
 from engine.recipe.sections import Metric, ModelSection, Recipe, TrainSection
 from engine.store import checkpoint
 from engine.store.run_folder import FoldFolder, RunFolder
-from engine.train import trainer as fold_module
-from engine.train.prepare import prepare
-from engine.train.trainer import FoldTrainer
+from engine.training import trainer as fold_module
+from engine.training.prepare import prepare
+from engine.training.trainer import FoldTrainer
 
 MakeRecipe = Callable[..., Recipe]
 Run = Callable[..., Any]
