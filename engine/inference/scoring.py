@@ -11,7 +11,8 @@ float32 again. Float32 is what files hold: a member means the same to whoever co
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
+from contextlib import closing
 from typing import Literal
 
 import numpy as np
@@ -64,11 +65,12 @@ def score(
     batches = eval_batches(images.rows_N, images.batch, ranks.rank, ranks.world)
     rows: list[NDArray[np.int64]] = []
     answers: list[list[Arrays]] = [[] for _ in members]
-    for rows_B, outputs in _outputs(members, images.loader, batches, "features" in extras):
-        rows.append(rows_B)
-        for own, output in zip(answers, outputs, strict=True):
-            own.append(_arrays(output, blend, extras))
-        told(len(rows_B))
+    with closing(_outputs(members, images.loader, batches, "features" in extras)) as running:
+        for rows_B, outputs in running:
+            rows.append(rows_B)
+            for own, output in zip(answers, outputs, strict=True):
+                own.append(_arrays(output, blend, extras))
+            told(len(rows_B))
     piece = (np.concatenate(rows), [_joined(own) for own in answers]) if rows else None
     pieces = [piece for piece in ranks.gather(piece) if piece is not None]
     if not pieces:
@@ -87,15 +89,17 @@ def score(
 
 def _outputs(
     members: Members, loader: Loader, batches: Sequence[NDArray[np.int64]], features: bool
-) -> Iterator[tuple[NDArray[np.int64], list[Output]]]:
+) -> Generator[tuple[NDArray[np.int64], list[Output]], None, None]:
     """Batch by batch the rows that could be read, and what the members make of them."""
     contract = members.contract
     if contract is not None and len(members.views) == 1:
-        for batch in loader.valid(batches, contract, members.views[0]):
-            yield batch.rows_B, members.outputs_of_pixels(batch.images_BCHW, features)
+        with closing(loader.valid(batches, contract, members.views[0])) as seen:
+            for batch in seen:
+                yield batch.rows_B, members.outputs_of_pixels(batch.images_BCHW, features)
     else:
-        for photos in loader.photos(batches):
-            yield photos.rows_B, members.outputs(photos.images, features)
+        with closing(loader.photos(batches)) as decoded:
+            for photos in decoded:
+                yield photos.rows_B, members.outputs(photos.images, features)
 
 
 def _arrays(output: Output, blend: Blend, extras: Collection[Extra]) -> Arrays:

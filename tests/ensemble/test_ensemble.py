@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import get_args
 
 import pytest
 
 from engine.ensemble.ensemble import Ensemble
 from engine.ensemble.specialist import Specialist
-from engine.ensemble.vote import RULES
 from engine.errors import CheckpointError
 from engine.recipe.load import parse_recipe
-from engine.recipe.sections import EnsembleSection
 
 STAGE = [{"size": 32, "batch": 4, "epochs": 1, "lr": 1e-3}]
 
@@ -56,7 +53,3 @@ def test_what_cannot_be_followed_is_refused_by_name(tmp_path: Path, change: dict
     path.write_text("{", "utf-8")
     with pytest.raises(CheckpointError, match="is damaged"):
         Ensemble.load(path)
-
-
-def test_every_rule_of_voting_can_be_written_into_a_recipe() -> None:
-    assert get_args(EnsembleSection.model_fields["vote"].annotation) == RULES
