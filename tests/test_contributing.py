@@ -226,6 +226,26 @@ def test_a_loss_is_known_in_every_place() -> None:
     assert not unnamed, f"no value of loss in engine/recipe/sections/train.py makes {unnamed}"
 
 
+@pytest.mark.parametrize("name", sorted(choices("train.loss")))
+def test_a_loss_heeds_its_keys_and_label_smoothing_or_refuses_it(name: str) -> None:
+    """Its keys are those whose description begins with its name, alone or among others: "focal: how much less"."""
+    model, train = (schema.section_at((section,)) for section in ("model", "train"))
+    assert model is not None and train is not None
+
+    def loss_B(**keys: float) -> torch.Tensor:
+        return build_loss(model(), train(loss=name, **keys)).rule(torch.tensor([[2.0, 0.5, -1.0]]), torch.tensor([0]))
+
+    for key, field in train.model_fields.items():
+        names = re.match(r"([\w, ]+): ", field.description or "")
+        if key != "loss" and names and name in names[1].split(", "):
+            assert not torch.equal(loss_B(), loss_B(**{key: field.default + 0.3})), f"{name} does not heed train.{key}"
+    try:
+        smooth_B = loss_B(label_smoothing=0.3)
+    except ValueError:
+        return  # refused
+    assert not torch.equal(loss_B(), smooth_B), f"{name} does not heed train.label_smoothing, and the recipe allows it"
+
+
 # --- metrics ----------------------------------------------------------------------------------------------------------
 
 
@@ -314,12 +334,12 @@ def test_a_place_that_the_page_names_exists(name: str) -> None:
     path, _, function = name.partition("::")
     assert (ROOT / path).exists()
     if function:
-        assert re.search(rf"^def test_{function}\(", text(path), re.MULTILINE)
+        assert re.search(rf"^def {function}\(", text(path), re.MULTILINE)
 
 
 def test_the_page_names_every_test_of_a_kind() -> None:
     named = {name.partition("::")[2] for name in QUOTED if name.startswith("tests/test_contributing.py::")}
-    kinds = set(re.findall(r"^def test_(an?_\w+_is_known_in_every_place)\(", text("tests/test_contributing.py"), re.M))
+    kinds = set(re.findall(r"^def (test_an?_\w+_is_known_in_every_place)\(", text("tests/test_contributing.py"), re.M))
     assert named == kinds and len(kinds) == 6
 
 

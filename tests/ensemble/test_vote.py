@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.special import log_softmax, softmax
 
-from engine.ensemble.vote import blend, vote, vote_of_fold
+from engine.ensemble.vote import RULES, blend, vote, vote_of_fold
 from engine.predictions import Predictions
 
 
@@ -32,7 +32,7 @@ def shuffled(one: Predictions, seed: int) -> Predictions:
 LOGITS_KNC = hnp.arrays(np.float64, (3, 5, 4), elements=st.floats(-30, 30))
 
 
-@pytest.mark.parametrize("rule", ["soft", "logit"])
+@pytest.mark.parametrize("rule", RULES)
 def test_a_voter_listed_in_another_order_of_samples_and_classes_votes_the_same(rule: str) -> None:
     first, second = answers(1), answers(2)
     straight, joined = vote([first, second], rule), vote([first, shuffled(second, 3)], rule)
@@ -52,13 +52,13 @@ def test_a_logit_vote_is_the_softmax_of_mean_logits(logits_KNC: np.ndarray) -> N
     np.testing.assert_allclose(np.log(voted_NC), log_softmax(logits_KNC.mean(0), axis=1), atol=1e-6)
 
 
-@given(LOGITS_KNC, st.sampled_from(["soft", "logit"]), st.permutations(range(3)))
+@given(LOGITS_KNC, st.sampled_from(RULES), st.permutations(range(3)))
 def test_the_order_of_voters_does_not_matter(logits_KNC: np.ndarray, rule: str, order: list[int]) -> None:
     probabilities_KNC = softmax(logits_KNC, axis=2)
     np.testing.assert_allclose(blend(probabilities_KNC[order], rule), blend(probabilities_KNC, rule), atol=1e-12)
 
 
-@pytest.mark.parametrize("rule", ["soft", "logit"])
+@pytest.mark.parametrize("rule", RULES)
 def test_a_voter_of_weight_two_counts_as_two_voters_and_one_of_weight_zero_not_at_all(rule: str) -> None:
     first, second, third = answers(1), answers(2), answers(3)
     np.testing.assert_allclose(
@@ -102,7 +102,7 @@ def test_the_kept_epochs_of_a_fold_are_one_model_of_the_same_precision() -> None
         Predictions(one.ids, one.classes, one.probabilities_NC.astype(np.float32)) for one in map(answers, (1, 2, 3))
     ]
     assert vote_of_fold(epochs[:1]) is epochs[0]
-    for rule in ("soft", "logit"):
+    for rule in RULES:
         together = vote_of_fold(epochs, rule)  # type: ignore[arg-type]
         assert together.probabilities_NC.dtype == np.float32
         expected_NC = vote(epochs, rule).probabilities_NC  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ from PIL import Image
 
 from engine.augment.views import View, crop_views, tta_views
 from engine.cli.main import main
-from engine.ensemble.vote import Rule, blend, vote
+from engine.ensemble.vote import RULES, Rule, blend, vote
 from engine.errors import DataError, RecipeError
 from engine.inference.members import Members
 from engine.metrics import log_loss
@@ -65,7 +65,7 @@ def test_answers_belong_to_ids_whatever_order_the_images_come_in(models: Path, p
     assert np.ptp(straight.answers.probabilities_NC, axis=0).max() > 0.1  # images do not all get the same answer
 
 
-@pytest.mark.parametrize("rule", ["soft", "logit"])
+@pytest.mark.parametrize("rule", RULES)
 def test_folds_together_are_the_vote_of_the_folds_alone(models: Path, rule: str) -> None:
     together, *alone = (
         answer(prepare(folder, Wishes(vote=rule)), CPU).answers  # type: ignore[arg-type]
