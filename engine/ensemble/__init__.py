@@ -3,6 +3,6 @@
 Handed the `Predictions` of members, joined by sample id and class name, never by position; hands on those of all of
 them together. What a run uses of it (views, vote, specialists) is an `Ensemble`, saved beside the folds.
 
-The rules know no model and no pixel, so answers made elsewhere join as well. It stands before training, which settles and
-saves what is used, and predict, which follows that without being told.
+The rules know no model and no pixel, so answers made elsewhere join as well. It stands before training, which settles
+and saves what is used, and predict, which follows that without being told.
 """

@@ -2,6 +2,6 @@
 
 Handed checkpoints, or a model in training, and a loader; hands on `Predictions`, of each `Member` by itself.
 
-It stands before training and predict, because both ask in the same way: validation, out-of-fold answers, specialists and
-`engine infer` are one function, so what was measured is what will be answered.
+It stands before training and predict, because both ask in the same way: validation, out-of-fold answers, specialists
+and `engine infer` are one function, so what was measured is what will be answered.
 """

@@ -27,10 +27,12 @@ class Member:
 
     @classmethod
     def restored(cls, checkpoint: Checkpoint, device: torch.device) -> Self:
-        """The checkpoint's model on `device`. Nothing is downloaded: all weights come from the checkpoint."""
+        """The checkpoint's model on `device`. Nothing is downloaded: all weights come from the checkpoint. Torch's
+        generator, from which a new model draws its first ones, is left as it was."""
         recipe = parse_recipe(checkpoint.recipe, origin=CHECKPOINT)
         architecture = recipe.model.model_copy(update={"pretrained": False, "weights": ""})
-        model = build_model(architecture, len(checkpoint.classes), recipe.stage[0].size)
+        with torch.random.fork_rng([]):  # built on the CPU
+            model = build_model(architecture, len(checkpoint.classes), recipe.stage[0].size)
         model.load_state_dict(dict(checkpoint.weights))
         runtime = Runtime.of(recipe.train, device)
         return cls(runtime.place(model), Contract.from_dict(checkpoint.contract), runtime, checkpoint.classes)

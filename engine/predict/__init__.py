@@ -4,6 +4,6 @@ Handed a run folder and images; hands on predictions for machines and a submissi
 decided. In three steps, so that what can be refused is refused before the first image is decoded: prepare, answer,
 write.
 
-It knows no optimiser and no epoch. Beside it stands training, and neither knows the other: what they share stands before
-both.
+It knows no optimiser and no epoch. Beside it stands training, and neither knows the other: what they share stands
+before both.
 """
