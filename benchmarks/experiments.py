@@ -50,8 +50,8 @@ from engine.errors import EngineError
 from engine.events import EpochEnded, Event, FoldBegan, ImagesDone, Watcher
 from engine.files import write_text
 from engine.metrics import METRICS
-from engine.predict.job import Wishes
 from engine.predict.job import prepare as prepare_prediction
+from engine.predict.models import Wishes
 from engine.predict.run import answer
 from engine.ranks import Ranks
 from engine.recipe.load import parse_recipe

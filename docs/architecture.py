@@ -36,7 +36,7 @@ STRETCHES: dict[str, list[list[str]]] = {
     ],
     "from a batch to an answer": [["model"], ["store"], ["inference"], ["ensemble"]],
     "whole runs": [["training", "predict"]],
-    "around them": [["tune", "track", "synth"], ["report", "export", "serve"], ["bench"], ["cli"]],
+    "around them": [["tune", "track", "synth"], ["report", "export", "serve"], ["jobs"], ["bench"], ["cli"]],
 }
 FLOW = [step for stretch in STRETCHES.values() for step in stretch]
 STEP = {room: step for step, rooms in enumerate(FLOW) for room in rooms}
@@ -99,7 +99,7 @@ the photo's full resolution."""
 ANSWER = """\
 1. **members**: a {RunFolder} knows its {Checkpoint}s, and each becomes a {Member}: the model, with the contract and the
    precision that it was scored with. The {Ensemble} saved beside them says views, vote and specialists.
-2. **views**: the loader makes the batches, and the {Predictor} gives the logits of every member for every view.
+2. **views**: the loader makes the batches, and the {Members} gives the logits of every member for every view.
 3. **predictions**: scoring blends the views, over all rows and ranks: {Predictions}, one for each member. This is also
    how an epoch is validated and how out-of-fold answers are made, so they can be compared.
 4. **ensemble**: a fold's specialists are heard about the images that the fold gave to their classes, and then

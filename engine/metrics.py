@@ -24,27 +24,30 @@ from engine.text import nearest, some
 _CLIP = 1e-15  # a probability of 0 for the true class costs 34.5 nats, not infinity
 _ECE_BINS = 15
 
+Probabilities = NDArray[np.floating]
+Labels = NDArray[np.integer]
 
-def log_loss(probabilities_NC: NDArray, labels_N: NDArray) -> float:
+
+def log_loss(probabilities_NC: Probabilities, labels_N: Labels) -> float:
     """Mean of -log(probability of the true class), in nats; clipped to [1e-15, 1], rows then made to sum to 1."""
     clipped_NC = np.clip(probabilities_NC.astype(np.float64), _CLIP, 1)
     true_N = np.take_along_axis(clipped_NC, labels_N[:, None], 1)[:, 0]
     return float(np.mean(np.log(clipped_NC.sum(1)) - np.log(true_N)))
 
 
-def accuracy(probabilities_NC: NDArray, labels_N: NDArray) -> float:
+def accuracy(probabilities_NC: Probabilities, labels_N: Labels) -> float:
     """Share of samples whose most probable class is the true one (the first of equals)."""
     return float(np.mean(probabilities_NC.argmax(1) == labels_N))
 
 
-def top_accuracy(probabilities_NC: NDArray, labels_N: NDArray, k: int) -> float:
+def top_accuracy(probabilities_NC: Probabilities, labels_N: Labels, k: int) -> float:
     """Share of samples whose true class is among the k most probable; equals of the true class count as before it."""
     true_N1 = np.take_along_axis(probabilities_NC, labels_N[:, None], 1)
     at_least_N = (probabilities_NC >= true_N1).sum(1)  # the true class itself included
     return float(np.mean(at_least_N <= k))
 
 
-def group_accuracy(probabilities_NC: NDArray, labels_N: NDArray, groups: Sequence[str]) -> float:
+def group_accuracy(probabilities_NC: Probabilities, labels_N: Labels, groups: Sequence[str]) -> float:
     """Share of samples whose most probable group is that of the true class; a group's probability is the sum over its
     classes. `groups` names the group of each class."""
     names = sorted(set(groups))
@@ -53,7 +56,7 @@ def group_accuracy(probabilities_NC: NDArray, labels_N: NDArray, groups: Sequenc
     return float(np.mean((probabilities_NC @ member_CG).argmax(1) == group_C[labels_N]))
 
 
-def macro_f1(probabilities_NC: NDArray, labels_N: NDArray) -> float:
+def macro_f1(probabilities_NC: Probabilities, labels_N: Labels) -> float:
     """Mean F1 over the classes that occur among labels or answers, each counting the same."""
     counts_CC = confusion(labels_N, probabilities_NC.argmax(1), probabilities_NC.shape[1])
     of_class_C = counts_CC.sum(0) + counts_CC.sum(1)  # as label and as answer
@@ -61,7 +64,7 @@ def macro_f1(probabilities_NC: NDArray, labels_N: NDArray) -> float:
     return float(np.mean(2.0 * counts_CC.diagonal()[occurs_C] / of_class_C[occurs_C]))
 
 
-def confidence_gap(probabilities_NC: NDArray, labels_N: NDArray) -> float:
+def confidence_gap(probabilities_NC: Probabilities, labels_N: Labels) -> float:
     """Mean distance between the two highest probabilities."""
     if probabilities_NC.shape[1] == 1:
         return 1.0
@@ -69,13 +72,13 @@ def confidence_gap(probabilities_NC: NDArray, labels_N: NDArray) -> float:
     return float(np.mean(top_N2[:, 1] - top_N2[:, 0]))
 
 
-def entropy(probabilities_NC: NDArray, labels_N: NDArray) -> float:
+def entropy(probabilities_NC: Probabilities, labels_N: Labels) -> float:
     """Mean entropy of the answers, in nats: 0 for certainty, log(C) for no idea."""
     p_NC = probabilities_NC.astype(np.float64)
     return float(-np.mean(np.sum(p_NC * np.log(np.maximum(p_NC, _CLIP)), 1)))
 
 
-def calibration_error(probabilities_NC: NDArray, labels_N: NDArray) -> float:
+def calibration_error(probabilities_NC: Probabilities, labels_N: Labels) -> float:
     """Expected calibration error: |accuracy - confidence| over 15 equal bins of confidence, weighted by their size.
 
     Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
@@ -91,7 +94,7 @@ def calibration_error(probabilities_NC: NDArray, labels_N: NDArray) -> float:
 class Metric:
     """A metric's function of (probabilities_NC, labels_N) and which way is better."""
 
-    function: Callable[[NDArray, NDArray], float]
+    function: Callable[[Probabilities, Labels], float]
     higher_is_better: bool
 
 
@@ -196,7 +199,7 @@ class ConfusedPair:
         return self.first_as_second + self.second_as_first
 
 
-def confused_pairs(confusion_CC: NDArray, top: int) -> list[ConfusedPair]:
+def confused_pairs(confusion_CC: Labels, top: int) -> list[ConfusedPair]:
     """The `top` class pairs confused most often in either direction, most first; never confused ones are left out."""
     both_CC = np.triu(confusion_CC + confusion_CC.T, 1)
     first, second = np.nonzero(both_CC)

@@ -17,8 +17,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import timm
 import torch
+from numpy.typing import NDArray
 from timm.data import FastCollateMixup, create_dataset, create_loader, resolve_data_config
 from timm.data.loader import PrefetchLoader
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
@@ -179,7 +181,7 @@ def _train_epoch(
 
 
 @torch.inference_mode()
-def _answers(model: nn.Module, loader: PrefetchLoader) -> tuple:
+def _answers(model: nn.Module, loader: PrefetchLoader) -> tuple[NDArray[np.floating], NDArray[np.integer]]:
     """Probabilities (N, C) and class indices (N,)."""
     model.eval()
     pairs = [(model(images_BCHW).softmax(dim=1), labels_B) for images_BCHW, labels_B in loader]

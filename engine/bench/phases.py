@@ -20,7 +20,7 @@ from engine.augment.mix import MixedLabels
 from engine.augment.policy import Policy
 from engine.augment.views import views_of
 from engine.bench.timers import Busy, PeakMemory, Rate, measure
-from engine.inference.predictor import Predictor
+from engine.inference.members import Members
 from engine.kernels import Ragged
 from engine.loader.batches import Batch, Epoch, Loader, Samples
 from engine.loader.source import Files
@@ -140,7 +140,7 @@ class Bench:
 
     def inference(self) -> Rate:
         """Files to answers, with the views that `predict.tta` asks for; the pass counts as the model's work."""
-        predictor = Predictor.restored(
+        members = Members.restored(
             [self._checkpoint()], self.device, views_of(self.recipe.predict), self.recipe.augment.executor
         )
         busy = Busy(self.device)
@@ -149,7 +149,7 @@ class Bench:
             def step() -> int:
                 batch = next(decoded)
                 with busy.span():
-                    for logits_VBC in predictor.logits(batch.images):
+                    for logits_VBC in members.logits(batch.images):
                         logits_VBC.cpu()  # an answer has been given when the host has it
                 return len(batch.rows_B)
 

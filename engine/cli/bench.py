@@ -21,7 +21,7 @@ from engine.recipe.load import load_recipe
 from engine.recipe.sections import Recipe
 
 
-class _Resolution(click.ParamType):
+class _Resolution(click.ParamType[tuple[int, int]]):
     name = "pixels"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:

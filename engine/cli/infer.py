@@ -10,7 +10,8 @@ import torch
 from engine.cli.common import console, progress, set_option, table
 from engine.cli.specialists import print_asked
 from engine.ensemble.vote import RULES, Rule
-from engine.predict.job import Job, Wishes, prepare
+from engine.predict.job import Job, prepare
+from engine.predict.models import Wishes
 from engine.predict.run import Outcome, answer, write
 from engine.store.run_folder import RunFolder
 from engine.text import count
@@ -80,7 +81,7 @@ def _print(job: Job, outcome: Outcome, files: list[Path]) -> None:
         more, first = len(job.sheet.left_out), job.sheet.left_out[0]
         _note(f"{more:,} images are not asked for by the sample submission, such as {first}")
 
-    everyone = f"{count(job.members, 'model')}, {count(job.recipe.predict.tta, 'view')}"
+    everyone = f"{count(job.models.members, 'model')}, {count(job.models.recipe.predict.tta, 'view')}"
     if (scores := outcome.scores) is not None:
         if scores.unknown:
             _note(f"not scored: labels the models do not know: {', '.join(scores.unknown)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,6 @@ import click
 from engine.cli.common import progress, recipe_argument, set_option, table
 from engine.cli.screen import Screen, stop_on_signals
 from engine.cli.specialists import print_effects, print_plan
-from engine.events import Relay, Watcher
 from engine.recipe.load import dump_recipe, load_recipe
 from engine.system import GIB
 
@@ -39,28 +37,20 @@ Stop it with Ctrl-C (exit code 3); the same command goes on from the step it sto
 def train(recipe: Path, sets: tuple[str, ...], dry_run: bool, overwrite: bool) -> None:
     """Train the folds of RECIPE, or go on where an earlier run stopped."""
     resolved = load_recipe(recipe, sets)
+    from engine.jobs import prepare_on, train_prepared
     from engine.ranks import join_ranks
-    from engine.track.tracking import Tracking, check
-    from engine.training.prepare import prepare
-    from engine.training.run import train as train_run
+    from engine.track.tracking import check
 
     check(resolved.track)
     with join_ranks() as ranks:
-        if not ranks.leads:
-            ranks.gather(None)  # the leading rank indexes, and the others read what it kept
         with progress(title="indexing") as meter:
-            prepared = prepare(resolved, meter)
-        if ranks.leads:
-            ranks.gather(None)
+            prepared = prepare_on(ranks, resolved, meter)
         if dry_run:
             if ranks.leads:
                 _print_plan(prepared, ranks)
             return
-        with stop_on_signals() as stop, Screen() as screen, ExitStack() as stack:
-            watcher: Watcher = screen
-            if ranks.leads:
-                watcher = Relay(screen, stack.enter_context(Tracking(prepared.recipe, screen)))
-            result = train_run(prepared, ranks, watcher, stop, overwrite)
+        with stop_on_signals() as stop, Screen() as screen:
+            result = train_prepared(prepared, ranks, screen, stop, overwrite)
         if ranks.leads:
             _print_result(result, prepared)
 

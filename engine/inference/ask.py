@@ -6,10 +6,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from engine.augment.views import views_of
-from engine.inference.predictor import Predictor
+from engine.inference.members import Members
 from engine.inference.scoring import Blend, Images, score
 from engine.loader.batches import Loader, Samples
 from engine.predictions import Predictions
@@ -19,8 +20,13 @@ from engine.recipe.sections import Recipe
 from engine.store.checkpoint import Checkpoint
 
 
+def members_for(checkpoints: Sequence[Checkpoint], recipe: Recipe, device: torch.device) -> Members:
+    """The models of these checkpoints on `device`, to be asked with the recipe's views."""
+    return Members.restored(checkpoints, device, views_of(recipe.predict), recipe.augment.executor)
+
+
 def ask(
-    checkpoints: Sequence[Checkpoint],
+    members: Members,
     samples: Samples,
     rows_N: NDArray[np.int64],
     recipe: Recipe,
@@ -31,12 +37,10 @@ def ask(
     """What each model answers about these rows of the samples, and the files that could not be read, whose rows are
     missing. All ranks take a share and get everything.
 
-    Of the recipe `decode`, `augment.executor` and `predict` are followed; all else is as the models were trained.
+    Of the recipe `decode`, `augment.executor` and `predict.batch` are followed; all else is as the models were trained.
     `blend` makes one answer of the views. `told` hears after each batch how many rows this rank is done with.
     """
-    executor = recipe.augment.executor
-    predictor = Predictor.restored(checkpoints, ranks.device, views_of(recipe.predict), executor)
-    loader = Loader(samples, recipe.decode, ranks.device, executor, predictor.members[0].runtime.dtype)
+    loader = Loader(samples, recipe.decode, ranks.device, recipe.augment.executor, members[0].runtime.dtype)
     answered = 0
 
     def count(images: int) -> None:
@@ -45,4 +49,4 @@ def ask(
         told(answered + len(loader.quarantine))
 
     images = Images(loader, rows_N, recipe.predict.batch)
-    return score(predictor, images, ranks, blend, told=count), loader.quarantine
+    return score(members, images, ranks, blend, told=count), loader.quarantine

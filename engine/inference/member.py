@@ -27,11 +27,10 @@ class Member:
 
     @classmethod
     def restored(cls, checkpoint: Checkpoint, device: torch.device) -> Self:
-        """The checkpoint's model on `device`. Nothing is downloaded: all weights come from the checkpoint. Torch's
-        generator, from which a new model draws its first ones, is left as it was."""
+        """The checkpoint's model on `device`. Nothing is downloaded: all weights come from the checkpoint."""
         recipe = parse_recipe(checkpoint.recipe, origin=CHECKPOINT)
         architecture = recipe.model.model_copy(update={"pretrained": False, "weights": ""})
-        with torch.random.fork_rng([]):  # built on the CPU
+        with torch.random.fork_rng([]):  # fresh weights are drawn, and replaced: nobody's numbers should be used up
             model = build_model(architecture, len(checkpoint.classes), recipe.stage[0].size)
         model.load_state_dict(dict(checkpoint.weights))
         runtime = Runtime.of(recipe.train, device)

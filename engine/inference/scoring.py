@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import EngineError
-from engine.inference.predictor import Output, Predictor
+from engine.inference.members import Members, Output
 from engine.loader.batches import Loader
 from engine.order import eval_batches
 from engine.predictions import Predictions
@@ -49,14 +49,14 @@ def mean(views_VBC: NDArray[np.floating]) -> NDArray[np.floating]:
 
 
 def score(
-    predictor: Predictor,
+    members: Members,
     images: Images,
     ranks: Ranks,
     blend: Blend = mean,
     extras: Collection[Extra] = (),
     told: Callable[[int], None] = lambda count: None,
 ) -> list[Predictions]:
-    """What each of the predictor's members answers, in order of the rows; all ranks take a share and get everything.
+    """What each of the members answers, in order of the rows; all ranks take a share and get everything.
 
     Images that cannot be read are missing, and are in the loader's quarantine. `blend` makes one answer of the views;
     `extras` asks for logits and features as well, which are the mean over the views. `told` hears of every batch how
@@ -64,8 +64,8 @@ def score(
     """
     batches = eval_batches(images.rows_N, images.batch, ranks.rank, ranks.world)
     rows: list[NDArray[np.int64]] = []
-    answers: list[list[Arrays]] = [[] for _ in predictor.members]
-    with closing(_outputs(predictor, images.loader, batches, "features" in extras)) as running:
+    answers: list[list[Arrays]] = [[] for _ in members]
+    with closing(_outputs(members, images.loader, batches, "features" in extras)) as running:
         for rows_B, outputs in running:
             rows.append(rows_B)
             for own, output in zip(answers, outputs, strict=True):
@@ -74,12 +74,12 @@ def score(
     piece = (np.concatenate(rows), [_joined(own) for own in answers]) if rows else None
     pieces = [piece for piece in ranks.gather(piece) if piece is not None]
     if not pieces:
-        return [Predictions((), m.classes, np.zeros((0, len(m.classes)), np.float32)) for m in predictor.members]
+        return [Predictions((), m.classes, np.zeros((0, len(m.classes)), np.float32)) for m in members]
     rows_N = np.concatenate([rows for rows, _ in pieces])
     order_N = np.argsort(rows_N)
     ids = tuple(images.loader.samples.ids[row] for row in rows_N[order_N].tolist())
     found = []
-    for index, member in enumerate(predictor.members):
+    for index, member in enumerate(members):
         arrays = _joined([members[index] for _, members in pieces])
         if not np.isfinite(arrays["probabilities_NC"]).all():
             raise NotFinite("a model's answer is no number: its weights are broken; train the fold again")
@@ -88,18 +88,18 @@ def score(
 
 
 def _outputs(
-    predictor: Predictor, loader: Loader, batches: Sequence[NDArray[np.int64]], features: bool
+    members: Members, loader: Loader, batches: Sequence[NDArray[np.int64]], features: bool
 ) -> Generator[tuple[NDArray[np.int64], list[Output]], None, None]:
     """Batch by batch the rows that could be read, and what the members make of them."""
-    contract = predictor.contract
-    if contract is not None and len(predictor.views) == 1:
-        with closing(loader.valid(batches, contract, predictor.views[0])) as seen:
+    contract = members.contract
+    if contract is not None and len(members.views) == 1:
+        with closing(loader.valid(batches, contract, members.views[0])) as seen:
             for batch in seen:
-                yield batch.rows_B, predictor.outputs_of_pixels(batch.images_BCHW, features)
+                yield batch.rows_B, members.outputs_of_pixels(batch.images_BCHW, features)
     else:
         with closing(loader.photos(batches)) as decoded:
             for photos in decoded:
-                yield photos.rows_B, predictor.outputs(photos.images, features)
+                yield photos.rows_B, members.outputs(photos.images, features)
 
 
 def _arrays(output: Output, blend: Blend, extras: Collection[Extra]) -> Arrays:

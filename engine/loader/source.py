@@ -38,7 +38,7 @@ class Files:
         return len(self.paths)
 
     def read(self, rows: np.ndarray) -> list[bytes | Fault]:
-        return [_read(self.paths[row]) for row in rows.tolist()]
+        return [read_file(self.paths[row]) for row in rows.tolist()]
 
     def where(self, row: int) -> str:
         return self.paths[row]
@@ -46,9 +46,9 @@ class Files:
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """Encoded images at hand, one a row."""
+    """Encoded images at hand, one a row, or why there is none."""
 
-    contents: Sequence[bytes]
+    contents: Sequence[bytes | Fault]
 
     def __len__(self) -> int:
         return len(self.contents)
@@ -60,7 +60,8 @@ class Memory:
         return ""
 
 
-def _read(path: str) -> bytes | Fault:
+def read_file(path: str) -> bytes | Fault:
+    """A file's bytes, never none of them, or why they cannot be had."""
     try:
         with open(path, "rb", buffering=0) as file:  # noqa: PTH123  a Path costs as much as opening
             return file.read() or _EMPTY

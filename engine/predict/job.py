@@ -1,5 +1,5 @@
-"""What is asked: which models, about which images, answered how and in which form. All that can be refused is refused
-here, before the first image is decoded."""
+"""What is asked: which models, about which images, and in which form the answer is wanted. All that can be refused is
+refused here, before the first image is decoded."""
 
 from __future__ import annotations
 
@@ -12,122 +12,40 @@ from engine.data.ingest import Progress, ingest
 from engine.data.manifest import Manifest
 from engine.data.names import ClassNames
 from engine.data.sources.table import list_labels
-from engine.ensemble.ensemble import Ensemble
-from engine.ensemble.vote import Rule
 from engine.errors import DataError, RecipeError
-from engine.predict.panel import Asked, find_specialists
+from engine.predict.models import Models, Wishes, load_models
 from engine.predict.submission import Sheet
-from engine.recipe.load import parse_recipe
-from engine.recipe.sections import DataSection, Recipe
-from engine.store import checkpoint
-from engine.store.checkpoint import Checkpoint
-from engine.store.run_folder import CHECKPOINT, FoldFolder, MemberFolder, RunFolder
+from engine.recipe.sections import DataSection
 from engine.text import some
-
-_FREE = "data, decode, predict, ensemble and augment.executor"
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
     """What is to be predicted, by whom, and what the submission will look like."""
 
-    members: tuple[MemberFolder, ...]
-    checkpoints: tuple[Checkpoint, ...]
-    recipe: Recipe  # data, decode, predict, ensemble and augment.executor are followed
+    models: Models
     manifest: Manifest
     labels: tuple[str, ...]  # of the manifest's images; "" where unknown
     sheet: Sheet
-    specialists: tuple[Asked, ...] = ()
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        return self.checkpoints[0].classes
-
-    @property
-    def folds(self) -> list[list[int]]:
-        """The models of each fold, by their places in `checkpoints`: one, or its kept epochs."""
-        of_fold: dict[FoldFolder, list[int]] = {}
-        for place, member in enumerate(self.members):
-            of_fold.setdefault(member.fold, []).append(place)
-        return list(of_fold.values())
 
 
-@dataclasses.dataclass(frozen=True)
-class Wishes:
-    """What the user asks for beside what was settled in training. None: as it was.
-
-    data: images to predict. The recipe's sample submission belongs to its own test images and is then left aside.
-    truth: a table with the ids and labels of (some of) the images, to score the answers by; else folder names or the
-    images' own table may hold labels. sets: "key=value" changes of the recipe: of data, decode, predict, ensemble and
-    augment.executor.
-    """
-
-    data: str | None = None
-    truth: str | None = None
-    views: int | None = None
-    vote: Rule | None = None
-    batch: int | None = None
-    sets: tuple[str, ...] = ()
-
-    def applied_to(self, saved: Checkpoint, ensemble: Ensemble | None) -> Recipe:
-        """The checkpoint's recipe, with what the ensemble says in place of its keys, and these wishes in place of both.
-        Raises RecipeError for one that a trained model cannot follow."""
-        trained = parse_recipe(saved.recipe, origin=CHECKPOINT)
-        asked = {"predict.tta": self.views, "predict.batch": self.batch, "ensemble.vote": self.vote}
-        own = (*self.sets, *(f"{key}={value}" for key, value in asked.items() if value is not None))
-        recipe = parse_recipe(saved.recipe, (*(ensemble.sets if ensemble else ()), *own), origin=CHECKPOINT)
-        augment = trained.augment.model_copy(update={"executor": recipe.augment.executor})
-        free = {name: getattr(recipe, name) for name in ("data", "decode", "predict", "ensemble")}
-        if trained.model_copy(update=free | {"augment": augment}) != recipe:
-            raise RecipeError(
-                f"--set {' --set '.join(self.sets)}: a trained model is used as it was trained. "
-                f"Only {_FREE} can be changed"
-            )
-        data = {}
-        if self.data is not None:
-            data["test"] = self.data
-            if not any(text.replace(" ", "").startswith("data.sample_submission=") for text in self.sets):
-                data["sample_submission"] = ""
-        return recipe.model_copy(update={"data": recipe.data.model_copy(update=data)})
-
-
-def prepare(models: Path, wishes: Wishes, progress: Progress | None = None) -> Job:
+def prepare(folder: Path, wishes: Wishes, progress: Progress | None = None) -> Job:
     """Read what is needed and check that it fits together; `progress(done, total)` counts files indexed.
 
-    `models` is a folder of fold models, or one fold's own folder. Raises CheckpointError, RecipeError or DataError,
-    naming the remedy.
+    `folder` is a run's, or one fold's own. Raises CheckpointError, RecipeError or DataError, naming the remedy.
     """
-    members = RunFolder(models).members()
-    checkpoints = [checkpoint.load(member.path) for member in members]
-    first = checkpoints[0]
-    for member, other in zip(members, checkpoints, strict=True):
-        if set(other.classes) != set(first.classes):
-            only = sorted(set(other.classes) ^ set(first.classes))
-            raise DataError(
-                f"{member.path} and {members[0].path} know different classes ({some(only)}); "
-                "they do not answer the same question. Give folds of one training only"
-            )
-    ensemble = Ensemble.load(RunFolder(members[0].fold.path.parent).ensemble)
-    recipe = wishes.applied_to(first, ensemble)
-    if not recipe.data.test:
+    models = load_models(folder, wishes)
+    section = models.recipe.data
+    if not section.test:
         raise RecipeError("no images to predict: give --data FOLDER_OR_TABLE, or set data.test in the recipe")
-    manifest = ingest(recipe.data.test, recipe.data, progress)
-    names = ClassNames.of(recipe.data)
-    if recipe.data.sample_submission:
-        sheet = Sheet.like(Path(recipe.data.sample_submission), manifest.ids, first.classes, names)
+    manifest = ingest(section.test, section, progress)
+    names = ClassNames.of(section)
+    if section.sample_submission:
+        sheet = Sheet.like(Path(section.sample_submission), manifest.ids, models.classes, names)
     else:
-        sheet = Sheet.plain(manifest.ids, first.classes, names)
-    labels = manifest.labels if wishes.truth is None else _labels(wishes.truth, recipe.data, manifest.ids)
-    specialists = ensemble.specialists if ensemble and recipe.predict.specialists else ()
-    return Job(
-        members=tuple(members),
-        checkpoints=tuple(checkpoints),
-        recipe=recipe,
-        manifest=manifest,
-        labels=tuple(map(names.class_of, labels)),
-        sheet=sheet,
-        specialists=find_specialists(specialists, members, first.classes),
-    )
+        sheet = Sheet.plain(manifest.ids, models.classes, names)
+    labels = manifest.labels if wishes.truth is None else _labels(wishes.truth, section, manifest.ids)
+    return Job(models, manifest, tuple(map(names.class_of, labels)), sheet)
 
 
 def _labels(truth: str, section: DataSection, ids: Sequence[str]) -> list[str]:

@@ -24,8 +24,6 @@ from engine.store.checkpoint import Checkpoint
 from engine.store.run_folder import FoldFolder, MemberFolder, RunFolder
 from engine.text import some
 
-Ask = Callable[[Sequence[Checkpoint], Sequence[str]], list[Predictions]]  # (models, ids) -> what each answers
-
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
@@ -71,6 +69,10 @@ def _found(one: Specialist, folds: Sequence[FoldFolder], classes: Sequence[str])
     return Asked(one, tuple(voters))
 
 
+Ask = Callable[[Asked, Sequence[str]], list[Predictions]]
+"""(specialist, ids) -> what each of its models answers about these images."""
+
+
 def hear(
     panel: Sequence[Asked], folds: Sequence[Predictions], rule: Rule, ask: Ask
 ) -> tuple[list[Predictions], dict[str, int]]:
@@ -81,7 +83,7 @@ def hear(
         asked[one.specialist.name] = len(about)
         if not about:
             continue
-        answers = iter(ask([saved for voters in one.folds for saved in voters], about))
+        answers = iter(ask(one, about))
         for place, voters in enumerate(one.folds):
             own = vote_of_fold([next(answers) for _ in voters], rule)
             heard[place] = one.specialist.heard(heard[place], own)

@@ -11,7 +11,6 @@ import dataclasses
 import json
 import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,18 +21,18 @@ from numpy.typing import NDArray
 from engine.data.classes import groups_of
 from engine.data.ingest import Progress
 from engine.data.manifest import OK
-from engine.ensemble.vote import blend, vote, vote_of_fold
+from engine.ensemble.vote import blend
 from engine.errors import DataError
 from engine.files import write_text
-from engine.inference.ask import ask
 from engine.loader.batches import Samples
 from engine.loader.source import Files
-from engine.metrics import evaluate
+from engine.metrics import Scores, evaluate
+from engine.predict.asking import Answered, Asking
 from engine.predict.job import Job
-from engine.predict.panel import hear
+from engine.predict.models import Models
 from engine.predict.submission import write_submission
-from engine.predictions import LabelledPredictions, Predictions
-from engine.ranks import Ranks
+from engine.predictions import Predictions
+from engine.quarantine import Quarantine
 from engine.store.checkpoint import Checkpoint
 from engine.store.run_folder import PredictionsFolder
 
@@ -71,45 +70,35 @@ class Outcome:
 
 
 def answer(job: Job, device: torch.device, progress: Progress | None = None) -> Outcome:
-    """Predict every image: views averaged within each model, then models with each other, both by `ensemble.vote`; in
-    between, specialists are asked.
+    """Predict every image, as `Asking` does.
 
     `progress(done, total)` counts images. Raises DataError when no image can be decoded.
     """
     began_s = time.perf_counter()
-    manifest, recipe, rule = job.manifest, job.recipe, job.recipe.ensemble.vote
+    manifest, models = job.manifest, job.models
     status = [OK if fault is None else str(fault) for fault in manifest.faults]
     rows_N = np.flatnonzero(np.array(status) == OK)
     samples = Samples(manifest.ids, Files(manifest.paths), manifest.keys_N, np.full(len(manifest), -1))
-    views, here = partial(blend, rule=rule), Ranks(0, 1, device)
 
     def told(done: int) -> None:
         if progress:
             progress(done, len(rows_N))
 
-    seen, quarantine = ask(job.checkpoints, samples, rows_N, recipe, views, here, told)
+    answered = Asking(models, device)(samples, rows_N, told)
+    quarantine = answered if isinstance(answered, Quarantine) else answered.quarantine
     for row in rows_N.tolist():
         if entry := quarantine.get(manifest.ids[row]):
             status[row] = str(entry.fault)
-    if not len(seen[0]):
+    if isinstance(answered, Quarantine):
         raise DataError(
             f"none of the {len(manifest)} images can be decoded; the first, {manifest.paths[0]}: {status[0]}"
         )
-    row_of = {id_: row for row, id_ in enumerate(manifest.ids)}
-
-    def ask_specialist(checkpoints: Sequence[Checkpoint], ids: Sequence[str]) -> list[Predictions]:
-        about_N = np.array(sorted(row_of[id_] for id_ in ids), dtype=np.int64)
-        return ask(checkpoints, samples, about_N, recipe, views, here)[0]
-
-    folds = [vote_of_fold([seen[place] for place in places], rule) for places in job.folds]
-    heard, asked = hear(job.specialists, folds, rule, ask_specialist)
-    together, without = (_together(job, each, manifest.ids) for each in (heard, folds))
     return Outcome(
-        answers=together,
+        answers=_whole(answered.together, manifest.ids, _blind_together(models)),
         status=tuple(status),
-        scores=_compared(job, together, without if job.specialists else None, seen),
+        scores=_compared(job, answered),
         seconds=time.perf_counter() - began_s,
-        asked=asked,
+        asked=answered.asked,
     )
 
 
@@ -140,14 +129,6 @@ def _beside(job: Job, outcome: Outcome) -> dict[str, pa.Array]:
     return columns | ({"label": pa.array(job.labels, pa.string())} if any(job.labels) else {})
 
 
-def _together(job: Job, folds: Sequence[Predictions], ids: Sequence[str]) -> Predictions:
-    """The vote of the folds about the images that were seen, and of their class shares about the others. Every kept
-    epoch has one vote."""
-    weights, rule = [len(places) for places in job.folds], job.recipe.ensemble.vote
-    shares = [_blind(job.checkpoints[places[0]], job.classes) for places in job.folds]
-    return _whole(vote(folds, rule, weights), ids, blend(np.stack(shares), rule, weights)[0])
-
-
 def _whole(seen: Predictions, ids: Sequence[str], otherwise_C: NDArray[np.float64]) -> Predictions:
     """An answer for each of `ids`: `otherwise_C` for those that were not seen."""
     place = {id_: row for row, id_ in enumerate(ids)}
@@ -163,31 +144,36 @@ def _blind(saved: Checkpoint, classes: Sequence[str]) -> NDArray[np.float64]:
     return (counts_C / counts_C.sum())[None]
 
 
-def _compared(
-    job: Job, together: Predictions, without: Predictions | None, seen: Sequence[Predictions]
-) -> Comparison | None:
-    """How good the answers are where the label is known; None when it is nowhere. `without`: specialists."""
-    if not set(job.labels) & set(job.classes):
+def _blind_together(models: Models) -> NDArray[np.float64]:
+    """What all of them answer about an image that nobody can see, (C,)."""
+    weights, rule = [len(places) for places in models.folds], models.recipe.ensemble.vote
+    shares = [_blind(models.checkpoints[places[0]], models.classes) for places in models.folds]
+    return blend(np.stack(shares), rule, weights)[0]
+
+
+def _compared(job: Job, answered: Answered) -> Comparison | None:
+    """How good the answers are where the label is known; None when it is nowhere."""
+    models, ids = job.models, job.manifest.ids
+    if not set(job.labels) & set(models.classes):
         return None
-    groups = groups_of(together.classes, job.recipe.data)
+    groups = groups_of(models.classes, models.recipe.data)
 
-    def labelled(answers: Predictions) -> LabelledPredictions:
-        return answers.in_order(together.ids, together.classes).labelled(job.labels)
+    def scores(answers: Predictions, otherwise_C: NDArray[np.float64]) -> Scores:
+        whole = _whole(answers, ids, otherwise_C).in_order(ids, models.classes)
+        return evaluate(whole.labelled(job.labels), groups)
 
-    def metrics(answers: Predictions) -> dict[str, float]:
-        return evaluate(labelled(answers), groups).metrics
-
-    blind = [_blind(saved, together.classes) for saved in job.checkpoints]
+    together = scores(answered.together, _blind_together(models))
+    blind = [_blind(saved, models.classes) for saved in models.checkpoints]
     alone = {
-        member.name: metrics(_whole(answers, together.ids, _blind(saved, answers.classes)[0]))
-        for member, saved, answers in zip(job.members, job.checkpoints, seen, strict=True)
+        member.name: scores(answers, _blind(saved, answers.classes)[0]).metrics
+        for member, saved, answers in zip(models.members, models.checkpoints, answered.alone, strict=True)
     }
-    scores = evaluate(labelled(together), groups)
+    without = scores(answered.without_specialists, _blind_together(models)).metrics if models.specialists else {}
     return Comparison(
-        images=scores.images,
-        together=scores.metrics,
+        images=together.images,
+        together=together.metrics,
         alone=alone,
-        baseline=metrics(_whole(together.take([]), together.ids, blend(np.stack(blind))[0])),
-        unknown=scores.unknown,
-        without_specialists={} if without is None else metrics(without),
+        baseline=scores(answered.together.take([]), blend(np.stack(blind))[0]).metrics,
+        unknown=together.unknown,
+        without_specialists=without,
     )

@@ -12,7 +12,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -73,7 +73,7 @@ def write_submission(path: Path, sheet: Sheet, predictions: Predictions) -> None
     place = {name: column for column, name in enumerate(predictions.classes)}
     written = [sheet.labels.get(name, name) for name in predictions.classes]
     labels_N = np.array(written, dtype=object)[probabilities_NC.argmax(1)]
-    values: list[NDArray] = [np.array(sheet.ids, dtype=object)]
+    values: list[NDArray[Any]] = [np.array(sheet.ids, dtype=object)]
     values += [
         labels_N if name is None else probabilities_NC[:, place[name]] * share
         for name, share in zip(sheet.contents, sheet.shares, strict=True)

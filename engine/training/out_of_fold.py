@@ -19,7 +19,7 @@ from engine.augment.views import views_of
 from engine.ensemble.specialist import Effect, Specialist, effect_of
 from engine.ensemble.vote import Rule, blend, vote_of_fold
 from engine.errors import DataError, EngineError
-from engine.inference.ask import ask
+from engine.inference.ask import ask, members_for
 from engine.predictions import LabelledPredictions, Predictions, joined
 from engine.ranks import Ranks
 from engine.recipe.sections import Recipe
@@ -55,7 +55,7 @@ def answer_held_out(recipe: Recipe, fold: int, data: FoldData, folder: FoldFolde
         return False
     members = folder.members()
     views = partial(blend, rule=recipe.ensemble.vote)
-    models = [checkpoint.load(member.path) for member in members]
+    models = members_for([checkpoint.load(member.path) for member in members], recipe, ranks.device)
     found, quarantine = ask(models, data.samples, data.held_rows_N, recipe, views, ranks)
     if not len(found[0]):
         raise EngineError(

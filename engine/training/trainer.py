@@ -24,7 +24,7 @@ from torch import Tensor
 from engine.errors import EngineError, Interrupted
 from engine.events import EpochEnded, EpochRecord, FileSetAside, FoldBegan, ImagesDone, Stop, Watcher
 from engine.inference.member import Member
-from engine.inference.predictor import Predictor
+from engine.inference.members import Members
 from engine.inference.scoring import Images, NotFinite
 from engine.inference.scoring import score as score_images
 from engine.loader.batches import Batch
@@ -246,7 +246,7 @@ class FoldTrainer:
         member = Member(self.learner.scored, self.feed.contract(self.stage), self.runtime, tuple(data.classes))
         images = Images(self.feed.loader, data.held_rows_N, self.stage.batch)
         try:
-            (held,) = score_images(Predictor([member]), images, self.ranks)
+            (held,) = score_images(Members([member]), images, self.ranks)
         except NotFinite:
             self._hear(math.nan)
             raise

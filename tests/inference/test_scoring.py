@@ -16,7 +16,7 @@ from scipy.special import softmax
 
 from engine.augment.views import tta_views
 from engine.inference.member import Member
-from engine.inference.predictor import Predictor
+from engine.inference.members import Members
 from engine.inference.scoring import Images, NotFinite, score
 from engine.kernels import Ragged
 from engine.loader.batches import Loader, Samples
@@ -49,10 +49,10 @@ def images_of(photos: Sequence[bytes], rows: Sequence[int] = range(COUNT), batch
     return Images(Loader(samples, DecodeSection(threads=1), CPU), np.array(rows, dtype=np.int64), batch)
 
 
-def logits_of(predictor: Predictor, photos: Sequence[bytes]) -> list[np.ndarray]:
-    """(V, N, C) of each member, by the predictor alone, from whole photos."""
+def logits_of(members: Members, photos: Sequence[bytes]) -> list[np.ndarray]:
+    """(V, N, C) of each member, by the members alone, from whole photos."""
     tensors = [torch.from_numpy(np.array(Image.open(io.BytesIO(photo)))) for photo in photos]
-    return [logits_VNC.numpy() for logits_VNC in predictor.logits(Ragged(tensors))]
+    return [logits_VNC.numpy() for logits_VNC in members.logits(Ragged(tensors))]
 
 
 def close(a: Predictions, b: Predictions, atol: float = 1e-4) -> None:
@@ -61,17 +61,17 @@ def close(a: Predictions, b: Predictions, atol: float = 1e-4) -> None:
 
 
 def test_of_one_view_it_is_the_softmax_of_each_members_logits(fold: FoldMaker, photos: list[bytes]) -> None:
-    predictor = Predictor.restored([fold(0), fold(1, ("x", "y"), counts=(1, 1))], CPU)
-    found = score(predictor, images_of(photos), ALONE)
+    members = Members.restored([fold(0), fold(1, ("x", "y"), counts=(1, 1))], CPU)
+    found = score(members, images_of(photos), ALONE)
     assert [one.classes for one in found] == [("가방", "모자", "신발"), ("x", "y")]
-    for one, (logits_NC,) in zip(found, logits_of(predictor, photos), strict=True):
+    for one, (logits_NC,) in zip(found, logits_of(members, photos), strict=True):
         assert one.ids == tuple(f"id {i}" for i in range(COUNT)) and one.probabilities_NC.dtype == np.float32
         np.testing.assert_allclose(one.probabilities_NC, softmax(logits_NC, axis=1), atol=1e-4)
         assert one.logits_NC is None and one.features_NE is None
 
 
 def test_several_views_are_blended_as_asked_and_no_view_is_left_out(fold: FoldMaker, photos: list[bytes]) -> None:
-    predictor = Predictor.restored([fold(0)], CPU, tta_views(3))
+    members = Members.restored([fold(0)], CPU, tta_views(3))
     shapes = []
 
     def highest(views_VBC: np.ndarray) -> np.ndarray:
@@ -79,77 +79,77 @@ def test_several_views_are_blended_as_asked_and_no_view_is_left_out(fold: FoldMa
         most_BC = views_VBC.max(0)
         return most_BC / most_BC.sum(1, keepdims=True)
 
-    (found,) = score(predictor, images_of(photos), ALONE, highest)
+    (found,) = score(members, images_of(photos), ALONE, highest)
     assert shapes == [(3, 4, 3), (3, 4, 3), (3, 1, 3)] and found.probabilities_NC.dtype == np.float32
-    most_NC = softmax(logits_of(predictor, photos)[0], axis=2).max(0)
+    most_NC = softmax(logits_of(members, photos)[0], axis=2).max(0)
     np.testing.assert_allclose(found.probabilities_NC, most_NC / most_NC.sum(1, keepdims=True), atol=1e-4)
-    (plain,) = score(predictor, images_of(photos), ALONE)
-    mean_NC = softmax(logits_of(predictor, photos)[0], axis=2).mean(0)
+    (plain,) = score(members, images_of(photos), ALONE)
+    mean_NC = softmax(logits_of(members, photos)[0], axis=2).mean(0)
     np.testing.assert_allclose(plain.probabilities_NC, mean_NC, atol=1e-4)
 
 
 def test_any_one_view_can_be_asked_alone(fold: FoldMaker, photos: list[bytes]) -> None:
     for view in tta_views(4):
-        predictor = Predictor.restored([fold(0)], CPU, [view])
-        (found,) = score(predictor, images_of(photos), ALONE)
-        np.testing.assert_allclose(found.probabilities_NC, softmax(logits_of(predictor, photos)[0][0], 1), atol=1e-3)
+        members = Members.restored([fold(0)], CPU, [view])
+        (found,) = score(members, images_of(photos), ALONE)
+        np.testing.assert_allclose(found.probabilities_NC, softmax(logits_of(members, photos)[0][0], 1), atol=1e-3)
 
 
 def test_members_that_see_other_pixels_answer_as_they_do_alone(fold: FoldMaker, photos: list[bytes]) -> None:
     folds = [fold(0, size=32), fold(1, size=48)]
-    together = score(Predictor.restored(folds, CPU), images_of(photos), ALONE)
+    together = score(Members.restored(folds, CPU), images_of(photos), ALONE)
     for one, found in zip(folds, together, strict=True):
-        close(found, score(Predictor.restored([one], CPU), images_of(photos), ALONE)[0])
+        close(found, score(Members.restored([one], CPU), images_of(photos), ALONE)[0])
 
 
 @pytest.mark.parametrize("views", [1, 2])
 def test_logits_and_features_come_with_it_when_asked_for(fold: FoldMaker, photos: list[bytes], views: int) -> None:
-    predictor = Predictor.restored([fold(0)], CPU, tta_views(views))
-    (found,) = score(predictor, images_of(photos), ALONE, extras=("logits", "features"))
+    members = Members.restored([fold(0)], CPU, tta_views(views))
+    (found,) = score(members, images_of(photos), ALONE, extras=("logits", "features"))
     assert found.logits_NC is not None and found.features_NE is not None
-    np.testing.assert_allclose(found.logits_NC, logits_of(predictor, photos)[0].mean(0), atol=1e-3)
-    head = predictor.members[0].model.head
+    np.testing.assert_allclose(found.logits_NC, logits_of(members, photos)[0].mean(0), atol=1e-3)
+    head = members[0].model.head
     with torch.no_grad():  # linear: the mean of logits is the logits of the mean
         again_NC = head(torch.from_numpy(found.features_NE)).numpy()
     np.testing.assert_allclose(again_NC, found.logits_NC, atol=1e-3)
-    (plain,) = score(predictor, images_of(photos), ALONE)
+    (plain,) = score(members, images_of(photos), ALONE)
     close(plain, found, atol=1e-6)
 
 
 def test_rows_are_answered_in_their_order_whatever_order_they_are_asked_in(
     fold: FoldMaker, photos: list[bytes]
 ) -> None:
-    predictor = Predictor.restored([fold(0)], CPU)
-    (whole,) = score(predictor, images_of(photos), ALONE)
-    (some,) = score(predictor, images_of(photos, [7, 2, 5], batch=2), ALONE)
+    members = Members.restored([fold(0)], CPU)
+    (whole,) = score(members, images_of(photos), ALONE)
+    (some,) = score(members, images_of(photos, [7, 2, 5], batch=2), ALONE)
     assert some.ids == ("id 2", "id 5", "id 7")
     close(some, whole.take([2, 5, 7]))
 
 
 def test_files_that_cannot_be_read_are_missing_and_known_by_id(fold: FoldMaker, photos: list[bytes]) -> None:
-    predictor = Predictor.restored([fold(0), fold(1)], CPU)
-    whole = score(predictor, images_of(photos), ALONE)
+    members = Members.restored([fold(0), fold(1)], CPU)
+    whole = score(members, images_of(photos), ALONE)
     bad = [*photos[:3], b"no picture", *photos[4:]]
     images, told = images_of(bad), []
-    for found, all_ in zip(score(predictor, images, ALONE, told=told.append), whole, strict=True):
+    for found, all_ in zip(score(members, images, ALONE, told=told.append), whole, strict=True):
         close(found, all_.take([0, 1, 2, 4, 5, 6, 7, 8]))
     assert sum(told) == COUNT - 1 and images.loader.quarantine["id 3"].fault.kind == FaultKind.NOT_AN_IMAGE
-    none = score(predictor, images_of([b"no picture"] * 2, [0, 1]), ALONE)
+    none = score(members, images_of([b"no picture"] * 2, [0, 1]), ALONE)
     assert [(one.ids, one.classes) for one in none] == [((), ("가방", "모자", "신발"))] * 2
 
 
 def test_answers_that_are_no_number_are_an_error_of_their_own(fold: FoldMaker, photos: list[bytes]) -> None:
-    predictor = Predictor.restored([fold(0)], CPU)
-    torch.nn.init.constant_(predictor.members[0].model.head.linear.weight, float("nan"))
+    members = Members.restored([fold(0)], CPU)
+    torch.nn.init.constant_(members[0].model.head.linear.weight, float("nan"))
     with pytest.raises(NotFinite, match="train the fold again"):
-        score(predictor, images_of(photos), ALONE)
+        score(members, images_of(photos), ALONE)
 
 
 def test_a_model_in_training_is_asked_as_it_would_be_used_and_learns_on(fold: FoldMaker, photos: list[bytes]) -> None:
     shipped = Member.restored(fold(0), CPU)
     shipped.model.head.dropout.p = 0.9
     shipped.model.train()
-    (first,), (second,) = (score(Predictor([shipped]), images_of(photos), ALONE) for _ in range(2))
+    (first,), (second,) = (score(Members([shipped]), images_of(photos), ALONE) for _ in range(2))
     np.testing.assert_array_equal(first.probabilities_NC, second.probabilities_NC)  # nothing is dropped
     shipped.model.train()
     shipped.model(torch.zeros(2, 3, 32, 32)).sum().backward()
@@ -175,12 +175,12 @@ def test_ranks_take_a_share_each_and_all_get_everything(
     fold: FoldMaker, photos: list[bytes], world: int, rows: int
 ) -> None:
     checkpoint = fold(0)
-    (alone,) = score(Predictor.restored([checkpoint], CPU), images_of(photos, range(rows)), ALONE)
+    (alone,) = score(Members.restored([checkpoint], CPU), images_of(photos, range(rows)), ALONE)
     pieces, barrier = [None] * world, threading.Barrier(world)
 
     def on_rank(rank: int) -> list[Predictions]:
         ranks = Together(rank, pieces, barrier)
-        return score(Predictor.restored([checkpoint], CPU), images_of(photos, range(rows)), ranks)
+        return score(Members.restored([checkpoint], CPU), images_of(photos, range(rows)), ranks)
 
     with ThreadPoolExecutor(world) as threads:
         for (found,) in threads.map(on_rank, range(world)):

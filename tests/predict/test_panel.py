@@ -18,10 +18,11 @@ from engine.ensemble.ensemble import Ensemble
 from engine.ensemble.specialist import Specialist
 from engine.ensemble.vote import blend, vote
 from engine.errors import CheckpointError, DataError
-from engine.inference.predictor import Output, Predictor
+from engine.inference.members import Members, Output
 from engine.loader.source import Files
 from engine.loader.stream import ImageStream
-from engine.predict.job import Job, Wishes, prepare
+from engine.predict.job import Job, prepare
+from engine.predict.models import Wishes
 from engine.predict.run import Outcome, answer
 from engine.predictions import Predictions
 from engine.store import checkpoint
@@ -50,8 +51,8 @@ def listed(models: Path, *specialists: Specialist) -> None:
 def alone(folder: Path, job: Job, rule: str = "soft", views: int = 1) -> Predictions:
     """What one checkpoint answers to the job's images, by the predictor alone."""
     saved = checkpoint.load(folder)
-    (decoded,) = ImageStream(Files(job.manifest.paths), [np.arange(len(job.manifest))], job.recipe.decode, CPU)
-    (logits_VNC,) = Predictor.restored([saved], CPU, tta_views(views)).logits(decoded.images)
+    (decoded,) = ImageStream(Files(job.manifest.paths), [np.arange(len(job.manifest))], job.models.recipe.decode, CPU)
+    (logits_VNC,) = Members.restored([saved], CPU, tta_views(views)).logits(decoded.images)
     p_NC = blend(logits_VNC.double().softmax(2).numpy(), rule)  # type: ignore[arg-type]
     return Predictions(tuple(job.manifest.ids), saved.classes, p_NC)
 
@@ -102,14 +103,14 @@ def test_only_images_that_it_is_asked_about_go_through_a_specialist(
     assert asked[rare] < 10
     add(models, fold, Specialist("one", (rare,)))
     seen = []
-    outputs = Predictor.outputs_of_pixels
+    outputs = Members.outputs_of_pixels
 
-    def counted(self: Predictor, pixels_BCHW: torch.Tensor, *more: object) -> list[Output]:
-        if len(self.members[0].classes) == 2:
+    def counted(self: Members, pixels_BCHW: torch.Tensor, *more: object) -> list[Output]:
+        if len(self[0].classes) == 2:
             seen.append(len(pixels_BCHW))
         return outputs(self, pixels_BCHW, *more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Predictor, "outputs_of_pixels", counted)
+    monkeypatch.setattr(Members, "outputs_of_pixels", counted)
     assert answered(models, batch=4).asked == {"one": asked[rare]} == {"one": sum(seen)}
 
 
@@ -169,13 +170,13 @@ def test_a_copied_folder_is_all_that_is_needed_and_scores_are_with_and_without(
 def test_a_specialist_that_is_not_listed_is_not_asked(models: Path, fold: FoldMaker) -> None:
     add(models, fold, PAIR)
     listed(models)
-    assert prepare(models, Wishes()).specialists == ()
+    assert prepare(models, Wishes()).models.specialists == ()
 
 
 def test_the_models_may_be_named_from_inside(models: Path, fold: FoldMaker, monkeypatch: pytest.MonkeyPatch) -> None:
     add(models, fold, PAIR)
     monkeypatch.chdir(models / "1")
-    (found,) = prepare(Path(), Wishes()).specialists
+    (found,) = prepare(Path(), Wishes()).models.specialists
     assert len(found.folds) == 1 and found.specialist == PAIR
 
 
@@ -183,8 +184,8 @@ def test_what_is_missing_or_of_another_training_is_named(models: Path, fold: Fol
     add(models, fold, PAIR, folds=("0",))
     with pytest.raises(CheckpointError, match=r"pair cannot answer for fold 1: .*predict\.specialists=false"):
         prepare(models, Wishes())
-    assert prepare(models / "0", Wishes()).specialists  # fold 0 has its own
-    assert prepare(models, Wishes(sets=("predict.specialists=false",))).specialists == ()
+    assert prepare(models / "0", Wishes()).models.specialists  # fold 0 has its own
+    assert prepare(models, Wishes(sets=("predict.specialists=false",))).models.specialists == ()
 
     add(models, fold, PAIR)
     checkpoint.save(RunFolder(models).specialist("pair").fold(1).path, fold(0, (BAG, SHOE), counts=(1, 1)))

@@ -19,9 +19,10 @@ from engine.augment.views import View, crop_views, tta_views
 from engine.cli.main import main
 from engine.ensemble.vote import Rule, blend, vote
 from engine.errors import DataError, RecipeError
-from engine.inference.predictor import Predictor
+from engine.inference.members import Members
 from engine.metrics import log_loss
-from engine.predict.job import Wishes, prepare
+from engine.predict.job import prepare
+from engine.predict.models import Wishes
 from engine.predict.run import Outcome, answer
 from engine.predictions import LabelledPredictions, Predictions
 from engine.store import checkpoint
@@ -86,12 +87,12 @@ def test_folds_together_are_the_vote_of_the_folds_alone(models: Path, rule: str)
 def test_views_are_averaged_by_the_same_rule(models: Path, rule: Rule, wishes: Wishes, views: tuple[View, ...]) -> None:
     job = prepare(models / "0", dataclasses.replace(wishes, vote=rule))
     voted_NC = answer(job, CPU).answers.probabilities_NC
-    predictor = Predictor.restored(job.checkpoints, CPU, views)
+    members = Members.restored(job.models.checkpoints, CPU, views)
     from engine.loader.source import Files
     from engine.loader.stream import ImageStream
 
-    (decoded,) = ImageStream(Files(job.manifest.paths), [np.arange(10)], job.recipe.decode, CPU)
-    views_VNC = predictor.logits(decoded.images)[0].double().softmax(2).numpy()
+    (decoded,) = ImageStream(Files(job.manifest.paths), [np.arange(10)], job.models.recipe.decode, CPU)
+    views_VNC = members.logits(decoded.images)[0].double().softmax(2).numpy()
     np.testing.assert_allclose(voted_NC, blend(views_VNC, rule), atol=1e-4)
     assert np.abs(voted_NC - views_VNC[0]).max() > 0.01
 
@@ -236,15 +237,15 @@ def test_labels_may_come_from_a_table_of_their_own(models: Path, photos: Path, t
 def test_what_was_there_stays_when_prediction_is_interrupted(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert infer("--folds", models).exit_code == 0
     before = {path.name: path.read_bytes() for path in (models / "predictions").iterdir()}
-    outputs, batches = Predictor.outputs, []
+    outputs, batches = Members.outputs, []
 
-    def interrupted(self: Predictor, images: object, *more: object) -> object:
+    def interrupted(self: Members, images: object, *more: object) -> object:
         batches.append(images)
         if len(batches) == 2:
             raise KeyboardInterrupt
         return outputs(self, images, *more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Predictor, "outputs", interrupted)
+    monkeypatch.setattr(Members, "outputs", interrupted)
     assert infer("--folds", models, "--batch", 3, "--tta", 2).exit_code == 3
     assert len(batches) == 2
     assert {path.name: path.read_bytes() for path in (models / "predictions").iterdir()} == before
@@ -264,10 +265,10 @@ def test_a_trained_model_is_not_changed(models: Path, change: str) -> None:
 
 def test_predict_decode_and_executor_may_be_changed(models: Path) -> None:
     changes = ("predict.tta=2", "predict.batch=3", "decode.threads=1", "augment.executor=reference")
-    recipe = prepare(models, Wishes(sets=changes)).recipe
+    recipe = prepare(models, Wishes(sets=changes)).models.recipe
     assert (recipe.predict.tta, recipe.predict.batch, recipe.decode.threads) == (2, 3, 1)
     assert recipe.augment.executor == "reference"
-    assert prepare(models, Wishes(views=4, sets=changes)).recipe.predict.tta == 4  # the option is nearer at hand
+    assert prepare(models, Wishes(views=4, sets=changes)).models.recipe.predict.tta == 4  # the option is nearer at hand
 
 
 def test_images_must_be_named_somewhere(tmp_path: Path, fold: FoldMaker) -> None:

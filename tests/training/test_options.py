@@ -13,12 +13,12 @@ import torch
 
 from engine.errors import EngineError, Interrupted, RecipeError
 from engine.events import EpochEnded, EpochRecord, Event, Watcher
-from engine.inference.predictor import Predictor
+from engine.inference.members import Members
 from engine.loader.batches import Loader
 from engine.metrics import METRICS
 from engine.model.losses import BinaryCrossEntropy, CrossEntropy, Focal, build_loss
-from engine.predict.job import Wishes
 from engine.predict.job import prepare as prepare_answer
+from engine.predict.models import Wishes
 from engine.predict.run import answer
 from engine.predictions import Predictions
 from engine.ranks import Ranks
@@ -460,11 +460,11 @@ def test_with_every_option_a_run_in_pieces_is_the_same_run(
 def test_an_answer_that_is_not_finite_ends_the_run(
     recipe: MakeRecipe, make_stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    outputs = Predictor.outputs_of_pixels
+    outputs = Members.outputs_of_pixels
 
     def broken(*args: Any) -> Any:
         return [output._replace(logits_VBC=output.logits_VBC * np.nan) for output in outputs(*args)]
 
-    monkeypatch.setattr(Predictor, "outputs_of_pixels", broken)
+    monkeypatch.setattr(Members, "outputs_of_pixels", broken)
     with pytest.raises(EngineError, match=r"the loss is nan.*stage\.0\.lr"):
         told(recipe(stage=[make_stage()]), tmp_path)

@@ -17,8 +17,8 @@ from engine.ensemble.vote import vote_of_fold
 from engine.errors import EngineError, Interrupted
 from engine.events import Watcher
 from engine.metrics import evaluate
-from engine.predict.job import Wishes
 from engine.predict.job import prepare as prepare_answer
+from engine.predict.models import Wishes
 from engine.predict.run import answer
 from engine.predictions import LabelledPredictions, Predictions
 from engine.ranks import Ranks
@@ -189,14 +189,14 @@ def test_infer_answers_as_the_run_was_scored_without_being_told(recipe: MakeReci
     saved = checkpoint.load(result.folder / "0").recipe
     assert saved["predict"]["tta"] == 1 and saved["ensemble"]["vote"] == "soft"
     for folder in (result.folder, result.folder / "0"):
-        told = prepare_answer(folder, Wishes(data=str(shapes))).recipe
+        told = prepare_answer(folder, Wishes(data=str(shapes))).models.recipe
         assert (told.predict.tta, told.predict.views, told.ensemble.vote) == (5, "crops", "logit")
     asked = prepare_answer(
         result.folder, Wishes(data=str(shapes), vote="soft", sets=("predict.views=zooms", "predict.tta=2"))
     ).recipe
     assert (asked.predict.tta, asked.predict.views, asked.ensemble.vote) == (2, "zooms", "soft")
     (result.folder / "ensemble.json").unlink()
-    assert prepare_answer(result.folder, Wishes(data=str(shapes))).recipe.predict.tta == 1
+    assert prepare_answer(result.folder, Wishes(data=str(shapes))).models.recipe.predict.tta == 1
     run(recipe(predict={"specialists": False}, specialist=[PAIR]))
     ensemble = Ensemble.load(result.folder / "ensemble.json")
     assert ensemble is not None and ensemble.specialists == (Specialist("edges", (SQUARE, TRIANGLE)),)

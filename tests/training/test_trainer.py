@@ -15,7 +15,7 @@ import torch
 from engine.errors import EngineError
 from engine.events import EpochEnded, EpochRecord, Event, Watcher
 from engine.inference.member import Member
-from engine.inference.predictor import Predictor
+from engine.inference.members import Members
 from engine.inference.scoring import Images, score
 from engine.loader.batches import Loader
 from engine.metrics import evaluate
@@ -85,7 +85,7 @@ def test_the_weights_scored_are_the_weights_saved(
     told = parse_recipe(saved.recipe)
     data = prepare(told).fold_data(0)
     images = Images(Loader(data.samples, told.decode, CPU), data.held_rows_N, 5)
-    (answers,) = score(Predictor([Member.restored(saved, CPU)]), images, Ranks(0, 1, CPU))
+    (answers,) = score(Members([Member.restored(saved, CPU)]), images, Ranks(0, 1, CPU))
     assert len(answers) == len(data.held_rows_N) and answers.classes == saved.classes
     assert evaluate(data.labelled(answers, 0)).metrics == pytest.approx(saved.metrics, abs=1e-5)
 

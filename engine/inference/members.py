@@ -8,7 +8,7 @@ price is that all of them lie in memory; weights are small beside activations.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, overload
 
 import torch
 from torch import Tensor
@@ -28,7 +28,7 @@ class Output(NamedTuple):
     features_VBE: Tensor | None
 
 
-class Predictor:
+class Members(Sequence[Member]):
     """Models that answer for the same images, each as it was scored: size, fit, normalisation, precision.
 
     `views` are the test-time views (`views_of` a recipe's predict section), `executor` is what runs the pass. The
@@ -36,13 +36,26 @@ class Predictor:
     """
 
     def __init__(self, members: Sequence[Member], views: Sequence[View] = (PLAIN,), executor: Name = "auto") -> None:
-        self.members, self.views = tuple(members), tuple(views)
-        for member in self.members:
+        self.views = tuple(views)
+        self._members = tuple(members)
+        for member in members:
             member.model.eval()
         self._passes = {
             member.runtime.dtype: BufferedPass(executor, member.runtime.device, member.runtime.dtype)
-            for member in self.members
+            for member in members
         }
+
+    @overload
+    def __getitem__(self, index: int) -> Member: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Member, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> Member | tuple[Member, ...]:
+        return self._members[index]
+
+    def __len__(self) -> int:
+        return len(self._members)
 
     @classmethod
     def restored(
@@ -68,7 +81,7 @@ class Predictor:
     @torch.no_grad()  # not inference_mode: what a model in training remembers of its shapes, it goes on to train with
     def outputs(self, images: Ragged, features: bool = False) -> list[Output]:
         """What each model, in order, makes of all views of whole photos."""
-        found: list[list[Output]] = [[] for _ in self.members]
+        found: list[list[Output]] = [[] for _ in self]
         for (contract, dtype), indices in self._sharing().items():
             one_pass = self._passes[dtype]
             placed = one_pass.place(images)
@@ -76,18 +89,18 @@ class Predictor:
                 # The plan is made on the host: a few kilobytes to copy instead of a dozen kernels to launch.
                 pixels_BCHW = one_pass(placed, view_plan(view, contract, images.sizes_B2, torch.device("cpu")))
                 for index in indices:
-                    found[index].append(_output(self.members[index], pixels_BCHW, features))
+                    found[index].append(_output(self[index], pixels_BCHW, features))
         return [_stacked(views) for views in found]
 
     @torch.no_grad()
     def outputs_of_pixels(self, pixels_BCHW: Tensor, features: bool = False) -> list[Output]:
         """What each model makes of images that are prepared as all of them want it, as one view."""
-        return [_stacked([_output(member, pixels_BCHW, features)]) for member in self.members]
+        return [_stacked([_output(member, pixels_BCHW, features)]) for member in self]
 
     def _sharing(self) -> dict[tuple[Contract, torch.dtype], list[int]]:
         """Which models see the same pixels."""
         groups: dict[tuple[Contract, torch.dtype], list[int]] = {}
-        for index, member in enumerate(self.members):
+        for index, member in enumerate(self):
             groups.setdefault((member.contract, member.runtime.dtype), []).append(index)
         return groups
 
