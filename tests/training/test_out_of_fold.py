@@ -193,14 +193,14 @@ def test_infer_answers_as_the_run_was_scored_without_being_told(recipe: MakeReci
         assert (told.predict.tta, told.predict.views, told.ensemble.vote) == (5, "crops", "logit")
     asked = prepare_answer(
         result.folder, Wishes(data=str(shapes), vote="soft", sets=("predict.views=zooms", "predict.tta=2"))
-    ).recipe
+    ).models.recipe
     assert (asked.predict.tta, asked.predict.views, asked.ensemble.vote) == (2, "zooms", "soft")
     (result.folder / "ensemble.json").unlink()
     assert prepare_answer(result.folder, Wishes(data=str(shapes))).models.recipe.predict.tta == 1
     run(recipe(predict={"specialists": False}, specialist=[PAIR]))
     ensemble = Ensemble.load(result.folder / "ensemble.json")
     assert ensemble is not None and ensemble.specialists == (Specialist("edges", (SQUARE, TRIANGLE)),)
-    assert prepare_answer(result.folder, Wishes(data=str(shapes))).specialists == ()
+    assert prepare_answer(result.folder, Wishes(data=str(shapes))).models.specialists == ()
     own = prepare_answer(result.folder, Wishes(data=str(shapes), sets=("predict.specialists=true",)))
-    assert [one.specialist.name for one in own.specialists] == ["edges"]
+    assert [one.specialist.name for one in own.models.specialists] == ["edges"]
     assert json.loads((result.folder / "ensemble.json").read_text("utf-8"))["format"] == 1
