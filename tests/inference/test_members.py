@@ -24,6 +24,13 @@ def images(picture: Picture) -> Ragged:
     return Ragged([torch.from_numpy(picture(i, 40 + 3 * i, 60 - 4 * i).copy()) for i in range(4)])
 
 
+def test_restoring_a_model_leaves_the_callers_random_numbers_alone(fold: FoldMaker) -> None:
+    saved = fold(0)
+    before = torch.get_rng_state()
+    Members.restored([saved], CPU)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_one_tensor_a_model_with_a_row_of_logits_for_each_view_and_image(fold: FoldMaker, images: Ragged) -> None:
     answers = Members.restored([fold(0), fold(1)], CPU, views=tta_views(3)).logits(images)
     assert [tuple(logits_VBC.shape) for logits_VBC in answers] == [(3, 4, 3)] * 2
