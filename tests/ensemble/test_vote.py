@@ -43,7 +43,7 @@ def test_a_voter_listed_in_another_order_of_samples_and_classes_votes_the_same(r
 def test_a_soft_vote_is_the_mean_of_probabilities() -> None:
     first, second = answers(1), answers(2)
     expected_NC = (first.probabilities_NC + second.probabilities_NC) / 2
-    np.testing.assert_allclose(vote([first, second]).probabilities_NC, expected_NC)
+    np.testing.assert_allclose(vote([first, second], "soft").probabilities_NC, expected_NC)
 
 
 @given(LOGITS_KNC)
