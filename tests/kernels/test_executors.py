@@ -123,20 +123,30 @@ def random_matrix(
     return matrix
 
 
+# Over which an operation's argument is drawn; where it has none, any will do.
+ARGUMENTS = {
+    Color.NONE: (0, 1),
+    Color.BRIGHTNESS: (0.2, 2),
+    Color.CONTRAST: (0, 2),
+    Color.SATURATION: (0, 2),
+    Color.HUE: (-1, 1),
+    Color.GRAY: (-1, 1),
+    Color.SHUFFLE: (0, 5),
+    Color.INVERT: (0, 1),
+    Color.SOLARIZE: (0, 1),
+    Color.POSTERIZE: (0, 8),
+    Color.GAMMA: (0.5, 2.5),
+}
+
+
+def test_every_operation_is_drawn_over_its_range() -> None:
+    assert ARGUMENTS.keys() == set(Color), "give the new operation its range in ARGUMENTS"
+
+
 def random_args(op_BK: Tensor, unit_BK: Tensor) -> Tensor:
-    """Arguments over each operation's useful range, from numbers in [0, 1)."""
-    ranges = {
-        Color.BRIGHTNESS: (0.2, 2),
-        Color.CONTRAST: (0, 2),
-        Color.SATURATION: (0, 2),
-        Color.HUE: (-1, 1),
-        Color.GRAY: (-1, 1),
-        Color.SHUFFLE: (0, 5),
-        Color.POSTERIZE: (0, 8),
-        Color.GAMMA: (0.5, 2.5),
-    }
+    """Arguments over each operation's range, from numbers in [0, 1)."""
     low_BK, high_BK = torch.zeros_like(unit_BK), torch.ones_like(unit_BK)
-    for op, (low, high) in ranges.items():
+    for op, (low, high) in ARGUMENTS.items():
         low_BK[op_BK == op], high_BK[op_BK == op] = low, high
     arg_BK = low_BK + unit_BK * (high_BK - low_BK)
     return torch.where((op_BK == Color.SHUFFLE) | (op_BK == Color.POSTERIZE), arg_BK.round(), arg_BK)
