@@ -8,6 +8,7 @@ memory (on torch's meta device, a fraction of a second), run once, and what come
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -128,10 +129,8 @@ def build_model(model: ModelSection, num_classes: int, size: tuple[int, int]) ->
     Raises RecipeError when the backbone, its weights or the size cannot be used; the message names the remedy.
     """
     name = model.backbone
-    meta, arguments = _build_meta(name, size)
-    if (reason := _refusal(meta, model.pooling, size)) is not None:
-        raise RecipeError(f"{name} cannot take images of {size[0]} x {size[1]} ({reason})")
-    channels, used = _ask(meta, model.pooling, size)
+    _, arguments = _build_meta(name, size)
+    channels, used = _ask(name, model.pooling, size)
 
     if model.pretrained and not model.weights:
         backbone = _from_hub(name, arguments)
@@ -206,16 +205,24 @@ def _refusal(meta: nn.Module, pooling: str, size: tuple[int, int]) -> str | None
     return None
 
 
-def _ask(meta: nn.Module, pooling: str, size: tuple[int, int]) -> tuple[list[int], set[str]]:
-    """The channels of what comes out, and the names of the parameters that took part."""
+@functools.lru_cache(maxsize=16)
+def _ask(name: str, pooling: str, size: tuple[int, int]) -> tuple[tuple[int, ...], frozenset[str]]:
+    """The channels of what comes out, and the names of the parameters that took part.
+
+    Raises RecipeError when the backbone does not take images of `size`.
+    """
+    meta, _ = _build_meta(name, size)
+    if (reason := _refusal(meta, pooling, size)) is not None:
+        raise RecipeError(f"{name} cannot take images of {size[0]} x {size[1]} ({reason})")
     outputs = _answer(meta, pooling, torch.zeros(1, 3, *size, device="meta"))
     names, parameters = zip(*meta.named_parameters(), strict=True)
     total = torch.stack([o.sum() for o in outputs]).sum()
     gradients = torch.autograd.grad(total, parameters, allow_unused=True)
-    return [o.shape[1] for o in outputs], {n for n, g in zip(names, gradients, strict=True) if g is not None}
+    taken = frozenset(n for n, g in zip(names, gradients, strict=True) if g is not None)
+    return tuple(o.shape[1] for o in outputs), taken
 
 
-def _drop_unused(backbone: nn.Module, used: set[str]) -> None:
+def _drop_unused(backbone: nn.Module, used: frozenset[str]) -> None:
     """Take out modules none of whose parameters take part: DistributedDataParallel would wait for their gradients."""
     gone: tuple[str, ...] = ()
     for name, module in list(backbone.named_modules()):
@@ -225,6 +232,7 @@ def _drop_unused(backbone: nn.Module, used: set[str]) -> None:
             gone = (*gone, f"{name}.")
 
 
+@functools.lru_cache(maxsize=16)  # a run builds a backbone for its checks, and twice a fold
 def _build_meta(name: str, size: tuple[int, int]) -> tuple[Any, dict[str, Any]]:
     """The backbone without memory, in evaluation mode, and what timm took beside num_classes.
 
