@@ -75,6 +75,15 @@ class EpochEnded(Event):
 
 
 @dataclasses.dataclass(frozen=True)
+class HeldOutAnswered(Event):
+    """The trained fold has answered about `done` of the `images` that it held out, with the recipe's views."""
+
+    fold: int
+    done: int
+    images: int
+
+
+@dataclasses.dataclass(frozen=True)
 class FileSetAside(Event):
     """A file could not be used; the run goes on without it."""
 

@@ -7,7 +7,18 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 from engine.cli.common import Meter, console, progress
-from engine.events import EpochEnded, EpochRecord, Event, FileSetAside, FoldBegan, ImagesDone, Notice, RunBegan, Watcher
+from engine.events import (
+    EpochEnded,
+    EpochRecord,
+    Event,
+    FileSetAside,
+    FoldBegan,
+    HeldOutAnswered,
+    ImagesDone,
+    Notice,
+    RunBegan,
+    Watcher,
+)
 
 
 class Screen(Watcher):
@@ -16,6 +27,7 @@ class Screen(Watcher):
     def __init__(self) -> None:
         self._bar = ExitStack()
         self._meter: Meter | None = None
+        self._title = ""
         self._said: set[str] = set()
 
     def __enter__(self) -> Screen:
@@ -37,19 +49,28 @@ class Screen(Watcher):
                     self._meter.note(f"loss {loss:.4f}")
             case EpochEnded(record=record):
                 self._print_epoch(record)
+            case HeldOutAnswered(fold=fold, done=done, images=images):
+                self._begin_bar(f"fold {fold} answers", images)(done, images)
             case FileSetAside(entry=entry):
                 self._say(f"set aside: {entry}")
             case Notice(message=message):
                 self._say(message)
 
     def _begin_fold(self, begun: FoldBegan) -> None:
-        self._bar.close()
-        self._meter = self._bar.enter_context(progress(begun.images, title=f"fold {begun.fold}"))
+        self._title = ""  # a fold that goes on begins a bar of its own
+        meter = self._begin_bar(f"fold {begun.fold}", begun.images)
         if begun.done:
             console().print(
                 f"fold {begun.fold}: going on after {begun.done:,} of {begun.images:,} images", markup=False
             )
-            self._meter(begun.done, begun.images)
+            meter(begun.done, begun.images)
+
+    def _begin_bar(self, title: str, images: int) -> Meter:
+        """The bar of this title: the one that is drawn, or a new one in its place."""
+        if self._meter is None or self._title != title:
+            self._bar.close()
+            self._meter, self._title = self._bar.enter_context(progress(images, title=title)), title
+        return self._meter
 
     def _print_epoch(self, record: EpochRecord) -> None:
         height, width = record.size

@@ -57,6 +57,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
     member = MemberFolder(folder)
     for path in (member.weights, member.checkpoint, member.next_checkpoint):
         remove_leftovers(path)
+    member.out_of_fold.unlink(missing_ok=True)  # what other weights answered
     with atomic_write(member.weights) as temporary:
         tensors = {
             name: t.detach().cpu().clone(memory_format=torch.contiguous_format)

@@ -18,7 +18,8 @@ from typing import Any
 from engine.augment.views import views_of
 from engine.ensemble.specialist import Effect, Specialist, effect_of
 from engine.ensemble.vote import Rule, blend, vote_of_fold
-from engine.errors import DataError, EngineError
+from engine.errors import DataError, EngineError, Interrupted
+from engine.events import HeldOutAnswered, Stop, Watcher
 from engine.inference.ask import ask, members_for
 from engine.predictions import LabelledPredictions, Predictions, joined
 from engine.ranks import Ranks
@@ -26,6 +27,8 @@ from engine.recipe.sections import Recipe
 from engine.store import checkpoint
 from engine.store.run_folder import FoldFolder, RunFolder
 from engine.training.feed import FoldData
+
+_GOES_ON = "the same command goes on from here"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,31 +43,41 @@ class Collected:
 
 
 def about(recipe: Recipe) -> dict[str, Any]:
-    """How the recipe has images answered, as the files say it: predictions that were made otherwise are made again."""
+    """The views and the rule that the recipe has images answered with, as the files say it: predictions that were made
+    with others are made again."""
     return {"views": [view.name for view in views_of(recipe.predict)], "vote": recipe.ensemble.vote}
 
 
-def answer_held_out(recipe: Recipe, fold: int, data: FoldData, folder: FoldFolder, ranks: Ranks) -> bool:
-    """Have the models in `folder` answer about what `data` holds out, on all ranks together; False when they had.
+def answer_held_out(
+    recipe: Recipe, fold: int, data: FoldData, folder: FoldFolder, ranks: Ranks, watcher: Watcher, stop: Stop
+) -> None:
+    """Have the models in `folder` answer about what `data` holds out, on all ranks together, unless they have.
 
     A specialist's fold answers about everything that the main fold holds out, since it may be asked about any of it:
-    its `recipe`, the main fold's `data`. Raises EngineError when none of the images can be read.
+    its `recipe`, the main fold's `data`. `stop` is asked after every batch; of several ranks, which have not as many
+    batches each, at the end. Raises EngineError when none of the images can be read, Interrupted.
     """
     # The leading rank looks: it wrote what there is, and the others must not look before it has.
     if not ranks.any(ranks.leads and _is_to_do(recipe, data, folder)):
-        return False
+        return
+    images = len(data.held_rows_N)
+
+    def told(done: int) -> None:
+        watcher.hear(HeldOutAnswered(fold, min(done * ranks.world, images), images))
+        if done < images and ranks.world == 1 and stop():
+            raise Interrupted(f"stopped while fold {fold} answered for what it held out; {_GOES_ON}")
+
     members = folder.members()
     views = partial(blend, rule=recipe.ensemble.vote)
     models = members_for([checkpoint.load(member.path) for member in members], recipe, ranks.device)
-    found, quarantine = ask(models, data.samples, data.held_rows_N, recipe, views, ranks)
+    found, quarantine = ask(models, data.samples, data.held_rows_N, recipe, views, ranks, told)
     if not len(found[0]):
-        raise EngineError(
-            f"fold {fold}: none of its {len(data.held_rows_N)} held-out images could be read: {quarantine.some(1)}"
-        )
+        raise EngineError(f"fold {fold}: none of its {images} held-out images could be read: {quarantine.some(1)}")
     if ranks.leads:
         for member, answers in zip(members, found, strict=True):
             data.labelled(answers, fold).write(member.out_of_fold, about=about(recipe))
-    return True
+    if ranks.any(stop()):
+        raise Interrupted(f"stopped after fold {fold} answered for what it held out; {_GOES_ON}")
 
 
 def collect(models: RunFolder, folds: Sequence[int], specialists: Sequence[Specialist], rule: Rule) -> Collected | None:

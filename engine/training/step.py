@@ -37,17 +37,17 @@ class TrainStep:
         if dist.is_initialized():
             self._model = DistributedDataParallel(model)
         self._loss = loss
-        self._forward = self._compute
+        self._forward = _loss_of
         if runtime.compile:
             dynamo = torch._dynamo.config
             dynamo.recompile_limit = max(dynamo.recompile_limit, _MOST_STAGES)
-            self._forward = torch.compile(self._compute, dynamic=False)
+            self._forward = torch.compile(_loss_of, dynamic=False)
 
     def __call__(self, images_BCHW: Tensor, labels: MixedLabels, parts: int = 1, last: bool = True) -> Tensor:
         """One of the `parts` batches that make up a step; the weights change with the `last`."""
         with self._alone() if not last else contextlib.nullcontext():
             with self.runtime.autocast():
-                loss = self._forward(images_BCHW, labels)
+                loss = self._forward(self._model, self._loss, images_BCHW, labels)
             (loss / parts).backward()
         if last:
             if self.clip:
@@ -61,6 +61,8 @@ class TrainStep:
         model = self._model
         return model.no_sync() if isinstance(model, DistributedDataParallel) else contextlib.nullcontext()
 
-    def _compute(self, images_BCHW: Tensor, labels: MixedLabels) -> Tensor:
-        loss: Tensor = self._loss(self._model(images_BCHW), labels)
-        return loss
+
+# No method: one that a step held, bound to itself, would keep the model in memory after the last who uses it has gone.
+def _loss_of(model: nn.Module, loss: Loss, images_BCHW: Tensor, labels: MixedLabels) -> Tensor:
+    found: Tensor = loss(model(images_BCHW), labels)
+    return found

@@ -9,7 +9,16 @@ import pytest
 
 from engine.cli.common import console
 from engine.cli.screen import Screen
-from engine.events import EpochEnded, EpochRecord, FileSetAside, FoldBegan, ImagesDone, Notice, RunBegan
+from engine.events import (
+    EpochEnded,
+    EpochRecord,
+    FileSetAside,
+    FoldBegan,
+    HeldOutAnswered,
+    ImagesDone,
+    Notice,
+    RunBegan,
+)
 from engine.quarantine import Fault, FaultKind, SetAside
 
 RECORD = EpochRecord(
@@ -47,6 +56,18 @@ def test_an_epoch_is_a_line_with_its_scores_speed_and_waiting(capsys: pytest.Cap
     assert going_on == "fold 1: going on after 100 of 400 images"
     assert measured.startswith("쌍둥이  fold 1  epoch   3  32x48") and measured.endswith("25 images/s  waited 3%  best")
     assert bare.startswith("fold 1  epoch   3") and bare.endswith("25 images/s")
+
+
+def test_a_fold_that_answers_has_a_bar_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    with Screen() as screen:
+        screen.hear(FoldBegan(0, 8, 0, 0))
+        screen.hear(ImagesDone(8, 0.5))
+        bars = []
+        for event in (HeldOutAnswered(0, 4, 8), HeldOutAnswered(0, 8, 8), FoldBegan(0, 8, 0, 0)):
+            screen.hear(event)
+            bars.append(screen._meter)
+    assert bars[0] is bars[1] is not bars[2]
+    assert not "".join(capsys.readouterr().err.split())
 
 
 def test_what_several_runs_say_alike_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,17 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from engine.events import EpochEnded, EpochRecord, Event, FileSetAside, FoldBegan, ImagesDone, Notice, Watcher
+from engine.events import (
+    EpochEnded,
+    EpochRecord,
+    Event,
+    FileSetAside,
+    FoldBegan,
+    HeldOutAnswered,
+    ImagesDone,
+    Notice,
+    Watcher,
+)
 from engine.ranks import Ranks
 from engine.recipe.load import parse_recipe
 from engine.recipe.sections import Recipe
@@ -91,6 +101,7 @@ class Diary(Watcher):
         self.bad_files: list[str] = []
         self.images = 0
         self.begun: list[tuple[int, int, int, int]] = []
+        self.answered: list[tuple[int, int, int]] = []
 
     def hear(self, event: Event) -> None:
         match event:
@@ -98,6 +109,8 @@ class Diary(Watcher):
                 self.begun.append((fold, images, done, epoch))
             case ImagesDone(count=count):
                 self.images += count
+            case HeldOutAnswered(fold=fold, done=done, images=images):
+                self.answered.append((fold, done, images))
             case EpochEnded(record=record):
                 self.records.append(record)
             case FileSetAside(entry=entry):

@@ -145,11 +145,33 @@ def test_a_run_that_was_killed_between_training_and_answering_goes_on_with_it(
 
 
 def test_a_stop_is_heard_after_a_fold_has_answered(recipe: MakeRecipe, run: Run) -> None:
-    calls = iter(range(100))
+    asked = recipe()
+    answers = Path(asked.output) / "0" / "oof.parquet"
     with pytest.raises(Interrupted, match=r"stopped after fold 0 answered for what it held out; the same command"):
-        run(recipe(), stop=lambda: next(calls) == 2 * 3 + 2)  # after each step, and each epoch
-    _, diary = run(recipe())
-    assert not diary.records
+        run(asked, stop=answers.exists)
+    _, diary = run(asked)
+    assert not diary.records and not diary.answered
+
+
+def test_a_stop_is_heard_while_a_fold_answers_and_it_trains_nothing_again(recipe: MakeRecipe, run: Run) -> None:
+    asked = recipe(predict={"batch": 4})
+    whole, diary = run(asked.model_copy(update={"output": asked.output + "_whole"}))
+    calls = iter(range(100))
+    with pytest.raises(Interrupted, match=r"stopped while fold 0 answered for what it held out; the same command"):
+        run(asked, stop=lambda: next(calls) == 2 * 3 + 2)  # after each step, and each epoch
+    own = RunFolder(Path(asked.output)).fold(0).members()[0]
+    assert own.weights.is_file() and not own.out_of_fold.exists()
+    stopped, again = run(asked)
+    assert not again.records and again.answered == diary.answered and len(diary.answered) > 1
+    assert diary.answered[-1] == (0, len(held_out(whole.folder)), len(held_out(whole.folder)))
+    assert RunFolder(stopped.folder).out_of_fold.read_bytes() == RunFolder(whole.folder).out_of_fold.read_bytes()
+
+
+def test_a_fold_that_is_trained_anew_answers_anew(recipe: MakeRecipe, run: Run) -> None:
+    result, diary = run(recipe())
+    RunFolder(result.folder).fold(0).resume.unlink()  # as the message about a damaged one says
+    _, again = run(recipe())
+    assert again.records and again.answered == diary.answered
 
 
 def test_members_have_a_file_each_and_the_joined_file_is_their_vote(recipe: MakeRecipe, run: Run) -> None:

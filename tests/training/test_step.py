@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import torch
 from torch import nn
@@ -61,6 +64,23 @@ def test_a_stage_is_one_graph_and_trains_as_without_compiling(monkeypatch: pytes
         assert counter.frame_count == stage + 1  # one graph a stage, without a break
     for one, other in zip(plain.parameters(), compiled.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_model_goes_with_the_last_who_uses_it(monkeypatch: pytest.MonkeyPatch, compiled: bool) -> None:
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda function, **options: compile_(function, backend="eager", **options))
+    model = fresh(ARCFACE)
+    step = step_for(model, ARCFACE, compiled)
+    step(*batch(32))
+    gone = weakref.ref(model)
+    gc.collect()
+    gc.disable()
+    try:
+        del model, step
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_many_stages_stay_compiled_and_another_fold_compiles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
