@@ -309,7 +309,7 @@ SOURCES = {
 @pytest.mark.parametrize("name", SOURCES)
 def test_a_source_is_known_in_every_place(name: str) -> None:
     known = {
-        "tests/loader/test_source.py": mentioned("tests/loader", [name]),
+        "tests/loader/test_source.py": mentioned("tests/loader/test_source.py", [name]),
         "tests/test_contributing.py (EXAMPLES)": set(EXAMPLES),
     }
     assert not (message := lacking(name, known)), message

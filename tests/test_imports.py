@@ -118,7 +118,7 @@ def test_an_import_that_goes_the_wrong_way_is_caught(tmp_path: Path, file: str, 
     ("file", "line"),
     [
         ("engine/training/a.py", "from engine.errors import EngineError\nfrom engine.data import manifest"),
-        ("engine/training/a.py", "from engine.training import optim\nfrom . import stage"),
+        ("engine/training/a.py", "from engine.training import optim\nfrom . import step"),
         ("engine/decode/a.py", "from engine.kernels import Ragged"),
         ("engine/cli/a.py", "from engine.predict import run\nfrom engine.training import run"),
         ("engine/__init__.py", "if TYPE_CHECKING:\n    from engine.training.run import train"),

@@ -36,6 +36,7 @@ class Policy:
         self.mean = mean
         self.std = std
         self._streams = _streams(section)
+        self._extra_streams = policy_streams(section.policy) | extra_streams(section.extras)
 
     def draw(
         self,
@@ -78,7 +79,9 @@ class Policy:
 
     def extras(self, keys_B: Tensor, seed: int, epoch: int) -> Extras | None:
         """What `apply_extras` does to the batch between geometry and colours; None when the recipe asks for nothing."""
-        draws = uniforms(seed, epoch, keys_B, self._streams)
+        if not self._extra_streams:
+            return None
+        draws = uniforms(seed, epoch, keys_B, self._extra_streams)
         chosen = choose(self.section.policy, draws)
         steps = draw_extras(self.section.extras, draws)
         if chosen is not None:

@@ -85,11 +85,6 @@ def crop_views(count: int) -> tuple[View, ...]:
     return tuple(crops if count == 5 else [view for crop in crops for view in (crop, crop.flipped())])
 
 
-def validation_plan(contract: Contract, sizes_B2: Tensor, device: torch.device) -> Plan:
-    """The plan of images of these (height, width) as the contract fits them, without any view."""
-    return view_plan(PLAIN, contract, sizes_B2, device)
-
-
 def view_plan(view: View, contract: Contract, sizes_B2: Tensor, device: torch.device) -> Plan:
     """The plan of one view of images of these (height, width), its tensors on `device`."""
     height, width = contract.height, contract.width

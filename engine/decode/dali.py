@@ -21,6 +21,7 @@ from engine.decode.decoder import Opened, Pixels, whole
 from engine.kernels.jpeg import Header, Region
 from engine.quarantine import Fault, FaultKind
 
+File = TypeVar("File")
 Answer = TypeVar("Answer")
 
 
@@ -40,7 +41,7 @@ class DaliDecoder:
 
     def pixels(self, opened: Sequence[Opened], regions: Sequence[Region] | None = None) -> list[Pixels | Fault]:
         """See `Decoder`. Whole photos, whatever the regions: on the CPU, DALI's decoding of one is hardly faster."""
-        return _each([one.content for one in opened], self._decode, FaultKind.DAMAGED)
+        return _each(opened, self._decode, FaultKind.DAMAGED)
 
     def _look(self, contents: Sequence[bytes]) -> list[Opened]:
         ndd, context, _ = self._dali
@@ -50,14 +51,16 @@ class DaliDecoder:
             sizes = [from_dlpack(shape)[:2].tolist() for shape in shapes.tensors]
         return [Opened(content, height, width) for content, (height, width) in zip(contents, sizes, strict=True)]
 
-    def _decode(self, contents: Sequence[bytes]) -> list[Pixels]:
+    def _decode(self, opened: Sequence[Opened]) -> list[Pixels]:
         ndd, context, rgb = self._dali
         # sync_full: when this returns the pixels are there, so another thread may use them on any stream.
         with context, ndd.EvalMode.sync_full:
-            batch = _batch(ndd, contents)
             # Looked at before it is decoded: a file whose header cannot be parsed makes the decoder of DALI 2.4 raise
-            # and, some batches later, crash the process. The look raises too, harmlessly, and costs little.
-            ndd.peek_image_shape(batch).evaluate()
+            # and, some batches later, crash the process. The look raises too, harmlessly, and costs little. `_look` has
+            # seen what is no JPEG.
+            if unseen := [one.content for one in opened if one.header is not None]:
+                ndd.peek_image_shape(_batch(ndd, unseen)).evaluate()
+            batch = _batch(ndd, [one.content for one in opened])
             decoded = ndd.decoders.image(batch, device="gpu" if self.device.type == "cuda" else "cpu", output_type=rgb)
             decoded.evaluate()
             return [whole(from_dlpack(t)) for t in decoded.tensors]
@@ -84,17 +87,17 @@ def _batch(ndd: Any, contents: Sequence[bytes]) -> Any:
 
 
 def _each(
-    contents: Sequence[bytes], work: Callable[[Sequence[bytes]], Sequence[Answer]], kind: FaultKind
+    files: Sequence[File], work: Callable[[Sequence[File]], Sequence[Answer]], kind: FaultKind
 ) -> list[Answer | Fault]:
     """`work`'s answers about all files; when it raises, about each alone, with a fault where it raises again."""
-    if not contents:
+    if not files:
         return []
     try:
-        return [*work(contents)]
+        return [*work(files)]
     except RuntimeError as error:
-        if len(contents) == 1:
+        if len(files) == 1:
             return [Fault(kind, f"is not an image DALI can decode ({str(error).splitlines()[0]})")]
-        return [answer for content in contents for answer in _each([content], work, kind)]
+        return [answer for file in files for answer in _each([file], work, kind)]
 
 
 def _jpeg(content: bytes) -> Opened | None:

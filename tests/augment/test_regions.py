@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from engine.augment.contract import Contract
 from engine.augment.policy import Policy
 from engine.augment.regions import fit_to_regions, needed_regions
-from engine.augment.views import validation_plan
+from engine.augment.views import PLAIN, view_plan
 from engine.kernels import Border, Filter, Plan, Ragged, one_pass
 from engine.kernels.jpeg import Region
 from engine.recipe.sections.augment import AffineSection, AugmentSection, CropSection, PerspectiveSection
@@ -146,6 +146,6 @@ def test_random_crops_need_less_than_the_photo() -> None:
 
 def test_the_middle_that_is_scored_is_all_that_is_needed() -> None:
     contract = Contract(64, 64, MEAN, STD, fit="center")
-    (region,) = needed_regions(validation_plan(contract, SIZE, torch.device("cpu")), SIZE, reduce=False)
+    (region,) = needed_regions(view_plan(PLAIN, contract, SIZE, torch.device("cpu")), SIZE, reduce=False)
     assert region.y0 == 0 and region.y1 == 120
     assert 10 <= region.x0 <= 20 and 140 <= region.x1 <= 150

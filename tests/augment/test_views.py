@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from engine.augment.contract import Contract
-from engine.augment.views import PLAIN, View, crop_views, tta_views, validation_plan, view_plan
+from engine.augment.views import PLAIN, View, crop_views, tta_views, view_plan
 from engine.kernels import Filter, Ragged
 from engine.loader.passes import execute
 
@@ -20,20 +20,20 @@ def _contract(fit: str = "letterbox", height: int = 32, width: int = 48) -> Cont
 
 def test_the_first_view_is_validation() -> None:
     sizes = torch.tensor([[30, 70], [80, 20]])
-    one, other = validation_plan(_contract(), sizes, CPU), view_plan(tta_views(1)[0], _contract(), sizes, CPU)
+    one, other = (view_plan(view, _contract(), sizes, CPU) for view in (PLAIN, tta_views(5)[0]))
     assert torch.equal(one.matrix_B33, other.matrix_B33)
 
 
 def test_a_letterbox_puts_the_sources_corners_where_they_belong() -> None:
     """20 x 80 into 32 x 48: scale 0.6, so 12 rows, 10 of padding above and below."""
-    plan = validation_plan(_contract(), torch.tensor([[20, 80]]), CPU)
+    plan = view_plan(PLAIN, _contract(), torch.tensor([[20, 80]]), CPU)
     corners = torch.tensor([[0.0, 10, 1], [48, 10, 1], [48, 22, 1], [0, 22, 1]])
     read = corners @ plan.matrix_B33[0].T
     assert torch.allclose(read[:, :2], torch.tensor([[0.0, 0], [80, 0], [80, 20], [0, 20]]), atol=1e-4)
 
 
 def test_padding_is_zero_after_normalisation(pictures: Ragged) -> None:
-    batch = execute("reference", pictures, validation_plan(_contract(), pictures.sizes_B2, CPU))
+    batch = execute("reference", pictures, view_plan(PLAIN, _contract(), pictures.sizes_B2, CPU))
     tall = 3  # 100 x 50 into 32 x 48: 16 columns of picture
     assert batch[tall, :, :, :15].abs().max() < 1e-6
     assert batch[tall, :, :, 33:].abs().max() < 1e-6
@@ -52,7 +52,7 @@ def test_a_flipped_view_is_the_view_flipped(pictures: Ragged, fit: str) -> None:
 
 def test_views_compose_with_the_contract_exactly() -> None:
     sizes = torch.tensor([[333, 777], [50, 3000]])
-    base = validation_plan(_contract(), sizes, CPU).matrix_B33.double()
+    base = view_plan(PLAIN, _contract(), sizes, CPU).matrix_B33.double()
     for view in (*tta_views(10), *crop_views(10)):
         expected = base @ view.matrix_33(32, 48)
         assert torch.allclose(view_plan(view, _contract(), sizes, CPU).matrix_B33.double(), expected, rtol=1e-6)
@@ -94,5 +94,5 @@ def test_five_crops_are_the_centre_and_the_corners() -> None:
 
 def test_the_plan_carries_the_contracts_normalisation_and_filter() -> None:
     contract = Contract(height=8, width=8, mean=MEAN, std=STD, filter="bicubic")
-    plan = validation_plan(contract, torch.tensor([[9, 9]]), CPU)
+    plan = view_plan(PLAIN, contract, torch.tensor([[9, 9]]), CPU)
     assert (plan.mean, plan.std, plan.filter) == (MEAN, STD, Filter.BICUBIC)
