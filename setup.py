@@ -63,10 +63,10 @@ setup(
         "torchvision",
     ],
     extras_require={
-        "peers": ["albumentations", "numba", "simplejpeg"],  # what benchmarks/ measure beside the engine
+        "peers": ["albumentations", "numba"],  # what benchmarks/ measure beside the engine
         "tune": ["optuna"],  # `engine sweep`
         "track": TRACK,  # Weights & Biases, and MLflow with a database in a file
-        "dev": [*TRACK, "hypothesis", "mypy", "optuna", "pandas-stubs", "pytest", "pytest-xdist", "ruff", "scipy"],
+        "dev": [*TRACK, "hypothesis", "mypy", "optuna", "pandas-stubs", "pytest", "pytest-xdist", "pyyaml", "ruff"],
     },
     entry_points={"console_scripts": ["engine = engine.cli.main:main"]},
 )

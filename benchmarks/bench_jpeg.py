@@ -6,7 +6,7 @@ Photos of 0.2, 1.3 and 10 megapixels, drawn for the purpose and held in memory, 
 and on all cores:
 
 * DALI: whole photos, as the loader decodes without the compiled library;
-* simplejpeg: whole photos by libjpeg-turbo, the usual binding, into memory that is used again (if installed);
+* simplejpeg: whole photos by libjpeg-turbo, the usual binding, into memory that is used again;
 * turbo, whole: the same by kernels/jpeg.cpp;
 * turbo, crop: only the region a random resized crop reads (0.08 to 1 of the area as on ImageNet, and 0.6 to 1);
 * turbo, crop, reduced: also no larger than an output of 256 or 512 pixels needs.
@@ -19,7 +19,6 @@ were decoded reduced.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import io
 import statistics
 from collections.abc import Callable, Sequence
@@ -28,6 +27,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import simplejpeg
 import torch
 from PIL import Image
 from rich.console import Console
@@ -92,14 +92,11 @@ def decode(decoder: Decoder, encoded: Sequence[bytes], regions: Regions | None =
 def contenders(encoded: Sequence[bytes], threads: int) -> dict[str, Run]:
     dali, turbo = DaliDecoder(HOST, threads), TurboDecoder(threads)
     runs: dict[str, Run] = {"DALI": lambda: decode(dali, encoded)}
-    if importlib.util.find_spec("simplejpeg"):
-        import simplejpeg
-
-        pool = ThreadPoolExecutor(threads)
-        room = [np.zeros(40_000_000 if len(content) > 1e6 else 4_000_000, dtype=np.uint8) for content in encoded]
-        runs["simplejpeg"] = lambda: list(
-            pool.map(lambda content, out: simplejpeg.decode_jpeg(content, buffer=out), encoded, room)
-        )
+    pool = ThreadPoolExecutor(threads)
+    room = [np.zeros(40_000_000 if len(content) > 1e6 else 4_000_000, dtype=np.uint8) for content in encoded]
+    runs["simplejpeg"] = lambda: list(
+        pool.map(lambda content, out: simplejpeg.decode_jpeg(content, buffer=out), encoded, room)
+    )
     runs["turbo, whole"] = lambda: decode(turbo, encoded)
     for name, scale in (("0.08 to 1", (0.08, 1.0)), ("0.6 to 1", (0.6, 1.0))):
         runs[f"turbo, crop of {name}"] = partial(decode, turbo, encoded, crops(scale, 256, reduce=False))

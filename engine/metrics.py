@@ -167,11 +167,6 @@ def better(name: str, a: float, b: float) -> bool:
     return a > b if higher else a < b
 
 
-def worst(name: str) -> float:
-    """What any number of the named metric is better than: where a search for the best starts."""
-    return -math.inf if _metric(name).higher_is_better else math.inf
-
-
 def class_share_log_loss(train_labels: ArrayLike, labels: ArrayLike, num_classes: int) -> float:
     """Log loss on `labels` of always answering the class shares of `train_labels`: what any model must beat."""
     shares_C = np.bincount(np.asarray(train_labels), minlength=num_classes) / np.size(train_labels)

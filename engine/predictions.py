@@ -42,7 +42,7 @@ NO_FOLD = -1
 
 _METADATA = b"engine.predictions"
 _SUM_TOLERANCE = 1e-3  # rows that came through float32 or a CSV file sum to 1 only roughly
-_DIGITS = "%.8g"  # float32 needs 9 to be exact; 8 keeps log loss to 1e-8
+DIGITS = "%.8g"  # float32 needs 9 to be exact; 8 keeps log loss to 1e-8
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -167,7 +167,7 @@ class Predictions:
         with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
             file.write(",".join(map(_cell, ("id", *self.classes))) + "\n")
             for id_, row_C in zip(self.ids, self.probabilities_NC.tolist(), strict=True):
-                file.write(",".join((_cell(id_), *(_DIGITS % value for value in row_C))) + "\n")
+                file.write(",".join((_cell(id_), *(DIGITS % value for value in row_C))) + "\n")
 
     @staticmethod
     def read(path: Path) -> Predictions:

@@ -34,6 +34,18 @@ class Fault:
         return self.detail
 
 
+EMPTY = Fault(FaultKind.EMPTY, "is empty (0 bytes)")
+
+
+def read_file(path: str) -> bytes | Fault:
+    """A file's bytes, never none of them, or why they cannot be had."""
+    try:
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123  a Path costs as much as opening
+            return file.read() or EMPTY
+    except OSError as error:
+        return Fault(FaultKind.UNREADABLE, f"cannot be read: {error.strerror or error}")
+
+
 @dataclasses.dataclass(frozen=True)
 class SetAside:
     """A file in quarantine: its sample's id, where it lies, and why it is here."""
@@ -49,17 +61,12 @@ class SetAside:
 class Quarantine(Mapping[str, SetAside]):
     """Files set aside, by sample id, in the order in which they were met. The first word about a file stands."""
 
-    def __init__(self, entries: Mapping[str, SetAside] | None = None) -> None:
-        self._entries: dict[str, SetAside] = dict(entries or {})
+    def __init__(self) -> None:
+        self._entries: dict[str, SetAside] = {}
 
     def add(self, id_: str, fault: Fault, where: str = "") -> None:
         """Set the file of a sample aside; `where` is its path or address."""
         self._entries.setdefault(id_, SetAside(id_, where, fault))
-
-    def update(self, other: Mapping[str, SetAside]) -> None:
-        """Take in what another one holds."""
-        for id_, entry in other.items():
-            self._entries.setdefault(id_, entry)
 
     def some(self, most: int = 3) -> str:
         """The first few, for a message; "" for none."""

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from engine.data.classes import groups_of
 from engine.data.clean import apply_lists
-from engine.data.describe import describe
+from engine.data.describe import class_counts, describe
 from engine.data.ingest import Progress
 from engine.data.manifest import Manifest
 from engine.data.near import distances, kept_clusters
@@ -162,7 +162,7 @@ def check(
         is_copy_N=np.concatenate([part.copies_N for part, _ in both]),
     )
     # What cannot be used is counted, too; classes are those that training knows.
-    facts = describe(manifest) | {"classes": describe(named)["classes"]}
+    facts = describe(manifest) | {"classes": class_counts(named.usable())}
     found = [
         _unreadable([manifest, *([test[0]] if test else [])], images),
         *_pixels(images),

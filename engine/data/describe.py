@@ -24,7 +24,7 @@ def describe(manifest: Manifest) -> dict[str, Any]:
     another's content; status: {"ok" or kind of fault: count}; unusable: the first [path, fault in words] pairs.
     """
     usable = manifest.usable()
-    classes = {name: count for name, count in _counts(usable, "label").items() if name}
+    classes = class_counts(usable)
     height_N, width_N = usable.sizes_N2.T
     bytes_N = usable.table["bytes"].to_numpy()
     bad = islice(manifest.quarantine.values(), _BAD_SHOWN)
@@ -42,6 +42,11 @@ def describe(manifest: Manifest) -> dict[str, Any]:
         "status": _counts(manifest, "status"),
         "unusable": [[entry.where, str(entry.fault)] for entry in bad],
     }
+
+
+def class_counts(manifest: Manifest) -> dict[str, int]:
+    """Samples of each class, by name; unlabelled ones are in none."""
+    return {name: count for name, count in _counts(manifest, "label").items() if name}
 
 
 def _counts(manifest: Manifest, column: str) -> dict[Any, int]:

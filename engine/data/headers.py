@@ -17,7 +17,7 @@ from PIL import Image
 
 from engine.data.manifest import OK, SCHEMA
 from engine.data.threads import in_threads
-from engine.quarantine import FaultKind
+from engine.quarantine import Fault, FaultKind, read_file
 
 FACTS = pa.schema([SCHEMA.field(name) for name in ("sha1", "height", "width", "orientation", "status", "fault")])
 _SIZE_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0..15 without DHT, JPG, DAC
@@ -43,13 +43,9 @@ class HeaderFacts(NamedTuple):
 
 def read_header(path: str) -> HeaderFacts:
     """The facts of one file. Never raises: what is wrong stands in them."""
-    try:
-        with open(path, "rb") as file:  # noqa: PTH123  a Path would cost as much as the header
-            data = file.read()
-    except OSError as error:
-        return HeaderFacts.of_bad(FaultKind.UNREADABLE, f"cannot be read: {error.strerror or error}")
-    if not data:
-        return HeaderFacts.of_bad(FaultKind.EMPTY, "is empty (0 bytes)")
+    data = read_file(path)
+    if isinstance(data, Fault):
+        return HeaderFacts.of_bad(data.kind, data.detail)
     sha1 = hashlib.sha1(data, usedforsecurity=False).hexdigest()
     try:
         height, width, orientation = jpeg_header(data) if data[:2] == b"\xff\xd8" else _other_header(data)

@@ -30,7 +30,7 @@ from engine.data.cache import cache_places, load_table, save_table
 from engine.data.ingest import Progress
 from engine.data.manifest import OK, Manifest, faults_of
 from engine.data.threads import in_threads
-from engine.quarantine import Fault, FaultKind
+from engine.quarantine import Fault, FaultKind, read_file
 
 SIDE = 32  # of the gray picture that is hashed
 HASH_SIDE = 16  # its lowest frequencies along each axis, a bit each
@@ -159,10 +159,9 @@ def _batch(rows: Sequence[_Facts]) -> pa.RecordBatch:
 
 
 def _look_at(path: str, sha1: str, orientation: int) -> _Facts:
-    try:
-        content = Path(path).read_bytes()
-    except OSError as error:  # it could be read a moment ago
-        return _Facts(sha1, status=FaultKind.UNREADABLE, fault=f"cannot be read: {error.strerror or error}")
+    content = read_file(path)
+    if isinstance(content, Fault):  # there was something to read a moment ago
+        return _Facts(sha1, status=content.kind, fault=content.detail)
     format_ = next((name for signature, name in _SIGNATURES if content.startswith(signature)), "")
     gray_HW, refused, doubt = _gray(content, format_)
     if gray_HW is None:

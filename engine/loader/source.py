@@ -9,9 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from engine.quarantine import Fault, FaultKind
-
-_EMPTY = Fault(FaultKind.EMPTY, "is empty (0 bytes)")
+from engine.quarantine import EMPTY, Fault, read_file
 
 
 class Source(Protocol):
@@ -54,16 +52,7 @@ class Memory:
         return len(self.contents)
 
     def read(self, rows: np.ndarray) -> list[bytes | Fault]:
-        return [self.contents[row] or _EMPTY for row in rows.tolist()]
+        return [self.contents[row] or EMPTY for row in rows.tolist()]
 
     def where(self, row: int) -> str:
         return ""
-
-
-def read_file(path: str) -> bytes | Fault:
-    """A file's bytes, never none of them, or why they cannot be had."""
-    try:
-        with open(path, "rb", buffering=0) as file:  # noqa: PTH123  a Path costs as much as opening
-            return file.read() or _EMPTY
-    except OSError as error:
-        return Fault(FaultKind.UNREADABLE, f"cannot be read: {error.strerror or error}")

@@ -18,11 +18,11 @@ from PIL import Image
 from engine.ensemble.vote import Rule
 from engine.errors import DataError
 from engine.loader.batches import Samples
-from engine.loader.source import Memory, read_file
+from engine.loader.source import Memory
 from engine.predict.asking import Asking
 from engine.predict.models import Wishes, load_models
 from engine.predictions import Predictions
-from engine.quarantine import Fault, Quarantine
+from engine.quarantine import Fault, Quarantine, read_file
 from engine.text import some
 
 Photo = str | Path | bytes | NDArray[np.uint8]

@@ -22,10 +22,8 @@ from engine.data.ids import find_ids
 from engine.data.names import AS_FOUND, ClassNames
 from engine.errors import DataError
 from engine.files import atomic_write
-from engine.predictions import Predictions
+from engine.predictions import DIGITS, Predictions
 from engine.text import nfc, some
-
-_DIGITS = "%.8g"  # float32 needs 9 to be exact; 8 keeps log loss to 1e-8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +78,7 @@ def write_submission(path: Path, sheet: Sheet, predictions: Predictions) -> None
     ]
     table = pd.DataFrame(dict(enumerate(values)))
     with atomic_write(path) as temporary:
-        table.to_csv(temporary, index=False, header=list(sheet.columns), float_format=_DIGITS, lineterminator="\n")
+        table.to_csv(temporary, index=False, header=list(sheet.columns), float_format=DIGITS, lineterminator="\n")
 
 
 def _read_sample(sample: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
