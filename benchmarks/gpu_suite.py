@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RECIPE = ROOT / "recipes" / "progressive_768.toml"
 STAGES = ((256, 224), (384, 96), (512, 48), (640, 32), (768, 32))  # pixels and batch, as the recipe has them
 PARTS = ("tests", "pass", "bench", "train")
-STEPS = 8  # of each stage in the train part
+STEPS = 8  # of the first stage in the train part, when the images are drawn
 Row = tuple[str, str, str]  # part, how it went, what it came to
 
 
@@ -103,7 +103,9 @@ def _train(data: Path, temporary: Path, results: Path, limit_s: float) -> list[R
 def _draw(folder: Path) -> Path:
     """Vehicles enough for `STEPS` steps of the largest batch."""
     images = STAGES[0][1] * STEPS * 2
-    subprocess.run([*_engine("data"), "synth", str(folder / "vehicles"), "--per-class", str(images // 12)], check=True)
+    subprocess.run(
+        [*_engine("data"), "synth", str(folder / "vehicles"), "--per-class", str(-(-images // 12))], check=True
+    )
     return folder / "vehicles" / "train"
 
 

@@ -120,6 +120,9 @@ class Import(NamedTuple):
     relative: bool
 
 
+_READS = re.compile(r"(load|read)(_|$)")
+
+
 @dataclasses.dataclass(frozen=True)
 class Module:
     """One file of the source. `name` is the module's as installed, `room` its place in the flow."""
@@ -158,8 +161,11 @@ class Module:
 
     @cached_property
     def calls(self) -> set[str]:
-        """Names that are called here, and those that calls begin with: all of `checkpoint.Checkpoint.of(...)`."""
-        called = [part for node in ast.walk(self.tree) if isinstance(node, ast.Call) for part in ast.walk(node.func)]
+        """Names that are called here, and those that calls begin with: all of `checkpoint.Checkpoint.of(...)`. Calls
+        that only read, such as `Checkpoint.load(...)`, are left out."""
+        functions = [node.func for node in ast.walk(self.tree) if isinstance(node, ast.Call)]
+        making = [func for func in functions if not (isinstance(func, ast.Attribute) and _READS.match(func.attr))]
+        called = [part for func in making for part in ast.walk(func)]
         names = {part.id for part in called if isinstance(part, ast.Name)}
         return names | {part.attr for part in called if isinstance(part, ast.Attribute)}
 
@@ -272,7 +278,7 @@ def page(house: House | None = None) -> str:
         "",
         "Each of these exists once: one type, one owner, one form on disk where it goes to disk.",
         "",
-        "| Noun | What it is | Made by | Taken by |",
+        "| Noun | What it is | Made or opened by | Taken by |",
         "|---|---|---|---|",
         *_nouns(house),
         "",

@@ -14,21 +14,11 @@ from engine.bench.phases import Bench
 from engine.bench.photos import photos
 from engine.bench.recipe import bench_recipe, default_recipe
 from engine.bench.report import loader_over_step, report
-from engine.cli.common import console, progress, set_option, table
+from engine.cli.common import Resolution, console, progress, set_option, table
 from engine.data.ingest import ingest
 from engine.model.build import check_sizes
 from engine.recipe.load import load_recipe
 from engine.recipe.sections import Recipe
-
-
-class _Resolution(click.ParamType[tuple[int, int]]):
-    name = "pixels"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        sides = str(value).lower().split("x")
-        if not 1 <= len(sides) <= 2 or not all(side.isdigit() and 8 <= int(side) <= 4096 for side in sides):
-            self.fail(f"{value!r}: expected one number, or HEIGHTxWIDTH, of 8 to 4096 pixels", param, ctx)
-        return int(sides[0]), int(sides[-1])
 
 
 @click.command(
@@ -42,7 +32,7 @@ Without --recipe every image is cropped, turned, shifted, scaled, colour-jittere
 bench draws its own photos and keeps them. The last line of the output is JSON.
 """
 )
-@click.option("--res", type=_Resolution(), help="Image size: pixels, or HxW.  [default: the recipe's first stage, 256]")
+@click.option("--res", type=Resolution(), help="Image size: pixels, or HxW.  [default: the recipe's first stage, 256]")
 @click.option(
     "--batch", type=click.IntRange(1), help="Images in a batch.  [default: the recipe's; else 64 on a GPU, 16 on a CPU]"
 )

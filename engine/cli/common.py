@@ -63,6 +63,18 @@ def console() -> Console:
     return Console(stderr=True, highlight=False)
 
 
+class Resolution(click.ParamType[tuple[int, int]]):
+    """An option's (height, width): one number, or HEIGHTxWIDTH."""
+
+    name = "pixels"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        sides = str(value).lower().split("x")
+        if not 1 <= len(sides) <= 2 or not all(side.isdigit() and 8 <= int(side) <= 4096 for side in sides):
+            self.fail(f"{value!r}: expected one number, or HEIGHTxWIDTH, of 8 to 4096 pixels", param, ctx)
+        return int(sides[0]), int(sides[-1])
+
+
 class Meter:
     """A running progress bar; call it with counts: `meter(done, total)`, or `meter.advance(n)`."""
 

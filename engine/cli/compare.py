@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from engine.cli.common import progress, recipe_argument, set_option, table
+from engine.cli.common import Resolution, progress, recipe_argument, set_option, table
 from engine.cli.screen import Screen, stop_on_signals
 from engine.errors import EngineError
 from engine.recipe.load import load_recipe
@@ -33,17 +33,23 @@ trained again: the same command goes on, also with more backbones.
 @click.option("--backbones", required=True, metavar="A,B,...", help="Names of timm models, separated by commas.")
 @click.option("--epochs", type=click.IntRange(1), default=3, show_default=True, help="Epochs of each.")
 @click.option("--frozen", is_flag=True, help="Only the head learns.")
-@click.option("--size", metavar="PIXELS", help="Image size, or HxW.  [default: that of the recipe's first stage]")
+@click.option("--size", type=Resolution(), help="Image size, or HxW.  [default: that of the recipe's first stage]")
 @click.option(
     "--out", type=click.Path(path_type=Path, file_okay=False), default="compare", show_default=True, help="Folder."
 )
 def compare(
-    recipe: Path, sets: tuple[str, ...], backbones: str, epochs: int, frozen: bool, size: str | None, out: Path
+    recipe: Path,
+    sets: tuple[str, ...],
+    backbones: str,
+    epochs: int,
+    frozen: bool,
+    size: tuple[int, int] | None,
+    out: Path,
 ) -> None:
     """Compare backbones by short runs of RECIPE's first stage: scores, speed, memory."""
     changes = [f"stage.0.epochs={epochs}", *([f"stage.0.head_only={epochs}"] if frozen else [])]
     if size is not None:
-        changes.append(f"stage.0.size={size if size.isdigit() else '[' + size.lower().replace('x', ', ') + ']'}")
+        changes.append(f"stage.0.size={list(size)}")
     resolved = load_recipe(recipe, (*sets, *changes))
     from engine.ranks import alone
     from engine.tune import compare as tune

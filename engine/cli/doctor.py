@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -21,10 +22,6 @@ import click
 from engine.errors import EngineError
 from engine.system import GIB, cache_folder, cores
 
-PACKAGES = (
-    *("torch", "torchvision", "timm", "kornia", "nvidia-dali-cuda130", "numpy", "pandas", "pyarrow", "pydantic"),
-    *("pillow", "safetensors", "scikit-learn", "tomlkit", "rich", "click", "matplotlib"),
-)
 REINSTALL = "install engine again: pip install --force-reinstall . in the folder of its source"
 LEAST_DISK, COMFORTABLE_DISK = 1 * GIB, 10 * GIB
 LEAST_SHARED_MEMORY = 64 * 2**20
@@ -41,7 +38,14 @@ class Finding:
 
 def _packages() -> Finding:
     versions, missing = [], []
-    for name in PACKAGES:
+    try:
+        wanted = importlib.metadata.requires("engine") or []
+    except importlib.metadata.PackageNotFoundError:
+        return Finding("fail", "engine itself is not installed, only found", REINSTALL)
+    for requirement in wanted:
+        name = re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
+        if "extra ==" in requirement:  # of an option, such as engine[track]
+            continue
         try:
             versions.append(f"{name} {importlib.metadata.version(name)}")
         except importlib.metadata.PackageNotFoundError:

@@ -49,6 +49,7 @@ def test_a_cache_folder_that_cannot_be_made_fails(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_missing_package_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "PACKAGES", ("click", "no-such-package"))
+    required = ["click>=8", "no-such-package[all]; python_version > '3'", "nor-this-one; extra == 'tune'"]
+    monkeypatch.setattr("importlib.metadata.requires", lambda name: required)
     (finding,) = (finding for _, finding in doctor.examine({"packages": doctor.CHECKS["packages"]}))
     assert (finding.status, finding.remedy) == ("fail", "pip install no-such-package")

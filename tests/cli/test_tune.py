@@ -114,7 +114,7 @@ def test_compare_names_unknown_backbones_first_and_fails_when_none_is_left(recip
     result = engine("compare", recipe, "--backbones", "test_vit", "--size", "36", "--out", tmp_path / "out")
     assert result.exit_code == 1 and "none of the backbones" in result.stderr
     result = engine("compare", recipe, "--backbones", "test_vit", "--size", "36xx", "--out", tmp_path / "out")
-    assert result.exit_code == 2 and "stage.0.size" in result.stderr
+    assert result.exit_code == 2 and "HEIGHTxWIDTH" in result.stderr
 
 
 def test_sweep_prints_its_trials_and_the_best(recipe: Path, tmp_path: Path) -> None:
