@@ -20,9 +20,8 @@ def test_the_first_word_about_a_file_stands() -> None:
     ]
 
 
-def test_several_are_joined_and_shown_in_short() -> None:
-    one, other = Quarantine(), Quarantine()
-    one.add("a", EMPTY), other.add("a", DAMAGED), other.add("b", DAMAGED)
-    one.update(other)
+def test_the_first_word_stands_and_several_are_shown_in_short() -> None:
+    one = Quarantine()
+    one.add("a", EMPTY), one.add("a", DAMAGED), one.add("b", DAMAGED)
     assert {id_: entry.fault for id_, entry in one.items()} == {"a": EMPTY, "b": DAMAGED}
     assert one.some(1) == "a: is empty (0 bytes) and 1 more" and Quarantine().some() == ""
