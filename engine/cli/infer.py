@@ -65,6 +65,8 @@ def infer(
     device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
     with progress(unit="files", title="indexing") as meter:
         job = prepare(folds, Wishes(data, truth, tta, vote, batch, sets), meter)
+    for notice in job.notices:
+        _note(notice)
     with progress(title="predicting") as meter:
         outcome = answer(job, device, meter)
     files = write(job, outcome, out or RunFolder(folds).predictions.path)
@@ -83,8 +85,6 @@ def _print(job: Job, outcome: Outcome, files: list[Path]) -> None:
 
     everyone = f"{count(job.models.members, 'model')}, {count(job.models.recipe.predict.tta, 'view')}"
     if (scores := outcome.scores) is not None:
-        if scores.unknown:
-            _note(f"not scored: labels the models do not know: {', '.join(scores.unknown)}")
         voters = [("class shares", scores.baseline)]
         if len(scores.alone) > 1:
             voters += [(f"model {name}", metrics) for name, metrics in scores.alone.items()]

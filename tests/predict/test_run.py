@@ -234,6 +234,50 @@ def test_labels_may_come_from_a_table_of_their_own(models: Path, photos: Path, t
         prepare(models, Wishes(truth="none.csv"))
 
 
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        ({0: "A", 2: "B"}, "not scored: none of its labels is a class of the models: A, B; they know 가방, 모자, 신발"),
+        ({0: "모자", 2: "B"}, "scored on 1 image; 1 more have labels that are no class of the models: B"),
+        ({0: "", 2: ""}, "not scored: the labels of all its images are empty"),
+        ({0: "모자"}, "has no label for 9 of 10 images: 'TEST_00001.jpg'"),
+        ({0: "모자", 99: "모자"}, "1 of its 2 ids are no image's: 'TEST_00099'"),
+    ],
+)
+def test_what_a_truth_table_cannot_score_is_told(
+    models: Path, photos: Path, tmp_path: Path, rows: dict[int, str], told: str
+) -> None:
+    truth = tmp_path / "labels.csv"
+    truth.write_text("ID,label\n" + "".join(f"TEST_{i:05d},{label}\n" for i, label in rows.items()), encoding="utf-8")
+    notices = prepare(models, Wishes(truth=str(truth))).notices
+    assert any(told in notice for notice in notices), notices
+    assert all(notice.startswith(f"{truth}: ") for notice in notices)
+
+
+def test_a_truth_table_without_a_class_of_the_models_is_told_to_the_user(models: Path, tmp_path: Path) -> None:
+    truth = tmp_path / "labels.csv"
+    truth.write_text("ID,label\nTEST_00001,bag\n", encoding="utf-8")
+    result = infer("--folds", models, "--truth", truth)
+    assert result.exit_code == 0
+    assert "not scored: none of its labels is a class of the models: bag; they know 가방, 모자, 신발" in result.stderr
+    named = infer("--folds", models, "--truth", truth, "--set", 'data.label_names=[["bag","가방"]]')
+    assert "1 labelled images" in named.stdout and "not scored" not in named.stderr
+
+
+def test_the_class_of_a_column_of_probabilities_can_be_named(models: Path, tmp_path: Path) -> None:
+    sample = tmp_path / "sample.csv"
+    sample.write_text("id,target\nTEST_00003,0.5\nTEST_00001,0.5\n", encoding="utf-8")
+    sets = (f"data.sample_submission={sample}", "predict.positive_class=모자")
+    job = prepare(models, Wishes(sets=sets))
+    assert job.sheet.contents == ("모자",) and "'모자'" in job.notices[0]
+    with pytest.raises(
+        RecipeError, match=r"predict\.positive_class = '모자x': is no class of the models; nearest: '모자'"
+    ):
+        prepare(models, Wishes(sets=(sets[0], "predict.positive_class=모자x")))
+    with pytest.raises(DataError, match="not of which of the 3 classes"):
+        prepare(models, Wishes(sets=sets[:1]))
+
+
 def test_what_was_there_stays_when_prediction_is_interrupted(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert infer("--folds", models).exit_code == 0
     before = {path.name: path.read_bytes() for path in (models / "predictions").iterdir()}
