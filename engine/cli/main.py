@@ -9,12 +9,14 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
 from engine.cli.common import RECIPE
 from engine.cli.lazy import LazyGroup
+from engine.cli.terminal import settle
 from engine.errors import EngineError, Interrupted, RecipeError
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 3
@@ -28,6 +30,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 class Main(LazyGroup):
     """The group `engine`: errors of all its commands end here."""
 
+    def main(self, args: Sequence[str] | None = None, *more: Any, **options: Any) -> Any:
+        """Without arguments it is the process that somebody started, and takes those of its command line."""
+        if args is None:
+            settle()
+        return super().main(args, *more, **options)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
@@ -35,7 +43,7 @@ class Main(LazyGroup):
             message = _message(error, ctx.meta.get(RECIPE, ""))
             if message is None or ctx.params["debug"]:
                 raise
-            click.secho(message, fg="red" if sys.stderr.isatty() else None, err=True)
+            click.secho(message, fg="red" if sys.stderr and sys.stderr.isatty() else None, err=True)
             ctx.exit(_exit_code(error))
 
 
@@ -54,8 +62,8 @@ def _message(error: BaseException, recipe: str) -> str | None:
             return None  # the reader of a pipe has left; click ends quietly
         case OSError(filename=name, strerror=str(reason)) if name is not None:
             return f"{name}: {reason}"
-        case OSError():
-            return str(error)
+        case OSError(strerror=reason):
+            return reason or str(error)
     return None
 
 
