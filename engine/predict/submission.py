@@ -39,7 +39,7 @@ _NOTHING = frozenset({"", "nan", "na", "n/a", "null", "none"})  # what stands wh
 _AROUND = frozenset(
     {"p", "prob", "proba", "probability", "pred", "prediction", "predicted", "score", "of", "is", "has"}
 )
-_AROUND |= {"class", "label", "target"}
+_AROUND |= {"of", "is", "has", "target"}
 
 
 @dataclasses.dataclass(frozen=True)
