@@ -115,9 +115,14 @@ Examples:
 @set_option
 @click.option("--test", metavar="SOURCE", help="Test images, to look for in SOURCE.  [default: the recipe's data.test]")
 @click.option(
-    "--json", "json_file", type=click.Path(path_type=Path), help="Write all findings to this file, or - to print them."
+    "--json",
+    "json_file",
+    type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
+    help="Write all findings to this file, or - to print them.",
 )
-@click.option("--page", type=click.Path(path_type=Path), help="Write a page with pictures to this .html file.")
+@click.option(
+    "--page", type=click.Path(path_type=Path, dir_okay=False), help="Write a page with pictures to this .html file."
+)
 def check(source: str, sets: tuple[str, ...], test: str | None, json_file: Path | None, page: Path | None) -> None:
     """Look for damaged files, duplicates, wrong labels and odd images.
 

@@ -12,7 +12,7 @@ from engine.cli.specialists import print_asked
 from engine.ensemble.vote import RULES, Rule
 from engine.predict.job import Job, prepare
 from engine.predict.models import Wishes
-from engine.predict.run import Outcome, answer, write
+from engine.predict.run import Outcome, answer, refuse_place, write
 from engine.store.run_folder import RunFolder
 from engine.text import count
 
@@ -65,11 +65,13 @@ def infer(
     device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
     with progress(unit="files", title="indexing") as meter:
         job = prepare(folds, Wishes(data, truth, tta, vote, batch, sets), meter)
+    place = out or RunFolder(folds).predictions.path
+    refuse_place(place)
     for notice in job.notices:
         _note(notice)
     with progress(title="predicting") as meter:
         outcome = answer(job, device, meter)
-    files = write(job, outcome, out or RunFolder(folds).predictions.path)
+    files = write(job, outcome, place)
     _print(job, outcome, files)
 
 

@@ -81,6 +81,8 @@ def _labels(truth: str, section: DataSection, ids: Sequence[str], notices: list[
     if not Path(truth).is_file():
         raise DataError(f"{truth}: no such table of labels")
     by_id = list_labels(truth, section)
+    if not by_id:
+        raise DataError(f"{truth}: no rows below the header")
     found = find_ids(list(by_id), ids, truth)
     label_of = {
         sample_id: label for sample_id, label in zip(found, by_id.values(), strict=True) if sample_id is not None
