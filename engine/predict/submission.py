@@ -36,10 +36,8 @@ _POSITIVE = frozenset({"1", "yes", "true", "positive"})
 _NEGATIVE = frozenset({"0", "no", "false", "negative"})
 _NOTHING = frozenset({"", "nan", "na", "n/a", "null", "none"})  # what stands where nothing was filled in
 # Words that people put around a class's name in a column of its probability: p_cat, prob_of_cat, is_cat, has_cat.
-_AROUND = frozenset(
-    {"p", "prob", "proba", "probability", "pred", "prediction", "predicted", "score", "of", "is", "has"}
-)
-_AROUND |= {"of", "is", "has", "target"}
+_AROUND = {"p", "prob", "proba", "probability", "pred", "prediction", "predicted", "score"}
+_AROUND |= {"of", "is", "has", "class", "label", "target"}
 
 
 @dataclasses.dataclass(frozen=True)

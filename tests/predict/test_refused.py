@@ -152,5 +152,5 @@ def test_a_state_to_go_on_from_that_is_noise_is_a_damaged_one(tmp_path: Path) ->
         path.write_bytes(
             torch.randint(256, (200,), generator=torch.Generator().manual_seed(seed)).byte().numpy().tobytes()
         )
-        with pytest.raises(CheckpointError, match=r"resume.pt cannot be read .*; delete it"):
+        with pytest.raises(CheckpointError, match=r"resume.pt cannot be read "):
             load_resume(path)
