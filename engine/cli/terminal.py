@@ -14,7 +14,7 @@ import io
 import os
 import sys
 
-_ASCII = "plain_ascii"
+ASCII = "plain_ascii"  # see `_encoding`
 
 
 def settle() -> None:
@@ -45,16 +45,16 @@ def _start_again_in_utf8() -> None:
 
 def _encoding(name: str) -> str:
     """The encoding itself; for ASCII the same under another name: click takes that for a mistake and writes UTF-8."""
-    return _ASCII if codecs.lookup(name).name == "ascii" else name
+    return ASCII if codecs.lookup(name).name == "ascii" else name
 
 
 def _find(name: str) -> codecs.CodecInfo | None:
-    if name != _ASCII:
+    if name != ASCII:
         return None
     ascii_ = codecs.lookup("ascii")
     return codecs.CodecInfo(
         ascii_.encode, ascii_.decode, ascii_.streamreader, ascii_.streamwriter,
-        ascii_.incrementalencoder, ascii_.incrementaldecoder, name=_ASCII,
+        ascii_.incrementalencoder, ascii_.incrementaldecoder, name=ASCII,
     )  # fmt: skip
 
 

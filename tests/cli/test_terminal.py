@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import io
 import os
 import subprocess
 import sys
@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from engine.cli import common
+from engine.cli import common, terminal
 
 ROOT = Path(__file__).resolve().parents[2]
 PLAIN_C = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
@@ -44,8 +44,15 @@ def test_a_terminal_that_is_not_utf8_is_written_to_in_its_own_letters(
     done = engine("data index d", photos.parent, **environment)
     assert done.returncode == 0, done.stderr
     assert "???" in done.stdout.decode("ascii") and b"Traceback" not in done.stderr
-    told = json.loads(engine("data index d --json", photos.parent, **environment).stdout.decode("ascii"))
-    assert told["classes"] == {"b": 1, "드레스": 1}
+
+
+def test_json_has_escapes_where_the_terminal_has_no_letters(monkeypatch: pytest.MonkeyPatch) -> None:
+    for encoding, written in (("utf-8", '{"차": 1}'), (terminal.ASCII, '{"\\ucc28": 1}'), ("cp949", '{"차": 1}')):
+        file = io.BytesIO()
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(file, encoding=encoding, errors="replace"))
+        common.echo_json({"차": 1})
+        sys.stdout.flush()
+        assert file.getvalue().decode(encoding) == written + "\n"
 
 
 def test_an_error_about_a_name_is_readable_under_any_locale(photos: Path) -> None:
@@ -54,7 +61,7 @@ def test_an_error_about_a_name_is_readable_under_any_locale(photos: Path) -> Non
     assert "d/???/??: no such folder" in done.stderr.decode("ascii")
 
 
-@pytest.mark.parametrize("closed", ["<&- >&- 2>&-", "2>&-", ">&-"])
+@pytest.mark.parametrize("closed", ["<&- >&- 2>&-", "2>&-"])
 def test_streams_may_be_closed(photos: Path, closed: str) -> None:
     both = f"data names d names.csv {closed}; test $? = 0 && {{ENGINE}} data index nothing {closed}"
     assert engine(both, photos.parent).returncode == 1

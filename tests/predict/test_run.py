@@ -23,7 +23,7 @@ from engine.inference.members import Members
 from engine.metrics import log_loss
 from engine.predict.job import prepare
 from engine.predict.models import Wishes
-from engine.predict.run import Outcome, answer
+from engine.predict.run import Outcome, answer, write
 from engine.predictions import LabelledPredictions, Predictions
 from engine.store import checkpoint
 from engine.store.checkpoint import Checkpoint
@@ -137,6 +137,27 @@ def test_the_sample_submission_shapes_the_submission(models: Path, tmp_path: Pat
     assert lines[0] == ["ID", "신발", "가방", "모자"]
     predictions = pq.read_table(tmp_path / "out" / "predictions.parquet").to_pylist()
     assert float(lines[1][1]) == pytest.approx(predictions[3]["p:신발"], abs=1e-6)
+
+
+def test_an_id_with_dots_gets_its_own_answer_and_not_that_of_the_picture_beside_it(
+    models: Path, photos: Path, tmp_path: Path
+) -> None:
+    names = ("P1", "P1.left", "P2", "P2.left", "1.2.826.0.1.1000", "1.2.826.0.1.1001")
+    for number, name in enumerate(names):
+        (photos / f"TEST_{number:05d}.jpg").rename(photos / f"{name}.jpg")
+    sample = tmp_path / "sample.csv"
+    asked = ("P2.left", "1.2.826.0.1.1001", "P1.left", "P1")
+    sample.write_text("id,가방,모자,신발\n" + "".join(f"{name},0,0,0\n" for name in asked), encoding="utf-8")
+    job = prepare(models, Wishes(sets=(f"data.sample_submission={sample}",)))
+    outcome = answer(job, CPU)
+    write(job, outcome, tmp_path / "out")
+    answers = outcome.answers.to_pandas()
+    for line in read_csv(tmp_path / "out" / "submission.csv")[1:]:
+        expected = answers.loc[f"{line[0]}.jpg", ["가방", "모자", "신발"]].tolist()
+        assert [float(cell) for cell in line[1:]] == pytest.approx(expected, abs=1e-6)
+    (photos / "P1.png").write_bytes((photos / "P2.jpg").read_bytes())
+    with pytest.raises(DataError, match=r"sample.csv: 'P1' may be any of 2 images: 'P1.jpg', 'P1.png'"):
+        prepare(models, Wishes(sets=(f"data.sample_submission={sample}",)))
 
 
 def test_the_recipes_sample_submission_is_not_that_of_other_images(
