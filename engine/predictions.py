@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from engine.errors import DataError
 from engine.files import atomic_write
-from engine.text import some
+from engine.text import nfc, some
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,13 +88,14 @@ class Predictions:
         return [self.classes[best] for best in self.probabilities_NC.argmax(1)]
 
     def in_order(self, ids: Sequence[str], classes: Sequence[str]) -> Self:
-        """The same with rows and columns as listed; raises ValueError unless both lists hold the same names."""
+        """The same with rows and columns as listed, and called so; raises ValueError unless both lists hold the same
+        names, in any Unicode form."""
         columns = _places(self.classes, classes, "classes")
         taken = self.take(_places(self.ids, ids, "sample ids"))
         logits_NC = None if taken.logits_NC is None else taken.logits_NC[:, columns]
         probabilities_NC = taken.probabilities_NC[:, columns]
         return dataclasses.replace(
-            taken, classes=tuple(classes), probabilities_NC=probabilities_NC, logits_NC=logits_NC
+            taken, ids=tuple(ids), classes=tuple(classes), probabilities_NC=probabilities_NC, logits_NC=logits_NC
         )
 
     def take(self, rows: Sequence[int] | NDArray[np.integer]) -> Self:
@@ -173,9 +174,15 @@ class Predictions:
     def read(path: Path) -> Predictions:
         """What `write` wrote: LabelledPredictions when it has labels. Raises DataError when it is no such file."""
         try:
-            table = pq.read_table(path)
-        except (OSError, pa.ArrowInvalid) as error:
+            return Predictions._read(path)
+        except (OSError, pa.ArrowException) as error:
             raise DataError(f"{path}: not a Parquet file of predictions ({error}); make it again") from None
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise DataError(f"{path}: these predictions contradict themselves ({error}); make the file again") from None
+
+    @staticmethod
+    def _read(path: Path) -> Predictions:
+        table = pq.read_table(path)
         content = _content(path, table.schema)
         if content["format"] > FORMAT:
             raise DataError(f"{path}: predictions of format {content['format']}, this engine reads {FORMAT}; update it")
@@ -317,6 +324,10 @@ def _matrix(table: pa.Table, names: Sequence[str]) -> NDArray[np.floating] | Non
 def _places(have: Sequence[str], wanted: Sequence[str], what: str) -> list[int]:
     if list(have) == list(wanted):
         return list(range(len(have)))
+    if set(have) != set(wanted):  # another tool may write names in another Unicode form
+        composed = [[nfc(name) for name in names] for names in (have, wanted)]
+        if set(composed[0]) == set(composed[1]) and len(set(composed[0])) == len(have):
+            have, wanted = composed
     place = {name: i for i, name in enumerate(have)}
     missing = [name for name in wanted if name not in place]
     wanted_set = set(wanted)

@@ -133,6 +133,17 @@ def test_what_is_no_file_of_predictions_is_refused_by_name(tmp_path: Path) -> No
     pq.write_table(newer, path)
     with pytest.raises(DataError, match="format 99"):
         Predictions.read(path)
+    ours = {b"engine.predictions": b'{"format": 1, "about": {}}'}
+    for odd in (
+        {"id": ["a", "a"], "p:x": [1.0, 1.0]},
+        {"id": ["a"], "p:x": [0.3]},
+        {"id": ["a"], "p:x": ["much"]},
+        {"id": ["a"], "p:x": [1.0], "features": [3]},
+        {"id": ["a"], "p:x": [1.0], "label": ["x"], "fold": [None]},
+    ):
+        pq.write_table(pa.table(odd).replace_schema_metadata(ours), path)
+        with pytest.raises(DataError, match=r"contradict themselves \(.*make the file again"):
+            Predictions.read(path)
 
 
 def test_probabilities_of_another_tool_may_have_any_name_for_the_id_and_any_digits(tmp_path: Path) -> None:
@@ -141,6 +152,19 @@ def test_probabilities_of_another_tool_may_have_any_name_for_the_id_and_any_digi
     read = Predictions.read_csv(path)
     assert read.ids == ("007", "7") and read.classes == ("b", "a")
     np.testing.assert_array_equal(read.probabilities_NC, [[1, 0], [0.25, 0.75]])
+
+
+def test_names_that_macos_has_written_are_those_of_the_samples(tmp_path: Path) -> None:
+    path = tmp_path / "other.csv"
+    path.write_text("id,cafe\u0301,b\nte\u0301.jpg,1,0\n", encoding="utf-8")
+    read = Predictions.read_csv(path).in_order(("té.jpg",), ("b", "café"))
+    assert (read.ids, read.classes, read.probabilities_NC.tolist()) == (("té.jpg",), ("b", "café"), [[0, 1]])
+    path.write_text("id,a\nte\u0301.jpg,1\nté.jpg,1\n", encoding="utf-8")  # two files, told apart by this alone
+    both = Predictions.read_csv(path)
+    assert both.in_order(("té.jpg", "te\u0301.jpg"), ("a",)).ids == ("té.jpg", "te\u0301.jpg")
+    for strange in (("té.jpg",), ("té.jpg", "té.jpg")):
+        with pytest.raises(ValueError, match="different sample ids"):
+            both.in_order(strange, ("a",))
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ recipe are imported where they are used: help and completion must not wait for t
 from __future__ import annotations
 
 import functools
+import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,12 +57,22 @@ set_option = click.option(
 """Decorator: the option --set, which gives the parameter `sets`, a tuple of texts for `load_recipe`."""
 
 
+_NARROWEST = 40  # columns; what is narrower (or 0, as some terminals say of themselves) would show nothing at all
+
+
+def _wide_enough(**options: Any) -> Console:
+    from rich.console import Console
+
+    console = Console(highlight=False, **options)
+    if console.width < _NARROWEST:
+        console.width = _NARROWEST
+    return console
+
+
 @functools.cache
 def console() -> Console:
     """The console for what is no result: stderr. Escape text from outside (rich.markup.escape) before printing it."""
-    from rich.console import Console
-
-    return Console(stderr=True, highlight=False)
+    return _wide_enough(stderr=True)
 
 
 class Resolution(click.ParamType[tuple[int, int]]):
@@ -120,9 +132,18 @@ def progress(total: int | None = None, unit: str = "images", title: str = "") ->
         yield Meter(bar, bar.add_task("", total=total, note=""))
 
 
+def echo_json(value: object, indent: int | None = None) -> None:
+    """Print one JSON value to stdout: its letters as they are where stdout has them, else as escapes, never as `?`."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(value, indent=indent)
+    click.echo(text)
+
+
 def table(*columns: str, rows: list[tuple[Any, ...]], title: str = "") -> None:
     """Print rows under column names to stdout, after a line with the title; numbers are set to the right."""
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
@@ -132,7 +153,7 @@ def table(*columns: str, rows: list[tuple[Any, ...]], title: str = "") -> None:
         shown.add_column(name, justify="right" if numbers else "left", overflow="fold")
     for row in rows:
         shown.add_row(*(f"{cell:,}" if isinstance(cell, int) else escape(str(cell)) for cell in row))
-    console = Console(highlight=False)
+    console = _wide_enough()
     if title:
         console.print(title, style="bold", markup=False, soft_wrap=True)
     console.print(shown)

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from engine.cli.common import console, progress, set_option, table
+from engine.cli.common import console, echo_json, progress, set_option, table
+from engine.recipe.load import load_recipe, parse_recipe
 
 if TYPE_CHECKING:
     from engine.data.checks import Finding
-    from engine.recipe.sections import DataSection
+    from engine.recipe.sections import DataSection, Recipe
 
 MOST_CLASSES_SHOWN = 40
 
@@ -75,7 +76,7 @@ def synth(folder: Path, kind: str, workers: int, **numbers: float | None) -> Non
     epilog="""\b
 Examples:
   engine data index data/vehicles/train
-  engine data index photos.csv
+  engine data index photos.csv --set data.path_column=image_id
   engine data index recipes/quickstart.toml --set data.train=photos
   engine data index photos --json | jq .classes
 """,
@@ -86,9 +87,9 @@ Examples:
 def index(source: str, sets: tuple[str, ...], as_json: bool) -> None:
     """Index images and say what there is.
 
-    SOURCE is a folder, or a .csv or .parquet table; a RECIPE stands for its data.train and data.test. The index (paths,
-    labels, sizes, hashes, damage) is kept beside the images, and only what changed is looked at again. Training does
-    this by itself; run it to see what training will see.
+    SOURCE is a folder, or a .csv or .parquet table, and --set says how it is read; a RECIPE stands for its data.train
+    and data.test. The index (paths, labels, sizes, hashes, damage) is kept beside the images, and only what changed is
+    looked at again. Training does this by itself; run it to see what training will see.
     """
     from engine.data.describe import describe
     from engine.data.ingest import ingest
@@ -98,7 +99,7 @@ def index(source: str, sets: tuple[str, ...], as_json: bool) -> None:
         with progress(unit="images", title=f"Indexing {Path(name).name}") as meter:
             found = describe(ingest(name, section, meter))
         if as_json:
-            click.echo(json.dumps({"source": name, **found}, ensure_ascii=False))
+            echo_json({"source": name, **found})
         else:
             _show(name, found)
 
@@ -115,9 +116,14 @@ Examples:
 @set_option
 @click.option("--test", metavar="SOURCE", help="Test images, to look for in SOURCE.  [default: the recipe's data.test]")
 @click.option(
-    "--json", "json_file", type=click.Path(path_type=Path), help="Write all findings to this file, or - to print them."
+    "--json",
+    "json_file",
+    type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
+    help="Write all findings to this file, or - to print them.",
 )
-@click.option("--page", type=click.Path(path_type=Path), help="Write a page with pictures to this .html file.")
+@click.option(
+    "--page", type=click.Path(path_type=Path, dir_okay=False), help="Write a page with pictures to this .html file."
+)
 def check(source: str, sets: tuple[str, ...], test: str | None, json_file: Path | None, page: Path | None) -> None:
     """Look for damaged files, duplicates, wrong labels and odd images.
 
@@ -140,11 +146,10 @@ def check(source: str, sets: tuple[str, ...], test: str | None, json_file: Path 
     if page is not None:
         write_findings(checked, page)
     if json_file is not None:
-        text = json.dumps(checked.to_dict(), ensure_ascii=False, indent=1)
         if json_file == Path("-"):
-            click.echo(text)
+            echo_json(checked.to_dict(), indent=1)
             return
-        write_text(json_file, text + "\n")
+        write_text(json_file, json.dumps(checked.to_dict(), ensure_ascii=False, indent=1) + "\n")
     _show(train, checked.facts)
     _tell(checked.test_facts["notices"] if checked.test_facts else ())
     rows = [
@@ -253,31 +258,45 @@ def _such_as(finding: Finding) -> str:
 
 def _training(source: str, sets: tuple[str, ...]) -> tuple[DataSection, int]:
     """The data section to train by, and the seed."""
-    from engine.recipe.load import load_recipe
-
-    if Path(source).suffix == ".toml":
-        recipe = load_recipe(source, sets)
-        if not recipe.data.train:
-            raise click.UsageError(f"{source}: names no training images; add --set data.train=FOLDER")
-        return recipe.data, recipe.seed
-    _, section = _sources(source, sets)
-    return section.model_copy(update={"train": source}), 0
+    if not _is_recipe(source):
+        return _around(source, sets).data.model_copy(update={"train": source}), 0
+    recipe = load_recipe(source, sets)
+    if not recipe.data.train:
+        raise click.UsageError(f"{source}: names no training images; add --set data.train=FOLDER")
+    return recipe.data, recipe.seed
 
 
 def _sources(source: str, sets: tuple[str, ...]) -> tuple[list[str], DataSection]:
-    """What is to be indexed, and the section that says how to read it."""
-    from engine.recipe.load import load_recipe
-    from engine.recipe.sections import DataSection
+    """What is to be looked at, the training images first, and the section that says how to read it."""
+    if not _is_recipe(source):
+        section = _around(source, sets).data
+        # A column that is asked for must be there, as in training; else labels are shown where there are some.
+        if section.label_column or section.group_column or section.fold_column:
+            section = section.model_copy(update={"train": source})
+        return [source, *filter(None, [section.test])], section
+    section = load_recipe(source, sets).data
+    sources = [name for name in (section.train, section.test) if name]
+    if not sources:
+        raise click.UsageError(f"{source}: names no images; add --set data.train=FOLDER")
+    return sources, section
 
-    if Path(source).suffix == ".toml":
-        section = load_recipe(source, sets).data
-        sources = [name for name in (section.train, section.test) if name]
-        if not sources:
-            raise click.UsageError(f"{source}: names no images; add --set data.train=FOLDER")
-        return sources, section
-    if sets:
-        raise click.UsageError(f"--set changes a recipe, and {source} is none (.toml)")
-    return [source], DataSection()
+
+def _is_recipe(source: str) -> bool:
+    return Path(source).suffix.lower() == ".toml"
+
+
+def _around(source: str, sets: tuple[str, ...]) -> Recipe:
+    """The recipe that a folder or table is read by when it stands alone: defaults, and what is set of data and decode.
+    Raises RecipeError for a key or value that no recipe has, UsageError for one that is of no use here."""
+    nothing = {"stage": [{"size": 64, "batch": 1, "epochs": 1, "lr": 1e-3}]}
+    plain, recipe = parse_recipe(nothing), parse_recipe(nothing, sets)
+    if recipe.model_copy(update={"data": plain.data, "decode": plain.decode}) != plain:
+        raise click.UsageError(
+            f"--set {' --set '.join(sets)}: only data and decode count here; {source} is no recipe (.toml)"
+        )
+    if recipe.data.train not in ("", source):
+        raise click.UsageError(f"--set data.train={recipe.data.train}: the images are given already, as {source}")
+    return recipe
 
 
 def _tell(notices: Sequence[str]) -> None:

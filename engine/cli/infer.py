@@ -13,7 +13,7 @@ from engine.cli.specialists import print_asked
 from engine.ensemble.vote import RULES, Rule
 from engine.predict.job import Job, prepare
 from engine.predict.models import Wishes
-from engine.predict.run import Outcome, answer, write
+from engine.predict.run import Outcome, answer, refuse_place, write
 from engine.store.run_folder import RunFolder
 from engine.text import count
 
@@ -71,9 +71,13 @@ def infer(
     device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
     with progress(unit="files", title="indexing") as meter:
         job = prepare(folds, Wishes(data, truth, tta, vote, batch, sets), meter)
+    place = out or RunFolder(folds).predictions.path
+    refuse_place(place)
+    for notice in job.notices:
+        _note(notice)
     with progress(title="predicting") as meter:
         outcome = answer(job, device, meter)
-    files = write(job, outcome, out or RunFolder(folds).predictions.path)
+    files = write(job, outcome, place)
     if show:
         show_answers(job, outcome, show)
     _print(job, outcome, files)
@@ -93,8 +97,6 @@ def _print(job: Job, outcome: Outcome, files: list[Path]) -> None:
 
     everyone = f"{count(job.models.members, 'model')}, {count(job.models.recipe.predict.tta, 'view')}"
     if (scores := outcome.scores) is not None:
-        if scores.unknown:
-            _note(f"not scored: labels the models do not know: {', '.join(scores.unknown)}")
         voters = [("class shares", scores.baseline)]
         if len(scores.alone) > 1:
             voters += [(f"model {name}", metrics) for name, metrics in scores.alone.items()]

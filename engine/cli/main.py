@@ -9,12 +9,14 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
 from engine.cli.common import RECIPE
 from engine.cli.lazy import LazyGroup
+from engine.cli.terminal import settle
 from engine.errors import EngineError, Interrupted, RecipeError
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 3
@@ -28,6 +30,26 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 class Main(LazyGroup):
     """The group `engine`: errors of all its commands end here."""
 
+    def main(self, args: Sequence[str] | None = None, *more: Any, **options: Any) -> Any:
+        """Without arguments it is the process that somebody started, and takes those of its command line."""
+        if args is None:
+            settle()
+        return super().main(args, *more, **options)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Refuses what no table, log or checkpoint could hold: names that are not UTF-8, and a folder that is gone."""
+        try:
+            here = os.getcwd()  # noqa: PTH109  asked for its error
+        except OSError:
+            ctx.fail("the folder that this command runs in was removed; go to another one")
+        for name in (here, *args):
+            if not _is_text(name):
+                ctx.fail(
+                    f"{os.fsencode(name)!r} is not UTF-8. Rename that file or folder, for example: "
+                    "convmv -f cp949 -t utf8 -r --notest FOLDER"
+                )
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
@@ -35,7 +57,7 @@ class Main(LazyGroup):
             message = _message(error, ctx.meta.get(RECIPE, ""))
             if message is None or ctx.params["debug"]:
                 raise
-            click.secho(message, fg="red" if sys.stderr.isatty() else None, err=True)
+            click.secho(message, fg="red" if sys.stderr and sys.stderr.isatty() else None, err=True)
             ctx.exit(_exit_code(error))
 
 
@@ -52,11 +74,23 @@ def _message(error: BaseException, recipe: str) -> str | None:
             return f"The module {name} is missing: install engine again; `engine doctor` lists what is there"
         case OSError(errno=errno.EPIPE):
             return None  # the reader of a pipe has left; click ends quietly
+        case FileExistsError(filename=str(name)):  # where a folder was to be made
+            return f"{name}: is a file, and should be a folder; move it, or name another place"
+        case OSError(filename2=str(name), strerror=str(reason)):  # the other one is a temporary file
+            return f"{name}: {reason}"
         case OSError(filename=name, strerror=str(reason)) if name is not None:
             return f"{name}: {reason}"
-        case OSError():
-            return str(error)
+        case OSError(strerror=reason):
+            return reason or str(error)
     return None
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _exit_code(error: BaseException) -> int:

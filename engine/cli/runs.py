@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 from collections.abc import Sequence
 from datetime import timedelta
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from engine.cli.common import echo_json
 from engine.files import write_text
 from engine.track.runs import SORTS, PastRun, commonest, differences, find_runs, sort_runs
 
@@ -50,7 +50,7 @@ def runs(folders: tuple[Path, ...], sort: str, csv_file: Path | None, as_json: b
     if as_json:
         values = [{key: of_runs[i] for key, of_runs in differing.items()} for i in range(len(found))]
         rows = [run.to_dict() | {"differs": own} for run, own in zip(found, values, strict=True)]
-        click.echo(json.dumps(rows, ensure_ascii=False, indent=1))
+        echo_json(rows, indent=1)
     elif csv_file is not None:
         click.echo(f"{csv_file}: {len(found)} runs")
     elif not found:

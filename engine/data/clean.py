@@ -92,11 +92,15 @@ def _relabelled(manifest: Manifest, section: DataSection, notices: list[str]) ->
     found = find_samples(manifest, [name for name, _ in pairs], section.relabel)
     if strange := [name for (name, _), row in zip(pairs, found, strict=True) if row is None]:
         notices.append(f"{section.relabel}: {len(strange)} of {len(pairs)} names are no image's: {_some(strange)}")
+    label_of: dict[int, tuple[str, str]] = {}
+    for (name, label), row in zip(pairs, found, strict=True):
+        if row is not None and label_of.setdefault(row, (name, label))[1] != label:
+            told = f"{label_of[row][0]!r} ({label_of[row][1]}) and {name!r} ({label})"
+            raise DataError(f"{section.relabel}: two labels for the image {manifest.ids[row]!r}: {told}. Keep one")
     labels = manifest.labels.copy()
     before = {*labels, *ClassNames.of(section).name_of.values()}
-    for (_, label), row in zip(pairs, found, strict=True):
-        if row is not None:
-            labels[row] = label
+    for row, (_, label) in label_of.items():
+        labels[row] = label
     changed = sum(new != old for new, old in zip(labels, manifest.labels, strict=True))
     notices.append(f"{changed} labels changed by {section.relabel}")
     if new := sorted(set(labels) - before):

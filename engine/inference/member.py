@@ -9,11 +9,13 @@ from typing import Self
 import torch
 
 from engine.augment.contract import Contract
+from engine.errors import CheckpointError
 from engine.model.build import Classifier, build_model
 from engine.model.runtime import Runtime
 from engine.recipe.load import parse_recipe
 from engine.store.checkpoint import Checkpoint
 from engine.store.run_folder import CHECKPOINT
+from engine.system import library_versions
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -32,6 +34,14 @@ class Member:
         architecture = recipe.model.model_copy(update={"pretrained": False, "weights": ""})
         with torch.random.fork_rng([]):  # fresh weights are drawn, and replaced: nobody's numbers should be used up
             model = build_model(architecture, len(checkpoint.classes), recipe.stage[0].size)
-        model.load_state_dict(dict(checkpoint.weights))
+        try:
+            model.load_state_dict(dict(checkpoint.weights))
+        except RuntimeError as error:
+            there, here = (versions.get("timm", "unknown") for versions in (checkpoint.versions, library_versions()))
+            raise CheckpointError(
+                f"the weights are not those of {recipe.model.backbone} as timm {here} builds it "
+                f"({' '.join(str(error).split())[:200]}...); they were trained with timm {there}: install that, "
+                "copy the folder again, or train the fold again"
+            ) from None
         runtime = Runtime.of(recipe.train, device)
         return cls(runtime.place(model), Contract.from_dict(checkpoint.contract), runtime, checkpoint.classes)

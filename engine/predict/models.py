@@ -6,9 +6,10 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from engine.augment.contract import Contract
 from engine.ensemble.ensemble import Ensemble
 from engine.ensemble.vote import Rule
-from engine.errors import DataError, RecipeError
+from engine.errors import CheckpointError, DataError, RecipeError
 from engine.predict.panel import Asked, find_specialists
 from engine.recipe.load import parse_recipe
 from engine.recipe.sections import Recipe
@@ -86,9 +87,14 @@ def load_models(folder: Path, wishes: Wishes) -> Models:
     """The models in a run's folder, or in one fold's own. Raises CheckpointError, RecipeError or DataError, naming the
     remedy."""
     members = RunFolder(folder).members()
+    _refuse_half_copied(folder)
     checkpoints = [checkpoint.load(member.path) for member in members]
     first = checkpoints[0]
     for member, other in zip(members, checkpoints, strict=True):
+        try:
+            Contract.from_dict(other.contract)
+        except (ValueError, TypeError) as error:
+            raise CheckpointError(f"{member.checkpoint}: {error}") from None
         if set(other.classes) != set(first.classes):
             only = sorted(set(other.classes) ^ set(first.classes))
             raise DataError(
@@ -104,3 +110,14 @@ def load_models(folder: Path, wishes: Wishes) -> Models:
         recipe=recipe,
         specialists=find_specialists(specialists, members, first.classes),
     )
+
+
+def _refuse_half_copied(folder: Path) -> None:
+    """A fold that has only its weights would be left out without a word, and the others answer alone."""
+    for path in sorted(folder.glob("*/")):
+        member = MemberFolder(path)
+        if member.weights.is_file() and not member.holds_checkpoint:
+            raise CheckpointError(
+                f"{member.checkpoint} is missing beside its weights; copy it from where the fold was trained, or move "
+                f"{path} away to do without this fold"
+            )

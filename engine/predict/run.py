@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -100,6 +101,20 @@ def answer(job: Job, device: torch.device, progress: Progress | None = None) -> 
         seconds=time.perf_counter() - began_s,
         asked=answered.asked,
     )
+
+
+def refuse_place(folder: Path) -> None:
+    """Raises DataError when `write` could not put its files into `folder`: better known before the first image is
+    decoded. Makes nothing."""
+    files = PredictionsFolder(folder)
+    above = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not above.is_dir():
+        raise DataError(f"{above}: is a file, so there can be no folder {folder} for the answers; give another --out")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise DataError(f"{folder}: nothing can be written into {above}; give another --out, or mend its permissions")
+    for path in (files.predictions, files.submission, files.scores):
+        if path.is_dir():
+            raise DataError(f"{path}: is a folder, where a file is to be written; move it, or give another --out")
 
 
 def write(job: Job, outcome: Outcome, folder: Path) -> list[Path]:

@@ -139,6 +139,12 @@ def _read_meta(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not keys <= content.keys():
         lacking = sorted(keys - content.keys()) if isinstance(content, dict) else "everything"
         raise CheckpointError(f"{path} is no checkpoint description (lacks {lacking}); train the fold again")
+    kinds = {"classes": list, "class_counts": list, "recipe": dict, "contract": dict, "metrics": dict}
+    odd = [name for name, kind in kinds.items() if not isinstance(content[name], kind)]
+    if not odd and len(content["classes"]) != len(content["class_counts"]):
+        odd = ["class_counts"]
+    if odd:
+        raise CheckpointError(f"{path} is damaged (at {', '.join(odd)}); copy it again, or train the fold again")
     return content
 
 

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from engine.augment.rng import hashes, uniforms
 from engine.data.clean import clean
+from engine.data.ids import without_suffix
 from engine.data.ingest import Progress
 from engine.data.manifest import Manifest
 from engine.errors import DataError, RecipeError
@@ -173,7 +174,7 @@ def _stems(manifest: Manifest) -> list[str]:
     stems = []
     taken: set[str] = set()
     for id_, key in zip(manifest.ids, manifest.keys_N.tolist(), strict=True):
-        path = PurePosixPath(id_.replace("\\", "/")).with_suffix("")
+        path = PurePosixPath(without_suffix(id_.replace("\\", "/")))
         parts = [part for part in path.parts if part not in ("/", "..")]
         stem = "/".join(parts) or "image"
         if stem.casefold() in taken:  # a.jpg beside a.png

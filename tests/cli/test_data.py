@@ -111,6 +111,25 @@ def test_augment_writes_copies_and_says_how_to_train_on_them(vehicles: Path, tmp
     assert "perspective" in kinds and "mirrored left to right" in kinds
 
 
+def test_a_plain_table_is_read_as_set_says(vehicles: Path, tmp_path: Path) -> None:
+    photos = sorted((vehicles / "train").rglob("[!d]*.jpg"))
+    table = tmp_path / "odd.csv"
+    lines = [
+        f"{path.name},{path.parent.parent.name}/{path.parent.name}/{path.name},{n % 2}" for n, path in enumerate(photos)
+    ]
+    table.write_text("number,where,kind\n" + "\n".join(lines), encoding="utf-8")
+    sets = ("--set", "data.path_column=where", "--set", f"data.images={vehicles}", "--set", "data.label_column=kind")
+    told = json.loads(engine("data", "index", table, *sets, "--json").stdout)
+    assert told["classes"] == {"0": 3, "1": 3}
+    assert json.loads(engine("data", "check", table, *sets, "--json", "-").stdout)["samples"] == 6
+    assert engine("data", "names", table, tmp_path / "names.csv", *sets).exit_code == 0
+    assert (tmp_path / "names.csv").read_text("utf-8") == "label,name\n0,0\n1,1\n"
+    copied = engine("data", "augment", table, tmp_path / "out", *sets, "--kinds", "flip", "--longest", "32")
+    assert copied.exit_code == 0 and "6 originals and 6 copies" in copied.stdout, copied.output
+    missing = engine("data", "index", table, *sets, "--set", "data.label_column=sort")
+    assert missing.exit_code == 1 and "no column sort" in missing.stderr
+
+
 def test_the_help_tells_the_defaults_of_the_sets() -> None:
     text = " ".join(engine("data", "synth", "--help").stdout.split())
     for made, names in (
@@ -132,7 +151,12 @@ def test_the_help_tells_the_defaults_of_the_sets() -> None:
         (["synth", "{}"], 1, "not empty"),
         (["index", "{}/nothing"], 1, "no such folder"),
         (["index", "{}/nothing.toml"], 2, "there is no such recipe"),
-        (["index", "{}", "--set", "seed=1"], 2, "--set changes a recipe"),
+        (["index", "{}", "--set", "seed=1"], 2, "only data and decode count here"),
+        (["index", "{}", "--set", "data.path_colum=x"], 2, "path_column"),
+        (["index", "{}", "--set", "data.check=x"], 2, "--set data.check=x: data.check"),
+        (["index", "{}", "--set", "decode.threads=-1"], 2, "decode.threads"),
+        (["index", "{}", "--set", "data.train=other"], 2, "the images are given already"),
+        (["index", "{}/folder.toml"], 2, "is a folder, and a recipe is a .toml file"),
         (["index", "{}/empty.toml"], 2, "data.train=FOLDER"),
         (["check", "{}/nothing"], 1, "no such folder"),
         (["check", "{}/empty.toml"], 2, "data.train=FOLDER"),
@@ -143,6 +167,7 @@ def test_the_help_tells_the_defaults_of_the_sets() -> None:
     ids=str,
 )
 def test_what_cannot_be_done_is_refused(tmp_path: Path, arguments: list[str], code: int, message: str) -> None:
+    (tmp_path / "folder.toml").mkdir()
     (tmp_path / "empty.toml").write_text("[[stage]]\nsize = 64\nbatch = 2\nepochs = 1\nlr = 1e-3\n", encoding="utf-8")
     result = engine("data", *(argument.format(tmp_path) for argument in arguments))
     assert result.exit_code == code

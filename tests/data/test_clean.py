@@ -66,6 +66,13 @@ def test_labels_are_corrected_from_a_table(folder: Path, tmp_path: Path) -> None
     assert any("makes new classes: c" in notice for notice in result.notices)
 
 
+def test_two_labels_for_one_image_are_refused_however_it_is_called(folder: Path, tmp_path: Path) -> None:
+    relabel = written(tmp_path / "relabel.csv", "file,label\n0.jpg,b\n./a/0.jpg,a\n")
+    with pytest.raises(DataError, match=r"two labels for the image 'a/0.jpg': '0.jpg' \(b\) and './a/0.jpg' \(a\)"):
+        cleaned(folder, relabel=relabel)
+    assert cleaned(folder, relabel=written(tmp_path / "twice.csv", "file,label\n0.jpg,b\n0.jpg,b\n")).manifest
+
+
 def test_equal_files_of_one_class_are_one_and_of_two_classes_none(folder: Path) -> None:
     shutil.copy(folder / "a" / "0.jpg", folder / "a" / "again.jpg")
     shutil.copy(folder / "a" / "2.jpg", folder / "b" / "wrong.jpg")

@@ -117,7 +117,10 @@ def test_only_images_that_it_is_asked_about_go_through_a_specialist(
 def test_kept_epochs_are_one_model_when_a_specialist_hears_them(models: Path, fold: FoldMaker, photos: Path) -> None:
     for epoch in (3, 4):
         checkpoint.save(models / "0" / f"epoch_00{epoch}", fold(20 + epoch, data=str(photos)))
-        checkpoint.save(RunFolder(models).specialist("pair").fold(0).epoch(epoch).path, fold(30 + epoch, PAIR.answers))
+        checkpoint.save(
+            RunFolder(models).specialist("pair").fold(0).epoch(epoch).path,
+            fold(30 + epoch, PAIR.answers, counts=(1, 1)),
+        )
     before = answered(models).answers
     add(models, fold, PAIR)
     job = prepare(models, Wishes())

@@ -23,7 +23,7 @@ from engine.inference.members import Members
 from engine.metrics import log_loss
 from engine.predict.job import prepare
 from engine.predict.models import Wishes
-from engine.predict.run import Outcome, answer
+from engine.predict.run import Outcome, answer, write
 from engine.predictions import LabelledPredictions, Predictions
 from engine.store import checkpoint
 from engine.store.checkpoint import Checkpoint
@@ -139,6 +139,27 @@ def test_the_sample_submission_shapes_the_submission(models: Path, tmp_path: Pat
     assert float(lines[1][1]) == pytest.approx(predictions[3]["p:신발"], abs=1e-6)
 
 
+def test_an_id_with_dots_gets_its_own_answer_and_not_that_of_the_picture_beside_it(
+    models: Path, photos: Path, tmp_path: Path
+) -> None:
+    names = ("P1", "P1.left", "P2", "P2.left", "1.2.826.0.1.1000", "1.2.826.0.1.1001")
+    for number, name in enumerate(names):
+        (photos / f"TEST_{number:05d}.jpg").rename(photos / f"{name}.jpg")
+    sample = tmp_path / "sample.csv"
+    asked = ("P2.left", "1.2.826.0.1.1001", "P1.left", "P1")
+    sample.write_text("id,가방,모자,신발\n" + "".join(f"{name},0,0,0\n" for name in asked), encoding="utf-8")
+    job = prepare(models, Wishes(sets=(f"data.sample_submission={sample}",)))
+    outcome = answer(job, CPU)
+    write(job, outcome, tmp_path / "out")
+    answers = outcome.answers.to_pandas()
+    for line in read_csv(tmp_path / "out" / "submission.csv")[1:]:
+        expected = answers.loc[f"{line[0]}.jpg", ["가방", "모자", "신발"]].tolist()
+        assert [float(cell) for cell in line[1:]] == pytest.approx(expected, abs=1e-6)
+    (photos / "P1.png").write_bytes((photos / "P2.jpg").read_bytes())
+    with pytest.raises(DataError, match=r"sample.csv: 'P1' may be any of 2 images: 'P1.jpg', 'P1.png'"):
+        prepare(models, Wishes(sets=(f"data.sample_submission={sample}",)))
+
+
 def test_the_recipes_sample_submission_is_not_that_of_other_images(
     fold: FoldMaker, photos: Path, tmp_path: Path
 ) -> None:
@@ -232,6 +253,50 @@ def test_labels_may_come_from_a_table_of_their_own(models: Path, photos: Path, t
             prepare(models, Wishes(truth=str(truth)))
     with pytest.raises(DataError, match="no such table"):
         prepare(models, Wishes(truth="none.csv"))
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        ({0: "A", 2: "B"}, "not scored: none of its labels is a class of the models: A, B; they know 가방, 모자, 신발"),
+        ({0: "모자", 2: "B"}, "scored on 1 image; 1 more have labels that are no class of the models: B"),
+        ({0: "", 2: ""}, "not scored: the labels of all its images are empty"),
+        ({0: "모자"}, "has no label for 9 of 10 images: 'TEST_00001.jpg'"),
+        ({0: "모자", 99: "모자"}, "1 of its 2 ids are no image's: 'TEST_00099'"),
+    ],
+)
+def test_what_a_truth_table_cannot_score_is_told(
+    models: Path, photos: Path, tmp_path: Path, rows: dict[int, str], told: str
+) -> None:
+    truth = tmp_path / "labels.csv"
+    truth.write_text("ID,label\n" + "".join(f"TEST_{i:05d},{label}\n" for i, label in rows.items()), encoding="utf-8")
+    notices = prepare(models, Wishes(truth=str(truth))).notices
+    assert any(told in notice for notice in notices), notices
+    assert all(notice.startswith(f"{truth}: ") for notice in notices)
+
+
+def test_a_truth_table_without_a_class_of_the_models_is_told_to_the_user(models: Path, tmp_path: Path) -> None:
+    truth = tmp_path / "labels.csv"
+    truth.write_text("ID,label\nTEST_00001,bag\n", encoding="utf-8")
+    result = infer("--folds", models, "--truth", truth)
+    assert result.exit_code == 0
+    assert "not scored: none of its labels is a class of the models: bag; they know 가방, 모자, 신발" in result.stderr
+    named = infer("--folds", models, "--truth", truth, "--set", 'data.label_names=[["bag","가방"]]')
+    assert "1 labelled images" in named.stdout and "not scored" not in named.stderr
+
+
+def test_the_class_of_a_column_of_probabilities_can_be_named(models: Path, tmp_path: Path) -> None:
+    sample = tmp_path / "sample.csv"
+    sample.write_text("id,target\nTEST_00003,0.5\nTEST_00001,0.5\n", encoding="utf-8")
+    sets = (f"data.sample_submission={sample}", "predict.positive_class=모자")
+    job = prepare(models, Wishes(sets=sets))
+    assert job.sheet.contents == ("모자",) and "'모자'" in job.notices[0]
+    with pytest.raises(
+        RecipeError, match=r"predict\.positive_class = '모자x': is no class of the models; nearest: '모자'"
+    ):
+        prepare(models, Wishes(sets=(sets[0], "predict.positive_class=모자x")))
+    with pytest.raises(DataError, match="not of which of the 3 classes"):
+        prepare(models, Wishes(sets=sets[:1]))
 
 
 def test_what_was_there_stays_when_prediction_is_interrupted(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import unicodedata
 from pathlib import Path
 from typing import Literal
@@ -110,13 +111,14 @@ def test_file_names_that_two_images_share_are_not_guessed(tmp_path: Path) -> Non
 
 def test_columns_that_are_not_the_classes_are_named(tmp_path: Path, answers: Predictions) -> None:
     sample = sample_file(tmp_path, ["ID", "K5_3세대", "아반떼_N", "truck"], ["TEST_00000", "0", "0", "0"])
-    with pytest.raises(DataError, match=r"no class: 'truck'; classes without a column: 'GLE, 클래스'"):
+    with pytest.raises(DataError, match=r"no class: 'truck'.*; classes without a column: 'GLE, 클래스'"):
         Sheet.like(sample, answers.ids, answers.classes)
 
 
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
+        ([["ID", "target"]], "no rows below the header"),
         ([["ID"], ["TEST_00000"]], "at least one further column"),
         ([["ID", "a", "a"], ["TEST_00000", "0", "0"]], "columns that stand there twice: 'a'"),
         ([["ID", "target"], ["TEST_00000", ""], ["TEST_00000", ""]], "ids that stand there twice: 'TEST_00000'"),
@@ -136,6 +138,112 @@ def test_a_sample_file_that_is_not_there_or_not_utf8_is_refused(tmp_path: Path, 
     korean.write_bytes("ID,차종\nTEST_00000,0\n".encode("cp949"))
     with pytest.raises(DataError, match="UTF-8"):
         Sheet.like(korean, answers.ids, answers.classes)
+
+
+# One column: a label, or a probability and of what
+
+TWO = Predictions(("1.jpg", "2.jpg"), ("0", "1"), np.array([[0.9, 0.1], [0.25, 0.75]]))
+
+
+def one_column(
+    folder: Path, column: str, values: tuple[str, str], classes: tuple[str, ...], positive: str = ""
+) -> tuple[str | None, tuple[str, ...]]:
+    sample = sample_file(folder, ["id", column], ["1", values[0]], ["2", values[1]])
+    sheet = Sheet.like(sample, TWO.ids, classes, positive=positive)
+    return sheet.contents[0], sheet.notices
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "classes", "content"),
+    [
+        # what the column is called after, where its values are numbers
+        ("1", ("0.5", "0.5"), ("0", "1"), "1"),
+        ("0", ("0.5", "0.5"), ("0", "1"), "0"),
+        ("1", ("0", "0"), ("0", "1"), "1"),
+        ("1", ("", ""), ("0", "1"), "1"),
+        ("cat", ("0.0", "1.0"), ("cat", "dog"), "cat"),
+        ("CAT", ("0.5", "0.5"), ("cat", "dog"), "cat"),
+        ("is_cat", ("0", "0"), ("cat", "dog"), "cat"),
+        ("p_cat", ("0.5", "0.5"), ("cat", "dog", "eel"), "cat"),
+        ("has_cactus", ("0.5", "0.5"), ("cactus", "no_cactus"), "cactus"),
+        ("prob(no cactus)", ("0.5", "0.5"), ("cactus", "no_cactus"), "no_cactus"),
+        ("class_0", ("0.5", "0.5"), ("0", "1"), "0"),
+        (unicodedata.normalize("NFD", "é"), ("0.5", "0.5"), ("e", "é"), "é"),
+        # the positive class of two
+        ("target", ("0.5", "0.5"), ("0", "1"), "1"),
+        ("has_cactus", ("0.5", "nan"), ("0", "1"), "1"),
+        ("target", ("1e-3", "1"), ("no", "yes"), "yes"),
+        ("target", ("0.0", "0.0"), ("false", "True"), "True"),
+        ("target", ("0.5", "0.5"), ("Positive", "zero"), "Positive"),
+        ("target", ("0.5", "0.5"), ("cat", "negative"), "cat"),
+        ("target", ("0.5", "0.5"), ("cat", "dog"), "dog"),
+        # labels
+        ("target", ("0", "1"), ("0", "1"), None),
+        ("has_cactus", ("0", "0"), ("0", "1"), None),
+        ("target", ("0", "0"), ("cat", "dog"), None),
+        ("target", ("", "nan"), ("cat", "dog"), None),
+        ("target", ("0", "0"), ("cat", "dog", "eel"), None),
+        ("label", ("cat", "cat"), ("cat", "dog"), None),
+        ("cat", ("dog", "cat"), ("cat", "dog"), None),
+        ("aperture", ("1.4", "2.8"), ("1.4", "2.8"), None),
+        ("grade", ("0.5", "1"), ("0.5", "1", "1.5"), None),
+    ],
+)
+def test_one_column_holds_what_its_values_ask_for(
+    tmp_path: Path, column: str, values: tuple[str, str], classes: tuple[str, ...], content: str | None
+) -> None:
+    found, notices = one_column(tmp_path, column, values, classes)
+    assert found == content
+    assert bool(notices) == (content is not None)
+    if content is not None:
+        assert f"column {column!r} gets the probability of {content!r}" in notices[0]
+
+
+def test_a_probability_is_written_where_one_is_asked_for_and_the_other_class_can_be_named(tmp_path: Path) -> None:
+    sample = sample_file(tmp_path, ["id", "target"], ["2", "0.5"], ["1", "0.5"])
+    assert submission(tmp_path, sample, TWO) == [["id", "target"], ["2", "0.75"], ["1", "0.1"]]
+    _, (notice,) = one_column(tmp_path, "target", ("0.5", "0.5"), TWO.classes)
+    assert "for that of '0' add --set predict.positive_class=0" in notice
+    assert one_column(tmp_path, "target", ("0.5", "0.5"), TWO.classes, "0")[0] == "0"
+    assert one_column(tmp_path, "target", ("0", "0"), ("a", "b", "c"), "b")[0] == "b"
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "classes", "message"),
+    [
+        ("target", ("0.5", "0.5"), ("a", "b", "c"), "not of which of the 3 classes.*predict.positive_class=CLASS"),
+        ("age", ("3.7", "41.0"), ("a", "b"), "holds numbers such as 3.7, which are neither probabilities nor classes"),
+        ("CAT", ("0.5", "0.5"), ("Cat", "cat"), "column 'CAT' may be any of the classes 'Cat', 'cat'"),
+    ],
+)
+def test_one_column_that_could_mean_several_things_is_refused(
+    tmp_path: Path, column: str, values: tuple[str, str], classes: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        one_column(tmp_path, column, values, classes)
+
+
+def test_columns_are_classes_in_any_case_and_with_words_around_them(tmp_path: Path, answers: Predictions) -> None:
+    sample = sample_file(tmp_path, ["ID", "p_아반떼_n", "Prob: K5 3세대", "gle 클래스"], ["TEST_00000", "0", "0", "0"])
+    assert Sheet.like(sample, answers.ids, CLASSES).contents == (CLASSES[1], CLASSES[0], CLASSES[2])
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (["cat", "dgo", "eel"], "columns that are no class: 'dgo' (nearest 'dog'); classes without a column: 'dog'"),
+        (["cat", "dog"], "classes without a column: 'eel'"),
+        (["cat", "dog", "eel", ""], "columns that are no class: one without a name"),
+        (["cat", "Cat", "dog", "eel"], "columns 'cat', 'Cat' all stand for the class 'cat'"),
+        (["p_cat", "Cat", "dog", "eel"], "columns 'p_cat', 'Cat' all stand for the class 'cat'"),
+    ],
+)
+def test_columns_that_are_missing_strange_or_there_twice_are_named(
+    tmp_path: Path, columns: list[str], message: str
+) -> None:
+    sample = sample_file(tmp_path, ["id", *columns], ["1", *("0" for _ in columns)])
+    with pytest.raises(DataError, match=re.escape(message)):
+        Sheet.like(sample, ["1.jpg"], ("cat", "dog", "eel"))
 
 
 # Several names of one class

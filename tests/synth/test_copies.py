@@ -116,6 +116,20 @@ def test_what_was_made_is_not_made_again(folder: Path, tmp_path: Path) -> None:
     assert done == [(12, 12)]
 
 
+def test_copies_are_called_after_the_whole_id(tmp_path: Path) -> None:
+    names = ("P1.left.jpg", "P1.right.jpg", "1.2.826.0.1.jpg", "1.2.826.0.2.JPG")
+    for n, name in enumerate(names):
+        picture(n).save(tmp_path / name, "JPEG")
+    table = tmp_path / "t.csv"
+    table.write_text(
+        "id,path,label\n" + "".join(f"{name[:-4]},{name},{n % 2}\n" for n, name in enumerate(names)), "utf-8"
+    )
+    section = DataSection(train=str(table))
+    write_copies(ingest(section.train, section), section, tmp_path / "out", CopySpec(("flip",), longest=16))
+    made = sorted(path.name for path in (tmp_path / "out").rglob("*.jpg"))
+    assert made == sorted(f"{name[:-4]}__flip_1.jpg" for name in names)
+
+
 def test_copies_are_no_longer_than_wished_and_never_enlarged(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     write_copies(manifest_of(folder), DataSection(), out, CopySpec(("quarter_turn", "blur"), copies=3, longest=32))

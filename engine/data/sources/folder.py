@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -171,6 +172,10 @@ def _ids(relative: list[str], root: str) -> pa.Array:
     try:
         on_disk = pa.array(relative, pa.string())
     except UnicodeEncodeError as error:
+        if sys.getfilesystemencoding() != "utf-8":  # the command sees to it itself
+            raise DataError(
+                f"{root}: Python reads file names as {sys.getfilesystemencoding()} here; start it with PYTHONUTF8=1"
+            ) from None
         # Typical of zips made on Korean Windows.
         raise DataError(
             f"{root}: the file name {os.fsencode(error.object)!r} is not UTF-8. "

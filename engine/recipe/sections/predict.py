@@ -18,6 +18,10 @@ class PredictSection(Section):
         description="zooms: the image as it was validated, then mirrored, closer and from farther off; crops: with tta = 5 its middle and four corners, 224 / 256 of each side, with tta = 10 each of them mirrored, too.",
     )
     batch: int = Field(64, ge=1, description="Images in a batch.")
+    positive_class: str = Field(
+        "",
+        description="The class that a sample submission with one column of probabilities asks for. Empty: the one that the column is called after, or of two classes the one called 1, yes, true or positive, else the later.",
+    )
     specialists: bool = Field(
         True, description="Whether the specialists that were trained beside the models are asked."
     )
