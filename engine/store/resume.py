@@ -27,8 +27,8 @@ def save_resume(path: Path, state: Mapping[str, Any]) -> None:
     """
     _check_plain(state, "state")
     remove_leftovers(path)
-    with atomic_write(path) as temporary:
-        torch.save(state, temporary)
+    with atomic_write(path, _bytes_of(state)) as temporary, temporary.open("wb") as file:
+        torch.save(state, file)  # a file of ours: torch's own keeps to itself why it could not write
 
 
 def load_resume(path: Path) -> dict[str, Any] | None:
@@ -45,6 +45,14 @@ def load_resume(path: Path) -> dict[str, Any] | None:
         raise CheckpointError(
             f"{path} cannot be read ({reason}); delete it to train this fold from the start"
         ) from error
+
+
+def _bytes_of(state: Any) -> int:
+    """About how large the file will be."""
+    if isinstance(state, Tensor):
+        return state.nbytes
+    items = state.values() if isinstance(state, Mapping) else state if isinstance(state, list | tuple) else ()
+    return sum(map(_bytes_of, items))
 
 
 def _check_plain(value: Any, where: str) -> None:

@@ -27,7 +27,7 @@ import torch
 from engine.data.ingest import Progress
 from engine.errors import DataError, EngineError, Interrupted, RecipeError
 from engine.events import EpochEnded, Event, Relay, Stop, Watcher
-from engine.files import write_text
+from engine.files import storage_errors, write_text
 from engine.metrics import METRICS
 from engine.ranks import Ranks
 from engine.recipe.load import dump_recipe, parse_recipe
@@ -168,19 +168,20 @@ class Sweep:
         import optuna
         from sqlalchemy.engine import URL
 
-        url = URL.create("sqlite", database=str((self.folder / "study.db").absolute()))
-        storage = optuna.storages.RDBStorage(url.render_as_string())
-        try:
-            yield optuna.create_study(
-                storage=storage,
-                study_name="sweep",
-                load_if_exists=True,
-                direction="maximize" if self._higher else "minimize",
-                pruner=optuna.pruners.MedianPruner(),
-            )
-        finally:
-            storage.remove_session()
-            storage.engine.dispose()
+        path = (self.folder / "study.db").absolute()
+        with storage_errors(path):
+            storage = optuna.storages.RDBStorage(URL.create("sqlite", database=str(path)).render_as_string())
+            try:
+                yield optuna.create_study(
+                    storage=storage,
+                    study_name="sweep",
+                    load_if_exists=True,
+                    direction="maximize" if self._higher else "minimize",
+                    pruner=optuna.pruners.MedianPruner(),
+                )
+            finally:
+                storage.remove_session()
+                storage.engine.dispose()
 
     def _running(self, study: Study) -> Trial | None:
         """The trial that an earlier process was stopped or killed in."""
