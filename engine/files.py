@@ -24,6 +24,38 @@ from engine.errors import EngineError, StorageError
 
 _PREFIX = ".writing-"
 
+_VARIABLE = re.compile(r"\$(?:(\$)|(\w+)|\{(\w+)\})")
+
+
+def expanded(path: str) -> str:
+    """A path as the user wrote it, as the system takes it: `~`, `~name`, `$NAME` and `${NAME}` are what they are to a
+    shell, `$$` is a dollar sign. Where no such user is known, `~name` is a name like others, and so is a `$` before
+    what is no name.
+
+    Raises ValueError for a variable that is not set, and for `~` without a home folder.
+    """
+
+    def value(found: re.Match[str]) -> str:
+        name = found[2] or found[3]
+        if found[1] or name[0].isdecimal():
+            return found[1] or found[0]
+        if name not in os.environ:
+            raise ValueError(f"the environment has no variable {name}: set it, or write $$ for a dollar sign")
+        return os.environ[name]
+
+    plain = _VARIABLE.sub(value, path)
+    whole = os.path.expanduser(plain)  # noqa: PTH111  Path.expanduser refuses the users it does not know
+    if whole == plain and (plain == "~" or plain.startswith("~/")):
+        raise ValueError("this user has no home folder that ~ could stand for: set HOME, or write the path in full")
+    return whole
+
+
+def as_written(path: str) -> str:
+    """What `expanded` makes `path` of, for a path that is to be read again."""
+    escaped = path.replace("$", "$$")
+    means_home = path.partition("/")[0] == "~" or os.path.expanduser(path) != path  # noqa: PTH111
+    return f"./{escaped}" if means_home else escaped
+
 
 @contextmanager
 def atomic_write(path: Path, size: int = 0) -> Iterator[Path]:

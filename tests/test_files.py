@@ -16,7 +16,7 @@ import safetensors.torch
 import torch
 
 from engine.errors import DataError, StorageError
-from engine.files import atomic_write, remove_leftovers, storage_errors, write_bytes, write_text
+from engine.files import as_written, atomic_write, expanded, remove_leftovers, storage_errors, write_bytes, write_text
 
 
 def names(folder: Path) -> list[str]:
@@ -90,6 +90,50 @@ def test_leftovers_of_a_killed_process_are_removed_and_only_those(tmp_path: Path
         (tmp_path / temporary.name.replace("b.bin", "a.bin")).touch()  # as a kill in the middle would
         remove_leftovers(tmp_path / "a.bin")
         assert names(tmp_path) == sorted(["a.bin", "other-a.bin", temporary.name])
+
+
+# -- what the user calls a file
+
+
+@pytest.mark.parametrize(
+    ("written", "path"),
+    [
+        ("~", "/home/me"),
+        ("~/a", "/home/me/a"),
+        ("$HOME/a", "/home/me/a"),
+        ("${HOME}s/$HOME", "/home/mes//home/me"),
+        ("a/~", "a/~"),
+        ("~nobody-of-that-name/a", "~nobody-of-that-name/a"),
+        ("a$/$1.5 $ 3%", "a$/$1.5 $ 3%"),
+        ("$$HOME", "$HOME"),
+        ("$TILDE", "/home/me/b"),
+        ("", ""),
+    ],
+)
+def test_paths_are_what_a_shell_makes_of_them(written: str, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("TILDE", "~/b")
+    assert expanded(written) == path
+    assert Path(expanded(as_written(path))) == Path(path)
+
+
+@pytest.mark.parametrize("path", ["~", "~/$x", "$HOME", "a$$b", "~$", "${a}"])
+def test_a_path_that_is_written_out_is_read_as_it_is(path: str) -> None:
+    assert Path(expanded(as_written(path))) == Path(path)
+
+
+def test_a_variable_that_is_not_set_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SCRATCH", raising=False)
+    for text in ("$SCRATCH/a", "a${SCRATCH}"):
+        with pytest.raises(ValueError, match=r"no variable SCRATCH: .* \$\$ for a dollar sign"):
+            expanded(text)
+
+
+def test_a_home_that_nobody_knows_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)  # a user of a container, without an entry
+    with pytest.raises(ValueError, match="set HOME"):
+        expanded("~/a")
 
 
 # -- a disk that takes no more

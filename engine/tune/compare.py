@@ -26,7 +26,7 @@ from engine.files import write_text
 from engine.metrics import METRICS
 from engine.model.build import backbone_config, build_model, check_drop_path, check_sizes
 from engine.ranks import join_ranks
-from engine.recipe.load import parse_recipe
+from engine.recipe.load import parse_saved
 from engine.recipe.sections import Recipe
 from engine.store.claim import Claim, claim
 from engine.store.log import read_log
@@ -119,7 +119,7 @@ def variant(recipe: Recipe, backbone: str, folder: Path) -> Recipe:
     tables["output"] = str(folder / re.sub(r"[^\w.-]", "_", backbone))
     tables["model"]["backbone"] = backbone
     tables["data"]["folds"]["run"] = (recipe.data.folds.run or (0,))[:1]
-    return parse_recipe(tables, origin=backbone)
+    return parse_saved(tables, origin=backbone)
 
 
 def rank(rows: Sequence[BackboneResult], metric: str) -> list[BackboneResult]:

@@ -27,10 +27,10 @@ import torch
 from engine.data.ingest import Progress
 from engine.errors import DataError, EngineError, Interrupted, RecipeError
 from engine.events import EpochEnded, Event, Relay, Stop, Watcher
-from engine.files import storage_errors, write_text
+from engine.files import as_written, storage_errors, write_text
 from engine.metrics import METRICS
 from engine.ranks import Ranks
-from engine.recipe.load import dump_recipe, parse_recipe
+from engine.recipe.load import dump_recipe, parse_saved
 from engine.recipe.sections import Recipe
 from engine.store.claim import Claim, claim
 from engine.store.run_folder import RunFolder
@@ -156,10 +156,10 @@ class Sweep:
     def _recipe(self, sets: Sequence[str], folder: Path) -> Recipe:
         """The recipe of a trial: one fold of it, the same images held out whatever the trial's seed."""
         tables = {key: value for key, value in self._tables.items() if key != "specialist"}
-        own = [f"output={json.dumps(str(folder))}", f"data.folds.run=[{self.fold}]"]
+        own = [f"output={json.dumps(as_written(str(folder)))}", f"data.folds.run=[{self.fold}]"]
         if "seed" not in tables["data"]["folds"]:
             own.append(f"data.folds.seed={self._seed}")
-        return parse_recipe(tables, (*sets, *own), self._origin)
+        return parse_saved(tables, (*sets, *own), self._origin)
 
     # -- the study
 
@@ -214,7 +214,7 @@ class Sweep:
         tables = {"metric": self.metric, "trials": [dataclasses.asdict(row) for row in rows]}
         write_text(self.folder / "trials.json", json.dumps(tables, ensure_ascii=False, indent=1) + "\n")
         if best := self.best(rows):
-            recipe = parse_recipe(self._tables, best.sets, self._origin)
+            recipe = parse_saved(self._tables, best.sets, self._origin)
             write_text(self.folder / "best.toml", dump_recipe(recipe))
             draw_history([(row.number, row.value) for row in rows if row.state == "complete"], self.metric, self.folder)
         return rows
