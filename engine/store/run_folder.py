@@ -10,6 +10,7 @@
         epoch_013/, ...     an epoch that was kept beside the best one: the same, without resume.pt
       specialists/<name>/   a run of its own
       predictions/          what `engine infer` answered
+      running.json          while a process trains in it: which
       track.json, tensorboard/, wandb/    what trackers need and write
 
 Whoever reads or writes one of these asks here for its place. So a name stands once, a run can be removed without
@@ -30,6 +31,7 @@ from typing import TypeVar
 from engine.errors import CheckpointError
 
 CHECKPOINT = "checkpoint.json"
+OCCUPIED = "running.json"  # of a run, and of a folder of several
 ALL_FOLDS = "out_of_fold"  # TensorBoard's run of the scores over all folds
 EVENTS = "events.out.tfevents.*"  # files that TensorBoard writes
 
@@ -157,6 +159,11 @@ class RunFolder:
     def claim(self) -> Path:
         """What it is trained with: recipe and data."""
         return self.path / "run.json"
+
+    @property
+    def occupied(self) -> Path:
+        """Which process trains in it; there while one does."""
+        return self.path / OCCUPIED
 
     @property
     def log(self) -> Path:

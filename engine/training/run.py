@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,15 @@ from engine.ranks import Ranks
 from engine.recipe.sections import Recipe
 from engine.store.claim import Claim, claim
 from engine.store.log import Log
+from engine.store.occupied import only_one, refuse_if_taken
 from engine.store.run_folder import RunFolder
 from engine.training.feed import FoldData
 from engine.training.out_of_fold import about, answer_held_out, collect
 from engine.training.prepare import Prepared
 from engine.training.specialists import Course
 from engine.training.trainer import FoldTrainer
+
+ELSEWHERE = "Choose another folder with --set output=DIR"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,9 +55,23 @@ def train(prepared: Prepared, ranks: Ranks, watcher: Watcher, stop: Stop, overwr
     """Train the recipe's folds into `recipe.output`, then its specialists, going on where an earlier run stopped.
 
     With `overwrite` what the folder holds of an earlier run is removed first. Raises Interrupted when `stop` says so,
-    RecipeError when the folder holds another run.
+    RecipeError when the folder holds another run, EngineError while another process trains in it.
     """
-    recipe, folder = prepared.recipe, RunFolder(Path(prepared.recipe.output))
+    folder = RunFolder(Path(prepared.recipe.output))
+    with only_one(folder.occupied, "a run", ELSEWHERE) if ranks.leads else nullcontext():
+        return _train(prepared, folder, ranks, watcher, stop, overwrite)
+
+
+def refuse_second(recipe: Recipe) -> None:
+    """Raise EngineError, as `train` would, while another process trains in the recipe's folder: before an hour is spent
+    on looking at its images."""
+    refuse_if_taken(RunFolder(Path(recipe.output)).occupied, "a run", ELSEWHERE)
+
+
+def _train(
+    prepared: Prepared, folder: RunFolder, ranks: Ranks, watcher: Watcher, stop: Stop, overwrite: bool
+) -> Result:
+    recipe = prepared.recipe
     if ranks.leads:
         if overwrite:
             folder.clear()
@@ -122,7 +140,7 @@ def _claim(prepared: Prepared) -> None:
     holds another run."""
     folder = RunFolder(Path(prepared.recipe.output))
     content = {"recipe": prepared.recipe.model_dump(mode="json"), "data_fingerprint": prepared.fingerprint}
-    remedy = "Choose another folder with --set output=DIR, or start afresh with --overwrite"
+    remedy = f"{ELSEWHERE}, or start afresh with --overwrite"
     claims = [Claim(folder.claim, "a run", content, remedy)]
     for course in prepared.courses:
         own = {"recipe": course.recipe.model_dump(mode="json"), "classes": list(course.specialist.classes)}

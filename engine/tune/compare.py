@@ -30,7 +30,8 @@ from engine.recipe.load import parse_saved
 from engine.recipe.sections import Recipe
 from engine.store.claim import Claim, claim
 from engine.store.log import read_log
-from engine.store.run_folder import RunFolder
+from engine.store.occupied import only_one
+from engine.store.run_folder import OCCUPIED, RunFolder
 from engine.system import GIB, peak_host_bytes
 from engine.training.prepare import Prepared, prepare
 from engine.training.run import train
@@ -103,11 +104,12 @@ def compare(comparison: Comparison, watcher: Watcher, stop: Stop) -> list[Backbo
     What an earlier call finished in the folder is taken from there. Writes compare.csv and compare.json. Raises
     Interrupted when `stop` says so.
     """
-    tried = [_finished(recipe) or _try(recipe, watcher, stop) for recipe in comparison.variants.values()]
-    ranked = rank([*comparison.refused, *tried], comparison.metric)
-    write_text(comparison.folder / "compare.csv", to_csv(ranked))
-    tables = [dataclasses.asdict(row) for row in ranked]
-    write_text(comparison.folder / "compare.json", json.dumps(tables, ensure_ascii=False, indent=1) + "\n")
+    with only_one(comparison.folder / OCCUPIED, "a comparison", "Or give --out DIR"):
+        tried = [_finished(recipe) or _try(recipe, watcher, stop) for recipe in comparison.variants.values()]
+        ranked = rank([*comparison.refused, *tried], comparison.metric)
+        write_text(comparison.folder / "compare.csv", to_csv(ranked))
+        tables = [dataclasses.asdict(row) for row in ranked]
+        write_text(comparison.folder / "compare.json", json.dumps(tables, ensure_ascii=False, indent=1) + "\n")
     return ranked
 
 

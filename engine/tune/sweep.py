@@ -13,7 +13,6 @@ away from its values.
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -33,7 +32,8 @@ from engine.ranks import Ranks
 from engine.recipe.load import dump_recipe, parse_saved
 from engine.recipe.sections import Recipe
 from engine.store.claim import Claim, claim
-from engine.store.run_folder import RunFolder
+from engine.store.occupied import only_one
+from engine.store.run_folder import OCCUPIED, RunFolder
 from engine.training.prepare import prepare
 from engine.training.run import train
 from engine.tune.pictures import draw_history
@@ -94,7 +94,7 @@ class Sweep:
         After each, trials.csv, trials.json, history.png and best.toml are written. Raises Interrupted when `stop` says
         so, EngineError when another process sweeps in the folder or no trial can run.
         """
-        with _only_one(self.folder), self._study() as study:
+        with only_one(self.folder / OCCUPIED, "a sweep", "Or give --out DIR"), self._study() as study:
             while (running := self._running(study)) or len(_done(study)) < trials:
                 goes_on = running is not None
                 trial = running or self._ask(study)
@@ -261,15 +261,3 @@ def _row(trial: FrozenTrial) -> TrialResult:
 
 def _done(study: Study) -> list[FrozenTrial]:
     return [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
-
-
-@contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
-    """Raise EngineError when another process is in this block for the same folder. The lock ends with the process."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise EngineError(f"{folder}: another sweep is running there; wait for it, or give --out DIR") from None
-        yield

@@ -17,13 +17,13 @@ import torch
 
 from engine.data.ingest import ingest
 from engine.errors import DataError, EngineError, RecipeError
-from engine.events import Watcher
+from engine.events import EpochEnded, Event, Watcher
 from engine.metrics import log_loss
 from engine.ranks import Ranks
 from engine.recipe.sections import Recipe
 from engine.store.run_folder import RunFolder
 from engine.training.prepare import prepare
-from engine.training.run import train
+from engine.training.run import refuse_second, train
 
 MakeRecipe = Callable[..., Recipe]
 Run = Callable[..., Any]
@@ -125,6 +125,30 @@ def test_other_data_in_the_same_folder_are_refused(recipe: MakeRecipe, run: Run,
     next(fewer.rglob("*.jpg")).unlink()
     with pytest.raises(RecipeError, match="the training data"):
         run(recipe(data={"train": str(fewer)}))
+
+
+def test_a_second_run_in_the_folder_is_refused_and_touches_nothing(recipe: MakeRecipe, run: Run) -> None:
+    folder = Path(recipe().output)
+
+    epochs = []
+
+    class Second(Watcher):
+        def hear(self, event: Event) -> None:
+            if isinstance(event, EpochEnded):
+                before = files(folder)
+                for options in ({}, {"overwrite": True}):
+                    with pytest.raises(
+                        EngineError, match=rf"models: a run is going on there, process {os.getpid()} on "
+                    ):
+                        run(recipe(), **options)
+                with pytest.raises(EngineError, match="a run is going on there"):
+                    refuse_second(recipe())
+                assert files(folder) == before
+                epochs.append(event.record.epoch)
+
+    train(prepare(recipe()), Ranks(0, 1, torch.device("cpu")), Second(), lambda: False)
+    assert epochs == [0, 1]
+    assert not (folder / "running.json").exists()
 
 
 def test_overwrite_removes_the_run_and_nothing_else(recipe: MakeRecipe, run: Run) -> None:
