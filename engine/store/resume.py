@@ -31,6 +31,12 @@ def save_resume(path: Path, state: Mapping[str, Any]) -> None:
         torch.save(state, file)  # a file of ours: torch's own keeps to itself why it could not write
 
 
+def save_begun(path: Path) -> None:
+    """Write into the file at `path` that training has begun, and nothing is there to go on from. Models beside no such
+    file were trained elsewhere, and are not to be replaced."""
+    save_resume(path, {"finished": False})
+
+
 def load_resume(path: Path) -> dict[str, Any] | None:
     """What `save_resume` wrote, tensors on the CPU; None when there is nothing to go on from.
 
@@ -43,7 +49,8 @@ def load_resume(path: Path) -> dict[str, Any] | None:
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
-            f"{path} cannot be read ({reason}); delete it to train this fold from the start"
+            f"{path} cannot be read ({reason}); copy it again, or move {path.parent} away to train this fold from "
+            "the start"
         ) from error
 
 
