@@ -16,6 +16,17 @@ class DataError(EngineError):
     """The user's files or tables cannot be used as they are (exit code 1)."""
 
 
+class StorageError(EngineError, OSError):
+    """A disk that is full, read-only, over its quota or gone while something is written (exit code 1).
+
+    An OSError too, with its `errno`: who can do without the file need not know that it is told in words.
+    """
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.errno = code
+
+
 class CheckpointError(EngineError):
     """A checkpoint that is missing, damaged or of a newer format (exit code 1)."""
 

@@ -14,7 +14,7 @@ from engine.bench.phases import Bench
 from engine.bench.photos import photos
 from engine.bench.recipe import bench_recipe, default_recipe
 from engine.bench.report import loader_over_step, report
-from engine.cli.common import Resolution, console, progress, set_option, table
+from engine.cli.common import FilePath, Resolution, console, progress, set_option, table
 from engine.data.ingest import ingest
 from engine.model.build import check_sizes
 from engine.recipe.load import load_recipe
@@ -37,10 +37,10 @@ bench draws its own photos and keeps them. The last line of the output is JSON.
     "--batch", type=click.IntRange(1), help="Images in a batch.  [default: the recipe's; else 64 on a GPU, 16 on a CPU]"
 )
 @click.option("--backbone", help="A timm model.  [default: the recipe's; convnext_base on a GPU, else convnext_atto]")
-@click.option("--recipe", type=click.Path(path_type=Path), help="Take augmentation, model and training from it.")
-@click.option("--data", help="Measure on these images: a folder, .csv or .parquet.")
+@click.option("--recipe", type=FilePath(), help="Take augmentation, model and training from it.")
+@click.option("--data", type=FilePath(path_type=str), help="Measure on these images: a folder, .csv or .parquet.")
 @click.option("--seconds", type=click.FloatRange(0.1), default=10.0, show_default=True, help="Length of each phase.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the figures to this file, too.")
+@click.option("--json", "json_file", type=FilePath(), help="Write the figures to this file, too.")
 @set_option
 def bench(
     res: tuple[int, int] | None,

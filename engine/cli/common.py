@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from engine.files import expanded
+
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
     from rich.console import Console
@@ -43,7 +45,21 @@ def _complete_set(_: click.Context, __: click.Parameter, incomplete: str) -> lis
     ]
 
 
-recipe_argument = click.argument("recipe", type=click.Path(path_type=Path), callback=_remember)
+class FilePath(click.Path):
+    """A file or folder of the command line, a Path unless told otherwise: `~` and `$NAME` in it are expanded where the
+    shell did not, as in --out=~/x."""
+
+    def __init__(self, path_type: type = Path, **kinds: bool) -> None:
+        super().__init__(path_type=path_type, **kinds)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return super().convert(expanded(str(value)), param, ctx)
+        except ValueError as error:
+            self.fail(f"{value}: {error}", param, ctx)
+
+
+recipe_argument = click.argument("recipe", type=FilePath(), callback=_remember)
 """Decorator: the argument RECIPE, a Path. `engine.recipe.load.load_recipe` refuses it when it is not there."""
 
 set_option = click.option(

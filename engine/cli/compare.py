@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from engine.cli.common import Resolution, progress, recipe_argument, set_option, table
+from engine.cli.common import FilePath, Resolution, progress, recipe_argument, set_option, table
 from engine.cli.screen import Screen, stop_on_signals
 from engine.errors import EngineError
 from engine.recipe.load import load_recipe
@@ -34,9 +34,7 @@ trained again: the same command goes on, also with more backbones.
 @click.option("--epochs", type=click.IntRange(1), default=3, show_default=True, help="Epochs of each.")
 @click.option("--frozen", is_flag=True, help="Only the head learns.")
 @click.option("--size", type=Resolution(), help="Image size, or HxW.  [default: that of the recipe's first stage]")
-@click.option(
-    "--out", type=click.Path(path_type=Path, file_okay=False), default="compare", show_default=True, help="Folder."
-)
+@click.option("--out", type=FilePath(file_okay=False), default="compare", show_default=True, help="Folder.")
 def compare(
     recipe: Path,
     sets: tuple[str, ...],

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from engine.cli.common import console, echo_json, progress, set_option, table
+from engine.cli.common import FilePath, console, echo_json, progress, set_option, table
 from engine.recipe.load import load_recipe, parse_recipe
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ Examples:
   engine data synth data/documents --kind documents --train 500 --test 200
 """,
 )
-@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("folder", type=FilePath(file_okay=False))
 @click.option("--kind", type=click.Choice(["vehicles", "documents"]), default="vehicles", show_default=True)
 @click.option("--classes", type=int, help="vehicles: number of classes.  [default: 12]")
 @click.option("--per-class", type=int, help="vehicles: training images of each class.  [default: 60]")
@@ -81,7 +81,7 @@ Examples:
   engine data index photos --json | jq .classes
 """,
 )
-@click.argument("source", metavar="SOURCE|RECIPE")
+@click.argument("source", type=FilePath(path_type=str), metavar="SOURCE|RECIPE")
 @set_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each source instead of tables.")
 def index(source: str, sets: tuple[str, ...], as_json: bool) -> None:
@@ -112,18 +112,21 @@ Examples:
   engine data check recipes/quickstart.toml --set data.train=photos --json check.json
 """,
 )
-@click.argument("source", metavar="SOURCE|RECIPE")
+@click.argument("source", type=FilePath(path_type=str), metavar="SOURCE|RECIPE")
 @set_option
-@click.option("--test", metavar="SOURCE", help="Test images, to look for in SOURCE.  [default: the recipe's data.test]")
+@click.option(
+    "--test",
+    type=FilePath(path_type=str),
+    metavar="SOURCE",
+    help="Test images, to look for in SOURCE.  [default: the recipe's data.test]",
+)
 @click.option(
     "--json",
     "json_file",
-    type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
+    type=FilePath(dir_okay=False, allow_dash=True),
     help="Write all findings to this file, or - to print them.",
 )
-@click.option(
-    "--page", type=click.Path(path_type=Path, dir_okay=False), help="Write a page with pictures to this .html file."
-)
+@click.option("--page", type=FilePath(dir_okay=False), help="Write a page with pictures to this .html file.")
 def check(source: str, sets: tuple[str, ...], test: str | None, json_file: Path | None, page: Path | None) -> None:
     """Look for damaged files, duplicates, wrong labels and odd images.
 
@@ -174,8 +177,8 @@ Examples:
   engine train recipes/quickstart.toml --set data.label_table=classes.csv
 """,
 )
-@click.argument("source", metavar="SOURCE|RECIPE")
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("source", type=FilePath(path_type=str), metavar="SOURCE|RECIPE")
+@click.argument("file", type=FilePath(dir_okay=False))
 @set_option
 def names(source: str, file: Path, sets: tuple[str, ...]) -> None:
     """Write class names in Latin letters, for data.label_table.
@@ -206,8 +209,8 @@ Examples:
   engine train papers.toml --set data.train=augmented/train.csv --set data.copies=only
 """,
 )
-@click.argument("source", metavar="SOURCE|RECIPE", required=False)
-@click.argument("folder", type=click.Path(path_type=Path, file_okay=False), required=False)
+@click.argument("source", type=FilePath(path_type=str), metavar="SOURCE|RECIPE", required=False)
+@click.argument("folder", type=FilePath(file_okay=False), required=False)
 @set_option
 @click.option("--kinds", metavar="A,B,...", help="What to do; + joins several to one. `all` is each of them alone.")
 @click.option("--copies", type=click.IntRange(1), default=1, show_default=True, help="Copies of each kind and image.")

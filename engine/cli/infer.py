@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import torch
 
-from engine.cli.common import console, progress, set_option, table
+from engine.cli.common import FilePath, console, progress, set_option, table
 from engine.cli.shown import show_answers
 from engine.cli.specialists import print_asked
 from engine.ensemble.vote import RULES, Rule
@@ -37,14 +37,22 @@ Writes into --out:
 )
 @click.option(
     "--folds",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     default=Path("models"),
     show_default=True,
     help="Folder of fold models, or one fold's folder.",
 )
-@click.option("--data", help="Images to predict: a folder, .csv or .parquet.  [default: the recipe's data.test]")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for the answers.  [default: FOLDS/predictions]")
-@click.option("--truth", help="A table with the ids and labels of the images, to score the answers by.")
+@click.option(
+    "--data",
+    type=FilePath(path_type=str),
+    help="Images to predict: a folder, .csv or .parquet.  [default: the recipe's data.test]",
+)
+@click.option("--out", type=FilePath(), help="Folder for the answers.  [default: FOLDS/predictions]")
+@click.option(
+    "--truth",
+    type=FilePath(path_type=str),
+    help="A table with the ids and labels of the images, to score the answers by.",
+)
 @click.option("--tta", type=click.IntRange(1, 10), help="Views of each image to average.  [default: predict.tta]")
 @click.option("--vote", type=click.Choice(RULES), help="How answers are averaged.  [default: ensemble.vote]")
 @click.option("--batch", type=click.IntRange(1), help="Images in a batch.  [default: predict.batch]")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from engine.cli.common import Meter, progress, recipe_argument, set_option, table
+from engine.cli.common import FilePath, Meter, progress, recipe_argument, set_option, table
 from engine.errors import RecipeError
 from engine.events import Event, ImagesDone, Watcher
 from engine.files import write_text
@@ -38,9 +38,7 @@ weights that a run begins with; give others with --set model.weights=FILE.
 @click.option("--low", type=click.FloatRange(0, min_open=True), default=1e-7, show_default=True, help="First rate.")
 @click.option("--high", type=click.FloatRange(0, min_open=True), default=1.0, show_default=True, help="Last rate.")
 @click.option("--steps", type=click.IntRange(10), default=100, show_default=True, help="Steps between them.")
-@click.option(
-    "--out", type=click.Path(path_type=Path, file_okay=False), default="lr-find", show_default=True, help="Folder."
-)
+@click.option("--out", type=FilePath(file_okay=False), default="lr-find", show_default=True, help="Folder.")
 def lr_find(recipe: Path, sets: tuple[str, ...], stage: int, low: float, high: float, steps: int, out: Path) -> None:
     """Find a learning rate for a stage of RECIPE by trying them all; nothing is kept but the curve."""
     resolved = load_recipe(recipe, sets)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from engine.cli.common import progress, recipe_argument, set_option
+from engine.cli.common import FilePath, progress, recipe_argument, set_option
 from engine.recipe.load import load_recipe
 
 
@@ -26,7 +26,7 @@ Examples:
 @click.option("--first", type=click.IntRange(0), default=0, show_default=True, help="The first of them, in the stage.")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FilePath(dir_okay=False),
     default=Path("preview.html"),
     show_default=True,
     help="The page.",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from engine.cli.common import echo_json
+from engine.cli.common import FilePath, echo_json
 from engine.files import write_text
 from engine.track.runs import SORTS, PastRun, commonest, differences, find_runs, sort_runs
 
@@ -33,9 +33,9 @@ Examples:
   engine runs --json | jq '.[] | {name, log_loss}'
 """
 )
-@click.argument("folders", nargs=-1, type=click.Path(path_type=Path))
+@click.argument("folders", nargs=-1, type=FilePath())
 @click.option("--sort", type=click.Choice(SORTS), default="when", show_default=True, help="What comes first.")
-@click.option("--csv", "csv_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the table there.")
+@click.option("--csv", "csv_file", type=FilePath(dir_okay=False), help="Write the table there.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, whole values of all keys that differ.")
 def runs(folders: tuple[Path, ...], sort: str, csv_file: Path | None, as_json: bool) -> None:
     """List the runs in FOLDERS and below, their scores and what differs between their recipes.

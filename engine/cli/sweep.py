@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, get_args
 
 import click
 
-from engine.cli.common import console, progress, recipe_argument, set_option, table
+from engine.cli.common import FilePath, console, progress, recipe_argument, set_option, table
 from engine.cli.screen import Screen, stop_on_signals
 from engine.events import Event, RunBegan
 from engine.recipe.load import load_recipe
@@ -47,9 +47,7 @@ with a larger --trials it adds to what is there.
 @click.option(
     "--metric", type=click.Choice(get_args(Metric)), help="What to get better in.  [default: the recipe's train.select]"
 )
-@click.option(
-    "--out", type=click.Path(path_type=Path, file_okay=False), default="sweep", show_default=True, help="Folder."
-)
+@click.option("--out", type=FilePath(file_okay=False), default="sweep", show_default=True, help="Folder.")
 def sweep(
     recipe: Path, sets: tuple[str, ...], over: tuple[str, ...], trials: int, fold: int, metric: str | None, out: Path
 ) -> None:

@@ -40,8 +40,11 @@ def train(recipe: Path, sets: tuple[str, ...], dry_run: bool, overwrite: bool) -
     from engine.jobs import prepare_on, train_prepared
     from engine.ranks import join_ranks
     from engine.track.tracking import check
+    from engine.training.run import refuse_second
 
     check(resolved.track)
+    if not dry_run:
+        refuse_second(resolved)
     with join_ranks() as ranks:
         with progress(title="indexing") as meter:
             prepared = prepare_on(ranks, resolved, meter)

@@ -59,7 +59,7 @@ def save_table(table: pa.Table, places: list[Path], format_: str, metadata: dict
             with atomic_write(place) as temporary:
                 pq.write_table(table, temporary, compression="zstd")
         except OSError as error:
-            log.info("%s: cannot keep what was found out here (%s)", place, error.strerror)
+            log.info("%s: cannot keep what was found out here (%s)", place, error)
         else:
             return
     log.warning("what was found out could be kept in none of %s; set data.cache", ", ".join(map(str, places)))

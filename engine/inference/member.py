@@ -12,7 +12,7 @@ from engine.augment.contract import Contract
 from engine.errors import CheckpointError
 from engine.model.build import Classifier, build_model
 from engine.model.runtime import Runtime
-from engine.recipe.load import parse_recipe
+from engine.recipe.load import parse_saved
 from engine.store.checkpoint import Checkpoint
 from engine.store.run_folder import CHECKPOINT
 from engine.system import library_versions
@@ -30,7 +30,7 @@ class Member:
     @classmethod
     def restored(cls, checkpoint: Checkpoint, device: torch.device) -> Self:
         """The checkpoint's model on `device`. Nothing is downloaded: all weights come from the checkpoint."""
-        recipe = parse_recipe(checkpoint.recipe, origin=CHECKPOINT)
+        recipe = parse_saved(checkpoint.recipe, origin=CHECKPOINT)
         architecture = recipe.model.model_copy(update={"pretrained": False, "weights": ""})
         with torch.random.fork_rng([]):  # fresh weights are drawn, and replaced: nobody's numbers should be used up
             model = build_model(architecture, len(checkpoint.classes), recipe.stage[0].size)

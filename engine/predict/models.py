@@ -11,7 +11,7 @@ from engine.ensemble.ensemble import Ensemble
 from engine.ensemble.vote import Rule
 from engine.errors import CheckpointError, DataError, RecipeError
 from engine.predict.panel import Asked, find_specialists
-from engine.recipe.load import parse_recipe
+from engine.recipe.load import parse_saved
 from engine.recipe.sections import Recipe
 from engine.store import checkpoint
 from engine.store.checkpoint import Checkpoint
@@ -64,10 +64,10 @@ class Wishes:
     def applied_to(self, saved: Checkpoint, ensemble: Ensemble | None) -> Recipe:
         """The checkpoint's recipe, with what the ensemble says in place of its keys, and these wishes in place of both.
         Raises RecipeError for one that a trained model cannot follow."""
-        trained = parse_recipe(saved.recipe, origin=CHECKPOINT)
+        trained = parse_saved(saved.recipe, origin=CHECKPOINT)
         asked = {"predict.tta": self.views, "predict.batch": self.batch, "ensemble.vote": self.vote}
         own = (*self.sets, *(f"{key}={value}" for key, value in asked.items() if value is not None))
-        recipe = parse_recipe(saved.recipe, (*(ensemble.sets if ensemble else ()), *own), origin=CHECKPOINT)
+        recipe = parse_saved(saved.recipe, (*(ensemble.sets if ensemble else ()), *own), origin=CHECKPOINT)
         augment = trained.augment.model_copy(update={"executor": recipe.augment.executor})
         free = {name: getattr(recipe, name) for name in ("data", "decode", "predict", "ensemble")}
         if trained.model_copy(update=free | {"augment": augment}) != recipe:

@@ -15,8 +15,11 @@ import tomlkit
 from pydantic import ValidationError
 
 from engine.errors import RecipeError
+from engine.files import as_written
+from engine.recipe import schema
 from engine.recipe.lines import key_lines
 from engine.recipe.problems import Origins, report
+from engine.recipe.schema import KeyPath
 from engine.recipe.sections import Recipe
 from engine.recipe.sets import apply_set
 from engine.text import nearest
@@ -42,7 +45,7 @@ def load_recipe(path: Path | str, sets: Sequence[str] = ()) -> Recipe:
 
 
 def parse_recipe(source: str | Mapping[str, Any], sets: Sequence[str] = (), origin: str = "recipe") -> Recipe:
-    """The recipe in `source`, TOML text or its tables (as a checkpoint holds them), changed by `sets`.
+    """The recipe in `source`, TOML text or its tables, changed by `sets`, with `~` and `$NAME` in paths expanded.
 
     `origin` is what errors call the source. Raises RecipeError.
     """
@@ -59,10 +62,26 @@ def parse_recipe(source: str | Mapping[str, Any], sets: Sequence[str] = (), orig
         raise RecipeError(report(error.errors(include_url=False), tables, origins)) from None
 
 
+def parse_saved(tables: Mapping[str, Any], sets: Sequence[str] = (), origin: str = "recipe") -> Recipe:
+    """`parse_recipe` for the tables of a recipe that was read before, as a checkpoint holds them: their paths are
+    taken as they are, only those in `sets` are as a user writes them."""
+    return parse_recipe(_as_written(_lists(tables), ()), sets, origin)
+
+
 def dump_recipe(recipe: Recipe) -> str:
     """The whole recipe as TOML, defaults written out. parse_recipe makes an equal recipe of it."""
     # TOML has no null. Leaving a key out means None wherever None is allowed.
-    return tomlkit.dumps(recipe.model_dump(mode="python", exclude_none=True))
+    return tomlkit.dumps(_as_written(recipe.model_dump(mode="python", exclude_none=True), ()))
+
+
+def _as_written(value: Any, path: KeyPath) -> Any:
+    """Tables of a recipe with its paths as a user would write them, so that they stay what they are when read."""
+    if isinstance(value, Mapping):
+        return {name: _as_written(item, (*path, name)) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_as_written(item, (*path, i)) for i, item in enumerate(value))
+    key = schema.find(path) if isinstance(value, str) else None
+    return as_written(value) if key is not None and key.is_path else value
 
 
 def _tables(text: str, origin: str) -> dict[str, Any]:

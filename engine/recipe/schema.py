@@ -13,10 +13,11 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
-from pydantic import BaseModel
+from pydantic import AfterValidator, BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from engine.files import expanded
 from engine.recipe.sections import Recipe
 
 KeyPath = tuple[str | int, ...]
@@ -42,6 +43,12 @@ class Key:
     @property
     def is_text(self) -> bool:
         return _plain(self.field.annotation)[0] is str
+
+    @property
+    def is_path(self) -> bool:
+        """Whether it names a file or a folder (`PathText`)."""
+        expands = AfterValidator(expanded)
+        return self.is_text and expands in (*self.field.metadata, *_plain(self.field.annotation)[1])
 
     @property
     def type(self) -> str:

@@ -58,7 +58,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
     for path in (member.weights, member.checkpoint, member.next_checkpoint):
         remove_leftovers(path)
     member.out_of_fold.unlink(missing_ok=True)  # what other weights answered
-    with atomic_write(member.weights) as temporary:
+    with atomic_write(member.weights, sum(tensor.nbytes for tensor in checkpoint.weights.values())) as temporary:
         tensors = {
             name: t.detach().cpu().clone(memory_format=torch.contiguous_format)
             for name, t in checkpoint.weights.items()

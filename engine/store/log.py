@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 
 from engine.events import EpochEnded, EpochRecord, Event, FoldBegan, Watcher
-from engine.files import write_text
+from engine.files import storage_errors, write_text
 
 _FIELDS = {field.name for field in dataclasses.fields(EpochRecord)}
 
@@ -29,7 +29,7 @@ class Log(Watcher):
                 self._drop_ahead(fold, epoch)
             case EpochEnded(record=record):
                 line = dataclasses.asdict(record) | {"images_per_second": record.images_per_second}
-                with self._path.open("a", encoding="utf-8") as file:
+                with storage_errors(self._path), self._path.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(line) + "\n")
 
     def _drop_ahead(self, fold: int, epoch: int) -> None:

@@ -26,8 +26,14 @@ def save_resume(path: Path, state: Mapping[str, Any]) -> None:
     """
     _check_plain(state, "state")
     remove_leftovers(path)
-    with atomic_write(path) as temporary:
-        torch.save(state, temporary)
+    with atomic_write(path, _bytes_of(state)) as temporary, temporary.open("wb") as file:
+        torch.save(state, file)  # a file of ours: torch's own keeps to itself why it could not write
+
+
+def save_begun(path: Path) -> None:
+    """Write into the file at `path` that training has begun, and nothing is there to go on from. Models beside no such
+    file were trained elsewhere, and are not to be replaced."""
+    save_resume(path, {"finished": False})
 
 
 def load_resume(path: Path) -> dict[str, Any] | None:
@@ -42,8 +48,17 @@ def load_resume(path: Path) -> dict[str, Any] | None:
     except Exception as error:  # torch raises whatever a damaged pickle makes it stumble over
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
-            f"{path} cannot be read ({reason}); delete it to train this fold from the start"
+            f"{path} cannot be read ({reason}); copy it again, or move {path.parent} away to train this fold from "
+            "the start"
         ) from error
+
+
+def _bytes_of(state: Any) -> int:
+    """About how large the file will be."""
+    if isinstance(state, Tensor):
+        return state.nbytes
+    items = state.values() if isinstance(state, Mapping) else state if isinstance(state, list | tuple) else ()
+    return sum(map(_bytes_of, items))
 
 
 def _check_plain(value: Any, where: str) -> None:

@@ -2,6 +2,7 @@
 
     models/
       run.json              what it is trained with
+      samples.parquet       which images those are, in short
       log.jsonl             a line an epoch
       scores.json           how good all folds are together, out of fold
       oof.parquet           out-of-fold predictions of all folds
@@ -10,6 +11,7 @@
         epoch_013/, ...     an epoch that was kept beside the best one: the same, without resume.pt
       specialists/<name>/   a run of its own
       predictions/          what `engine infer` answered
+      running.json          while a process trains in it: which
       track.json, tensorboard/, wandb/    what trackers need and write
 
 Whoever reads or writes one of these asks here for its place. So a name stands once, a run can be removed without
@@ -22,14 +24,17 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from engine.errors import CheckpointError
+from engine.files import write_text
 
 CHECKPOINT = "checkpoint.json"
+OCCUPIED = "running.json"  # of a run, and of a folder of several
 ALL_FOLDS = "out_of_fold"  # TensorBoard's run of the scores over all folds
 EVENTS = "events.out.tfevents.*"  # files that TensorBoard writes
 
@@ -72,6 +77,19 @@ class MemberFolder:
         return self.checkpoint.is_file() or (self.next_checkpoint.is_file() and self.weights.is_file())
 
     @property
+    def says_finished(self) -> bool:
+        """Whether the checkpoint says that its fold was trained to the end."""
+        try:
+            return json.loads(self.checkpoint.read_text("utf-8"))["finished"] is True
+        except (OSError, ValueError, TypeError, KeyError):
+            return False
+
+    def mark_finished(self) -> None:
+        """Have the checkpoint say so: what answers may be copied without what going on needs."""
+        content = json.loads(self.checkpoint.read_text("utf-8"))
+        write_text(self.checkpoint, json.dumps(content | {"finished": True}, ensure_ascii=False, indent=1) + "\n")
+
+    @property
     def fold(self) -> FoldFolder:
         """The fold that it is, or is an epoch of."""
         path = self.path.absolute()  # "." has no name and no parent
@@ -110,6 +128,35 @@ class FoldFolder(MemberFolder):
     def members(self) -> list[MemberFolder]:
         """Who answers for the fold: the kept epochs in place of the best one. Raises CheckpointError for nobody."""
         return _not_none(self.epochs() or ([self] if self.holds_checkpoint else []), self.path)
+
+    def is_finished(self) -> bool:
+        """Whether it was trained to its end. Its state says so, and where that was left behind, its models do.
+
+        Raises CheckpointError, naming what is missing, where training would replace models that it knows nothing of,
+        or go on without those that it trained.
+        """
+        from engine.store.resume import load_resume  # needs torch
+
+        models = [self, *(MemberFolder(path) for path in sorted(self.path.glob(f"{_EPOCH}*")))]
+        there = [one for one in models if one.weights.is_file() or one.holds_checkpoint]
+        if there and all(one.says_finished and one.weights.is_file() for one in there):
+            return True
+        state = load_resume(self.resume)
+        if there and state is None:
+            raise self._lacks([self.resume])
+        if state is not None and (state["finished"] or state.get("position", {}).get("run_epoch")):
+            lacking = [path for path in (self.weights, self.checkpoint) if not path.is_file()]
+            if not self.holds_checkpoint or not self.weights.is_file():
+                raise self._lacks(lacking)
+        return state is not None and bool(state["finished"])
+
+    def _lacks(self, files: Sequence[Path]) -> CheckpointError:
+        names = " and ".join(path.name for path in files)
+        missing = "is missing" if len(files) == 1 else "are missing"
+        return CheckpointError(
+            f"{self.path} holds a part of a trained fold: {names} {missing}. Copy the rest from where it was trained, "
+            f"or train it again: move {self.path} away, or start all of the run afresh with --overwrite"
+        )
 
     def keep_only(self, epochs: Collection[int]) -> None:
         """Remove the kept epochs that are not among `epochs`."""
@@ -157,6 +204,16 @@ class RunFolder:
     def claim(self) -> Path:
         """What it is trained with: recipe and data."""
         return self.path / "run.json"
+
+    @property
+    def samples(self) -> Path:
+        """Which images it is trained with."""
+        return self.path / "samples.parquet"
+
+    @property
+    def occupied(self) -> Path:
+        """Which process trains in it; there while one does."""
+        return self.path / OCCUPIED
 
     @property
     def log(self) -> Path:
@@ -209,11 +266,8 @@ class RunFolder:
         return _saved(FoldFolder(path) for path in self.path.iterdir())
 
     def is_finished(self, number: int) -> bool:
-        """Whether a fold was trained to its end. Raises CheckpointError when its state cannot be read."""
-        from engine.store.resume import load_resume  # needs torch
-
-        state = load_resume(self.fold(number).resume)
-        return state is not None and bool(state["finished"])
+        """Whether a fold was trained to its end. Raises CheckpointError as `FoldFolder.is_finished`."""
+        return self.fold(number).is_finished()
 
     def members(self) -> list[MemberFolder]:
         """The models that answer together: those of each fold. A fold's own folder is its only fold. Raises
@@ -243,7 +297,7 @@ class RunFolder:
         for specialist in self.specialists():
             specialist.clear()
             _remove_empty(specialist.path)
-        for path in (self.claim, self.log, self.scores, self.out_of_fold, self.ensemble):
+        for path in (self.claim, self.samples, self.log, self.scores, self.out_of_fold, self.ensemble):
             path.unlink(missing_ok=True)
         _remove_empty(self.path / _SPECIALISTS)
         for path in self.path.glob("*/"):

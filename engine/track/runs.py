@@ -21,7 +21,7 @@ from engine.errors import DataError, RecipeError
 from engine.events import EpochRecord
 from engine.metrics import METRICS, better
 from engine.recipe import schema
-from engine.recipe.load import parse_recipe
+from engine.recipe.load import parse_saved
 from engine.store.log import read_log
 from engine.store.run_folder import RunFolder
 from engine.track.tracker import Scalar, flatten, read_scores
@@ -150,7 +150,7 @@ def _waited(records: Sequence[EpochRecord]) -> float | None:
 def _flat_recipe(tables: Mapping[str, Any]) -> dict[str, Scalar]:
     """With the values of keys that did not exist when the run was begun."""
     with contextlib.suppress(RecipeError):  # of another version of the engine
-        tables = parse_recipe(tables).model_dump(mode="json")
+        tables = parse_saved(tables).model_dump(mode="json")
     return flatten(tables)
 
 

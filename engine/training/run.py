@@ -9,8 +9,10 @@ interrupted one goes on, and with another recipe or other data it is refused rat
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +24,18 @@ from engine.files import write_text
 from engine.metrics import class_share_log_loss, evaluate
 from engine.ranks import Ranks
 from engine.recipe.sections import Recipe
-from engine.store.claim import Claim, claim
+from engine.store.claim import DATA, SPLIT, START, Claim, claim
 from engine.store.log import Log
+from engine.store.occupied import only_one, refuse_if_taken
 from engine.store.run_folder import RunFolder
+from engine.store.samples import TrainedSamples
 from engine.training.feed import FoldData
 from engine.training.out_of_fold import about, answer_held_out, collect
 from engine.training.prepare import Prepared
 from engine.training.specialists import Course
 from engine.training.trainer import FoldTrainer
+
+ELSEWHERE = "Choose another folder with --set output=DIR"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,15 +57,31 @@ def train(prepared: Prepared, ranks: Ranks, watcher: Watcher, stop: Stop, overwr
     """Train the recipe's folds into `recipe.output`, then its specialists, going on where an earlier run stopped.
 
     With `overwrite` what the folder holds of an earlier run is removed first. Raises Interrupted when `stop` says so,
-    RecipeError when the folder holds another run.
+    RecipeError when the folder holds another run, EngineError while another process trains in it.
     """
-    recipe, folder = prepared.recipe, RunFolder(Path(prepared.recipe.output))
+    folder = RunFolder(Path(prepared.recipe.output))
+    with only_one(folder.occupied, "a run", ELSEWHERE) if ranks.leads else nullcontext():
+        return _train(prepared, folder, ranks, watcher, stop, overwrite)
+
+
+def refuse_second(recipe: Recipe) -> None:
+    """Raise EngineError, as `train` would, while another process trains in the recipe's folder: before an hour is spent
+    on looking at its images."""
+    refuse_if_taken(RunFolder(Path(recipe.output)).occupied, "a run", ELSEWHERE)
+
+
+def _train(
+    prepared: Prepared, folder: RunFolder, ranks: Ranks, watcher: Watcher, stop: Stop, overwrite: bool
+) -> Result:
+    recipe = prepared.recipe
     if ranks.leads:
         if overwrite:
             folder.clear()
-        _claim(prepared)
+        changes = _claim(prepared)
     ranks.gather(None)  # nobody reads the folder before it is claimed
     if ranks.leads:
+        if changes:
+            watcher.hear(Notice(f"going on with {'; '.join(changes)}"))
         for notice in prepared.notices:
             watcher.hear(Notice(notice))
         for entry in prepared.left_out.values():
@@ -117,18 +139,49 @@ def _train_specialist(
         raise EngineError(f"specialist {name}: {error}. To begin it alone afresh, remove {folder.path}") from error
 
 
-def _claim(prepared: Prepared) -> None:
-    """Write down what the folders of the run and its specialists are trained with. Raises RecipeError when one of them
-    holds another run."""
+def _claim(prepared: Prepared) -> list[str]:
+    """Write down what the folders of the run and its specialists are trained with; what differs from before and may.
+
+    Raises RecipeError when one of them holds another run, CheckpointError when a fold has lost a part."""
     folder = RunFolder(Path(prepared.recipe.output))
-    content = {"recipe": prepared.recipe.model_dump(mode="json"), "data_fingerprint": prepared.fingerprint}
-    remedy = "Choose another folder with --set output=DIR, or start afresh with --overwrite"
-    claims = [Claim(folder.claim, "a run", content, remedy)]
+    samples = TrainedSamples(
+        prepared.ids,
+        prepared.manifest.labels,
+        prepared.manifest.table["sha1"].to_pylist(),
+        prepared.fold_N.tolist(),
+    )
+    content = _content(prepared.recipe, prepared) | {SPLIT: samples.split}
+    remedy = f"{ELSEWHERE}, or start afresh with --overwrite"
+    claims = [Claim(folder.claim, "a run", content, remedy, samples, folder.samples)]
     for course in prepared.courses:
-        own = {"recipe": course.recipe.model_dump(mode="json"), "classes": list(course.specialist.classes)}
+        own = _content(course.recipe, prepared) | {SPLIT: samples.split, "classes": list(course.specialist.classes)}
         remedy = "Give the specialist another name, or remove this folder to train it again"
-        claims.append(Claim(folder.specialist(course.name).claim, "a run", content | own, remedy))
-    claim(*claims)
+        claims.append(Claim(folder.specialist(course.name).claim, "a run", own, remedy, samples, folder.samples))
+    for one in claims:
+        one.check()
+    for one in claims:
+        _check_folds(one, RunFolder(one.path.parent), prepared.folds)
+    return claim(*claims)
+
+
+def _content(recipe: Recipe, prepared: Prepared) -> dict[str, Any]:
+    content: dict[str, Any] = {"recipe": recipe.model_dump(mode="json"), DATA: prepared.fingerprint}
+    weights = Path(recipe.model.weights)
+    if recipe.model.weights and weights.is_file():  # a finished run does without the file
+        with weights.open("rb") as file:
+            content[START] = hashlib.file_digest(file, "sha256").hexdigest()
+    return content
+
+
+def _check_folds(claim: Claim, folder: RunFolder, folds: Sequence[int]) -> None:
+    """Refuse folds that were copied here without what training would have to know of them, and those of another run,
+    before anything is trained."""
+    for fold in folds:
+        folder.is_finished(fold)
+        for member in (folder.fold(fold), *folder.fold(fold).epochs()):
+            remedy = f"Move {member.path} away, or choose another folder with --set output=DIR"
+            content = {name: claim.content[name] for name in ("recipe", DATA)}
+            Claim(member.checkpoint, "a model", content, remedy).check(of_model=True)
 
 
 def _summary(prepared: Prepared, folder: RunFolder, ranks: Ranks, already_finished: bool) -> Result:

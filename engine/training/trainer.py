@@ -35,7 +35,7 @@ from engine.predictions import LabelledPredictions
 from engine.ranks import Ranks
 from engine.recipe.sections import Recipe, StageSection
 from engine.store import checkpoint
-from engine.store.resume import load_resume, save_resume
+from engine.store.resume import load_resume, save_begun, save_resume
 from engine.store.run_folder import FoldFolder, MemberFolder
 from engine.training.feed import Feed, FoldData
 from engine.training.history import TRAIN_LOSS, epochs_without_gain, kept_epochs
@@ -92,18 +92,23 @@ class FoldTrainer:
         state = load_resume(self.folder.resume)
         if state is not None and state["finished"]:
             return
-        if state is not None:
+        restored = state is not None and "position" in state
+        if state is not None and restored:
             self._restore(state)
+        elif self.ranks.leads:
+            save_begun(self.folder.resume)
         at = self.position
         watcher.hear(FoldBegan(self.fold, self.timetable.images, self.timetable.images_done(at), at.run_epoch))
         with own_randomness(self.ranks.device), self._writer:
-            self._begin_stage(restored=state is not None)
+            self._begin_stage(restored)
             try:
                 while not self.timetable.is_over(at) or self._goes_on():
                     self._run_epoch(watcher, stop)
             finally:
                 self._drop_ahead()
         if self.ranks.leads:
+            for member in (self.folder, *self.folder.epochs()):
+                member.mark_finished()
             # The optimiser and the averages are several times the weights, and nothing will need them again.
             save_resume(self.folder.resume, {"finished": True})
 

@@ -26,11 +26,12 @@ from engine.files import write_text
 from engine.metrics import METRICS
 from engine.model.build import backbone_config, build_model, check_drop_path, check_sizes
 from engine.ranks import join_ranks
-from engine.recipe.load import parse_recipe
+from engine.recipe.load import parse_saved
 from engine.recipe.sections import Recipe
 from engine.store.claim import Claim, claim
 from engine.store.log import read_log
-from engine.store.run_folder import RunFolder
+from engine.store.occupied import only_one
+from engine.store.run_folder import OCCUPIED, RunFolder
 from engine.system import GIB, peak_host_bytes
 from engine.training.prepare import Prepared, prepare
 from engine.training.run import train
@@ -103,11 +104,12 @@ def compare(comparison: Comparison, watcher: Watcher, stop: Stop) -> list[Backbo
     What an earlier call finished in the folder is taken from there. Writes compare.csv and compare.json. Raises
     Interrupted when `stop` says so.
     """
-    tried = [_finished(recipe) or _try(recipe, watcher, stop) for recipe in comparison.variants.values()]
-    ranked = rank([*comparison.refused, *tried], comparison.metric)
-    write_text(comparison.folder / "compare.csv", to_csv(ranked))
-    tables = [dataclasses.asdict(row) for row in ranked]
-    write_text(comparison.folder / "compare.json", json.dumps(tables, ensure_ascii=False, indent=1) + "\n")
+    with only_one(comparison.folder / OCCUPIED, "a comparison", "Or give --out DIR"):
+        tried = [_finished(recipe) or _try(recipe, watcher, stop) for recipe in comparison.variants.values()]
+        ranked = rank([*comparison.refused, *tried], comparison.metric)
+        write_text(comparison.folder / "compare.csv", to_csv(ranked))
+        tables = [dataclasses.asdict(row) for row in ranked]
+        write_text(comparison.folder / "compare.json", json.dumps(tables, ensure_ascii=False, indent=1) + "\n")
     return ranked
 
 
@@ -119,7 +121,7 @@ def variant(recipe: Recipe, backbone: str, folder: Path) -> Recipe:
     tables["output"] = str(folder / re.sub(r"[^\w.-]", "_", backbone))
     tables["model"]["backbone"] = backbone
     tables["data"]["folds"]["run"] = (recipe.data.folds.run or (0,))[:1]
-    return parse_recipe(tables, origin=backbone)
+    return parse_saved(tables, origin=backbone)
 
 
 def rank(rows: Sequence[BackboneResult], metric: str) -> list[BackboneResult]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.errors import RecipeError
 from engine.recipe import schema
-from engine.recipe.load import parse_recipe
+from engine.recipe.load import parse_saved
 
 if TYPE_CHECKING:
     from optuna.trial import Trial
@@ -112,7 +112,7 @@ def parse_space(texts: Sequence[str], tables: Mapping[str, Any], origin: str) ->
     for dimension in space:
         for value in dimension.ends:
             try:
-                parse_recipe(tables, [f"{dimension.key}={value}"], origin)
+                parse_saved(tables, [f"{dimension.key}={value}"], origin)
             except RecipeError as error:
                 raise RecipeError(str(error).replace("--set", "--over")) from None
     return space

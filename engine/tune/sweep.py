@@ -13,7 +13,6 @@ away from its values.
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -27,13 +26,14 @@ import torch
 from engine.data.ingest import Progress
 from engine.errors import DataError, EngineError, Interrupted, RecipeError
 from engine.events import EpochEnded, Event, Relay, Stop, Watcher
-from engine.files import write_text
+from engine.files import as_written, storage_errors, write_text
 from engine.metrics import METRICS
 from engine.ranks import Ranks
-from engine.recipe.load import dump_recipe, parse_recipe
+from engine.recipe.load import dump_recipe, parse_saved
 from engine.recipe.sections import Recipe
 from engine.store.claim import Claim, claim
-from engine.store.run_folder import RunFolder
+from engine.store.occupied import only_one
+from engine.store.run_folder import OCCUPIED, RunFolder
 from engine.training.prepare import prepare
 from engine.training.run import train
 from engine.tune.pictures import draw_history
@@ -94,7 +94,7 @@ class Sweep:
         After each, trials.csv, trials.json, history.png and best.toml are written. Raises Interrupted when `stop` says
         so, EngineError when another process sweeps in the folder or no trial can run.
         """
-        with _only_one(self.folder), self._study() as study:
+        with only_one(self.folder / OCCUPIED, "a sweep", "Or give --out DIR"), self._study() as study:
             while (running := self._running(study)) or len(_done(study)) < trials:
                 goes_on = running is not None
                 trial = running or self._ask(study)
@@ -156,10 +156,10 @@ class Sweep:
     def _recipe(self, sets: Sequence[str], folder: Path) -> Recipe:
         """The recipe of a trial: one fold of it, the same images held out whatever the trial's seed."""
         tables = {key: value for key, value in self._tables.items() if key != "specialist"}
-        own = [f"output={json.dumps(str(folder))}", f"data.folds.run=[{self.fold}]"]
+        own = [f"output={json.dumps(as_written(str(folder)))}", f"data.folds.run=[{self.fold}]"]
         if "seed" not in tables["data"]["folds"]:
             own.append(f"data.folds.seed={self._seed}")
-        return parse_recipe(tables, (*sets, *own), self._origin)
+        return parse_saved(tables, (*sets, *own), self._origin)
 
     # -- the study
 
@@ -168,19 +168,20 @@ class Sweep:
         import optuna
         from sqlalchemy.engine import URL
 
-        url = URL.create("sqlite", database=str((self.folder / "study.db").absolute()))
-        storage = optuna.storages.RDBStorage(url.render_as_string())
-        try:
-            yield optuna.create_study(
-                storage=storage,
-                study_name="sweep",
-                load_if_exists=True,
-                direction="maximize" if self._higher else "minimize",
-                pruner=optuna.pruners.MedianPruner(),
-            )
-        finally:
-            storage.remove_session()
-            storage.engine.dispose()
+        path = (self.folder / "study.db").absolute()
+        with storage_errors(path):
+            storage = optuna.storages.RDBStorage(URL.create("sqlite", database=str(path)).render_as_string())
+            try:
+                yield optuna.create_study(
+                    storage=storage,
+                    study_name="sweep",
+                    load_if_exists=True,
+                    direction="maximize" if self._higher else "minimize",
+                    pruner=optuna.pruners.MedianPruner(),
+                )
+            finally:
+                storage.remove_session()
+                storage.engine.dispose()
 
     def _running(self, study: Study) -> Trial | None:
         """The trial that an earlier process was stopped or killed in."""
@@ -213,7 +214,7 @@ class Sweep:
         tables = {"metric": self.metric, "trials": [dataclasses.asdict(row) for row in rows]}
         write_text(self.folder / "trials.json", json.dumps(tables, ensure_ascii=False, indent=1) + "\n")
         if best := self.best(rows):
-            recipe = parse_recipe(self._tables, best.sets, self._origin)
+            recipe = parse_saved(self._tables, best.sets, self._origin)
             write_text(self.folder / "best.toml", dump_recipe(recipe))
             draw_history([(row.number, row.value) for row in rows if row.state == "complete"], self.metric, self.folder)
         return rows
@@ -260,15 +261,3 @@ def _row(trial: FrozenTrial) -> TrialResult:
 
 def _done(study: Study) -> list[FrozenTrial]:
     return [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
-
-
-@contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
-    """Raise EngineError when another process is in this block for the same folder. The lock ends with the process."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise EngineError(f"{folder}: another sweep is running there; wait for it, or give --out DIR") from None
-        yield

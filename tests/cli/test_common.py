@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from pathlib import Path
 
+import click
 import pytest
 from rich.console import Console
 
 from engine.cli import common
+from engine.cli.lazy import Door
+from engine.cli.main import main
 
 
 def test_progress_shows_counts_rate_and_note(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,3 +44,31 @@ def test_a_table_is_a_result_and_its_cells_are_text(capsys: pytest.CaptureFixtur
     assert captured.out.startswith("[i]two\n")
     assert "[b]차[/b]" in captured.out and "12,345" in captured.out
     assert captured.err == ""
+
+
+def commands(group: click.Group) -> Iterator[tuple[str, click.Command]]:
+    for name, command in group.commands.items():
+        opened = command.open() if isinstance(command, Door) else command
+        if isinstance(opened, click.Group):
+            yield from ((f"{name} {below}", one) for below, one in commands(opened))
+        else:
+            yield name, opened
+
+
+def test_every_file_of_a_command_line_is_expanded() -> None:
+    found = {
+        f"{name} {parameter.name}": parameter.type for name, command in commands(main) for parameter in command.params
+    }
+    words = ("path", "folder", "folders", "file", "source", "out", "data", "truth", "json_file", "csv_file", "page")
+    files = {name: kind for name, kind in found.items() if name.split()[-1] in words or isinstance(kind, click.Path)}
+    assert len(files) > 10
+    assert [name for name, kind in files.items() if not isinstance(kind, common.FilePath)] == []
+
+
+def test_a_file_is_expanded_where_the_shell_did_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.delenv("NOWHERE", raising=False)
+    assert common.FilePath().convert("~/x", None, None) == Path("/home/me/x")
+    assert common.FilePath(path_type=str).convert("$HOME/x", None, None) == "/home/me/x"
+    with pytest.raises(click.BadParameter, match="no variable NOWHERE"):
+        common.FilePath().convert("$NOWHERE/x", None, None)

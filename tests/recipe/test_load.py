@@ -13,7 +13,7 @@ from engine.errors import RecipeError
 from engine.recipe import schema
 from engine.recipe.document import EXAMPLE
 from engine.recipe.lines import key_lines
-from engine.recipe.load import dump_recipe, load_recipe, parse_recipe
+from engine.recipe.load import dump_recipe, load_recipe, parse_recipe, parse_saved
 from engine.recipe.sections import Recipe
 
 SMALLEST = """\
@@ -80,7 +80,7 @@ def test_a_dumped_recipe_is_read_as_the_same(
         "augment": {"mix": [{"mixup": alpha, "epochs": [0, 3]} for alpha in alphas]},
         "stage": [{"size": list(size), "batch": 1, "epochs": 1, "lr": lr, "mix": {"cutmix": 1.0}}],
     }
-    recipe = parse_recipe(tables)
+    recipe = parse_saved(tables)
     assert parse_recipe(dump_recipe(recipe)) == recipe
 
 

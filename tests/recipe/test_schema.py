@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from types import NoneType
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import pytest
 from pydantic import BaseModel, Field
 
 from engine.ensemble.vote import RULES, Rule
+from engine.errors import RecipeError
 from engine.recipe import schema
+from engine.recipe.load import dump_recipe, parse_recipe, parse_saved
 from engine.recipe.sections import Recipe
 
 KEYS = {schema.dotted(key.path): key for key in schema.walk()}
@@ -85,3 +87,39 @@ def test_types_and_ranges_in_words(name: str, type_: str, allowed: str) -> None:
 
 def test_rules_of_voting_are_those_that_can_vote() -> None:
     assert KEYS["ensemble.vote"].field.annotation == Rule and get_args(Rule) == RULES
+
+
+# Text that names no file or folder. A new key of text is either put here or made a path (`PathText`).
+NO_PATHS = {
+    "name",
+    *(f"data.{role}_column" for role in ("path", "label", "id", "group", "fold")),
+    *(f"{where}{key}" for where in ("", "specialist.0.") for key in ("model.backbone", "train.optimizer")),
+    "specialist.0.name",
+    "track.wandb",
+    "track.mlflow_experiment",
+}
+
+
+def test_every_key_of_text_is_a_path_or_known_to_be_none() -> None:
+    texts = {name for name, key in KEYS.items() if key.is_text}
+    paths = {name for name, key in KEYS.items() if key.is_path}
+    assert {"output", "data.train", "data.cache", "model.weights", "specialist.0.model.weights"} <= paths
+    assert texts - paths == NO_PATHS
+
+
+@pytest.mark.parametrize("name", sorted(name for name, key in KEYS.items() if key.is_path))
+def test_every_path_is_expanded_when_it_is_read_and_never_again(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("DRIVE", "/mnt/a$b")
+    monkeypatch.delenv("b", raising=False)
+    key = name.removeprefix("specialist.0.")
+    base = 'stage = [{size = 32, batch = 8, epochs = 1, lr = 0.1}]\n[[specialist]]\nname = "s"\nclasses = ["a", "b"]\n'
+    for written, plain in (("~/x", "/home/me/x"), ("$DRIVE/${DRIVE}x", "/mnt/a$b//mnt/a$bx"), ("./~/$$b", "./~/$b")):
+        recipe = parse_recipe(base, [f"{name}={written}"])
+        for again in (recipe, parse_recipe(dump_recipe(recipe)), parse_saved(recipe.model_dump(mode="json"))):
+            found: Any = again.specialist[0] if key != name else again
+            for part in key.split("."):
+                found = getattr(found, part)
+            assert found == plain
+    with pytest.raises(RecipeError, match=rf"{re.escape(name)} = .*no variable NOWHERE: set it, or write \$\$"):
+        parse_recipe(base, [f"{name}=$NOWHERE/x"])

@@ -67,10 +67,10 @@ def test_keys_that_touch_no_learning_may_change_and_the_latest_is_written(tmp_pa
 
 
 def test_free_keys_are_free_by_their_whole_name_with_all_below_them() -> None:
-    assert "decode" in FREE_KEYS and "data.cache" in FREE_KEYS
-    before = {"decode": {"threads": 1}, "model": {"decode": 1}, "cache": 1}
-    now = {"decode": {"threads": 2}, "model": {"decode": 2}, "cache": 2}
-    assert list(changes_between(before, now)) == ["model.decode: 1 -> 2", "cache: 1 -> 2"]
+    assert "ensemble" in FREE_KEYS and "data.cache" in FREE_KEYS
+    before = {"ensemble": {"vote": 1}, "model": {"ensemble": 1}, "cache": 1}
+    now = {"ensemble": {"vote": 2}, "model": {"ensemble": 2}, "cache": 2}
+    assert list(changes_between(before, now)) == ["model.ensemble: 1 -> 2", "cache: 1 -> 2"]
 
 
 @pytest.mark.parametrize("content", [b"{", b"3", b"\xff"])
@@ -78,3 +78,25 @@ def test_a_damaged_claim_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "run.json").write_bytes(content)
     with pytest.raises(RecipeError, match=r"run\.json is damaged .*Go elsewhere"):
         claim(made_with(tmp_path))
+
+
+def test_keys_that_an_older_engine_did_not_know_are_as_their_defaults(tmp_path: Path) -> None:
+    claim(made_with(tmp_path))
+    claim(made_with(tmp_path, recipe=RECIPE | {"train": {"ema": 0.0, "schedule": {"kind": "cosine"}}}))
+    with pytest.raises(RecipeError, match=r"differs in train\.clip: 1.0 -> 2.0\. Go"):
+        claim(made_with(tmp_path, recipe=RECIPE | {"train": {"ema": 0.0, "schedule": {"kind": "cosine"}, "clip": 2.0}}))
+
+
+def test_fingerprints_that_an_older_engine_did_not_write_are_not_held_against_it(tmp_path: Path) -> None:
+    claim(made_with(tmp_path))
+    claim(made_with(tmp_path, split="a", starting_weights="b"))
+    for changed, words in (({"split": "c"}, "division of the images"), ({"starting_weights": "c"}, r"model\.weights")):
+        with pytest.raises(RecipeError, match=words):
+            claim(made_with(tmp_path, **{"split": "a", "starting_weights": "b"} | changed))
+
+
+def test_what_is_free_and_changed_is_told(tmp_path: Path) -> None:
+    assert claim(made_with(tmp_path)) == []
+    moved = RECIPE | {"data": {"train": "photos/", "cache": "a"}, "output": "elsewhere", "decode": {"threads": 2}}
+    assert claim(made_with(tmp_path, recipe=moved)) == ['data.train: "photos" -> "photos/"', "decode.threads: 0 -> 2"]
+    assert claim(made_with(tmp_path, recipe=moved)) == []

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from engine.errors import CheckpointError
-from engine.store.resume import save_resume
+from engine.store.resume import save_begun, save_resume
 from engine.store.run_folder import ALL_FOLDS, FoldFolder, MemberFolder, RunFolder
 
 
@@ -80,12 +82,60 @@ def test_a_folder_without_a_name_of_its_own_has_one(run: RunFolder, monkeypatch:
     assert member.name == "7" and member.fold.path == run.fold(7).path
 
 
+def model(*members: MemberFolder, finished: bool = False) -> None:
+    for member in members:
+        touch(member.weights)
+        member.checkpoint.write_text(json.dumps({"classes": ["가"]}), "utf-8")
+        if finished:
+            member.mark_finished()
+
+
 def test_a_fold_is_finished_when_its_state_says_so(run: RunFolder) -> None:
+    fold = run.fold(0)
     assert not run.is_finished(0)
-    save_resume(run.fold(0).resume, {"finished": False, "epoch": 3})
+    save_begun(fold.resume)
     assert not run.is_finished(0)
-    save_resume(run.fold(0).resume, {"finished": True})
+    model(fold)  # an epoch's weights, whose state could not be written any more
+    assert not run.is_finished(0)
+    save_resume(fold.resume, {"finished": False, "position": {"run_epoch": 3}})
+    assert not run.is_finished(0)
+    save_resume(fold.resume, {"finished": True})
     assert run.is_finished(0)
+
+
+def test_a_fold_of_which_only_what_answers_was_copied_is_finished_when_its_models_say_so(run: RunFolder) -> None:
+    fold = run.fold(0)
+    model(fold, fold.epoch(3), finished=True)
+    assert run.is_finished(0)
+    assert json.loads(fold.checkpoint.read_text("utf-8")) == {"classes": ["가"], "finished": True}
+    touch(fold.resume)  # cut short on the way: it is not needed
+    assert run.is_finished(0)
+
+
+@pytest.mark.parametrize(
+    ("state", "there", "missing"),
+    [
+        (None, ["weights.safetensors", "checkpoint.json"], "resume.pt is missing"),
+        (None, ["weights.safetensors"], "resume.pt is missing"),
+        (None, ["epoch_003/weights.safetensors", "epoch_003/checkpoint.json"], "resume.pt is missing"),
+        ({"finished": True}, ["weights.safetensors"], "checkpoint.json is missing"),
+        ({"finished": True}, ["checkpoint.json"], "weights.safetensors is missing"),
+        ({"finished": True}, [], "weights.safetensors and checkpoint.json are missing"),
+        ({"finished": False, "position": {"run_epoch": 2}}, ["checkpoint.json"], "weights.safetensors is missing"),
+        ({"finished": False, "position": {"run_epoch": 2}}, [], "weights.safetensors and checkpoint.json are missing"),
+    ],
+)
+def test_a_fold_that_has_lost_a_part_is_not_trained_over_and_the_part_is_named(
+    run: RunFolder, state: dict[str, Any] | None, there: list[str], missing: str
+) -> None:
+    fold = run.fold(0)
+    touch(*(fold.path / name for name in there))
+    if state is not None:
+        save_resume(fold.resume, state)
+    with pytest.raises(CheckpointError) as caught:
+        run.is_finished(0)
+    assert f"{fold.path} holds a part of a trained fold: {missing}. Copy the rest" in str(caught.value)
+    assert f"move {fold.path} away" in str(caught.value) and "--overwrite" in str(caught.value)
 
 
 def test_epochs_that_are_no_longer_wanted_go(run: RunFolder) -> None:
@@ -102,7 +152,7 @@ def everything(run: RunFolder) -> None:
     """All that a run may leave."""
     twins = run.specialist("쌍둥이")
     save(run.fold(0), run.fold(0).epoch(3), twins.fold(0))
-    touch(run.claim, run.log, run.scores, run.out_of_fold, run.ensemble, run.tracking)
+    touch(run.claim, run.samples, run.log, run.scores, run.out_of_fold, run.ensemble, run.tracking)
     touch(run.fold(0).resume, twins.fold(0).resume, twins.claim, twins.log, twins.out_of_fold)
     touch(*(run.tensorboard(name) / "events.out.tfevents.1.host" for name in ("0", "쌍둥이/0", ALL_FOLDS)))
 

@@ -14,16 +14,17 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 
 from engine.data.ingest import ingest
 from engine.errors import DataError, EngineError, RecipeError
-from engine.events import Watcher
+from engine.events import EpochEnded, Event, Watcher
 from engine.metrics import log_loss
 from engine.ranks import Ranks
 from engine.recipe.sections import Recipe
 from engine.store.run_folder import RunFolder
 from engine.training.prepare import prepare
-from engine.training.run import train
+from engine.training.run import refuse_second, train
 
 MakeRecipe = Callable[..., Recipe]
 Run = Callable[..., Any]
@@ -118,13 +119,136 @@ def test_another_recipe_in_the_same_folder_is_refused_by_its_keys(
     assert files(result.folder) == before
 
 
-def test_other_data_in_the_same_folder_are_refused(recipe: MakeRecipe, run: Run, shapes: Path, tmp_path: Path) -> None:
+def test_other_data_in_the_same_folder_are_refused_and_what_changed_is_said(
+    recipe: MakeRecipe, run: Run, shapes: Path, tmp_path: Path
+) -> None:
     run(recipe())
-    fewer = tmp_path / "fewer"
-    shutil.copytree(shapes, fewer)
-    next(fewer.rglob("*.jpg")).unlink()
-    with pytest.raises(RecipeError, match="the training data"):
-        run(recipe(data={"train": str(fewer)}))
+    other = tmp_path / "other"
+    shutil.copytree(shapes, other)
+    rings, squares, triangles = (sorted(path.iterdir()) for path in sorted(other.iterdir()))
+    rings[0].unlink()
+    squares[0].rename(triangles[0].with_name("new.jpg"))
+    Image.new("RGB", (40, 40), (1, 2, 3)).save(triangles[3])
+    with pytest.raises(RecipeError) as caught:
+        run(recipe(data={"train": str(other)}))
+    said = str(caught.value)
+    assert "the training data (files, labels or contents): 1 more (" in said and "new.jpg)" in said
+    assert "2 less (" in said and f"1 with other contents ({triangles[3].parent.name}/{triangles[3].name})" in said
+
+
+def test_labels_and_folds_that_changed_are_said(recipe: MakeRecipe, run: Run, shapes: Path, tmp_path: Path) -> None:
+    names = sorted(str(path.relative_to(shapes)) for path in shapes.rglob("*.jpg"))
+    table = tmp_path / "train.csv"
+
+    def write(relabelled: int = -1, moved: int = -1) -> None:
+        rows = ["path,label,part\n"]
+        for i, name in enumerate(names):
+            label = "other" if i == relabelled else name.partition("/")[0]
+            rows.append(f"{name},{label},{(i + (i == moved)) % 2}\n")
+        table.write_text("".join(rows), "utf-8")
+
+    made = recipe(data={"train": str(table), "images": str(shapes), "fold_column": "part"})
+    write()
+    run(made)
+    write(moved=5)
+    with pytest.raises(RecipeError, match=rf"the division of the images into folds: 1 in another fold \({names[5]}\)"):
+        run(made)
+    write(relabelled=1)
+    with pytest.raises(RecipeError, match=rf"1 with another label \({names[1]}\)"):
+        run(made)
+
+
+def test_data_and_weights_that_were_moved_or_are_spelt_otherwise_are_the_same(
+    recipe: MakeRecipe, run: Run, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there, weights = tmp_path / "here", tmp_path / "there", tmp_path / "start.safetensors"
+    shutil.copytree(shapes, here)
+    start, _ = run(recipe(output=str(tmp_path / "start"), data={"train": str(here)}))
+    shutil.copy(start.folder / "0" / "weights.safetensors", weights)
+    noise = tmp_path / "noise.txt"
+    noise.write_text("# none\n")
+    data = {"train": str(here), "exclude_file": str(noise)}
+    run(recipe(data=data, model={"weights": str(weights)}))
+    here.rename(there)
+    noise.rename(tmp_path / "moved.txt")
+    weights.rename(tmp_path / "moved.safetensors")
+    monkeypatch.chdir(tmp_path)
+    data = {"train": "there/", "exclude_file": "moved.txt", "folds": {"run": [0, 1]}}
+    more, diary = run(recipe(output="models/", data=data, model={"weights": "moved.safetensors"}))
+    assert {record.fold for record in diary.records} == {1} and more.folds == (0, 1)
+    (said,) = [notice for notice in diary.notices if notice.startswith("going on with")]
+    assert f'data.train: "{here}" -> "there/"' in said and "model.weights: " in said and "output" not in said
+    weights.with_name("moved.safetensors").write_bytes(b"other weights")
+    with pytest.raises(RecipeError, match=r"the contents of model\.weights"):
+        run(recipe(output="models", data=data, model={"weights": "moved.safetensors"}))
+    weights.with_name("moved.safetensors").unlink()  # whose folds are finished needs them no more
+    again, _ = run(recipe(output="models", data=data, model={"weights": "moved.safetensors"}))
+    assert again.already_finished
+
+
+def test_a_second_run_in_the_folder_is_refused_and_touches_nothing(recipe: MakeRecipe, run: Run) -> None:
+    folder = Path(recipe().output)
+
+    epochs = []
+
+    class Second(Watcher):
+        def hear(self, event: Event) -> None:
+            if isinstance(event, EpochEnded):
+                before = files(folder)
+                for options in ({}, {"overwrite": True}):
+                    with pytest.raises(
+                        EngineError, match=rf"models: a run is going on there, process {os.getpid()} on "
+                    ):
+                        run(recipe(), **options)
+                with pytest.raises(EngineError, match="a run is going on there"):
+                    refuse_second(recipe())
+                assert files(folder) == before
+                epochs.append(event.record.epoch)
+
+    train(prepare(recipe()), Ranks(0, 1, torch.device("cpu")), Second(), lambda: False)
+    assert epochs == [0, 1]
+    assert not (folder / "running.json").exists()
+
+
+def test_a_fold_that_was_copied_without_its_state_is_finished_and_others_are_trained(
+    recipe: MakeRecipe, run: Run
+) -> None:
+    first, _ = run(recipe(train={"keep_last": 1}))
+    fold = RunFolder(first.folder).fold(0)
+    weights = fold.weights.read_bytes()
+    for path in (fold.resume, RunFolder(first.folder).claim, RunFolder(first.folder).log, fold.epoch(1).out_of_fold):
+        path.unlink()
+    both, diary = run(recipe(train={"keep_last": 1}, data={"folds": {"run": [0, 1]}}))
+    assert {record.fold for record in diary.records} == {1}
+    assert fold.weights.read_bytes() == weights
+    assert [fold for fold, *_ in diary.answered][:1] == [0]  # its out-of-fold answers are made again
+    assert both.folds == (0, 1)
+
+
+def test_models_that_nobody_knows_the_end_of_are_never_trained_over(recipe: MakeRecipe, run: Run) -> None:
+    done, _ = run(recipe(data={"folds": {"run": [1]}}))
+    fold = RunFolder(done.folder).fold(1)
+    fold.resume.unlink()
+    content = json.loads(fold.checkpoint.read_text("utf-8"))
+    assert content.pop("finished") is True
+    fold.checkpoint.write_text(json.dumps(content), "utf-8")  # as an older engine wrote it, or not the last epoch
+    before = files(done.folder)
+    with pytest.raises(EngineError, match=r"1 holds a part of a trained fold: resume\.pt is missing.*--overwrite"):
+        run(recipe(data={"folds": {"run": [0, 1]}}))
+    assert files(done.folder) == before  # fold 0 was not begun either
+    _, diary = run(recipe(data={"folds": {"run": [1]}}), overwrite=True)
+    assert len(diary.records) == 2
+
+
+def test_a_fold_of_another_run_is_refused_by_what_its_model_says(recipe: MakeRecipe, run: Run) -> None:
+    done, _ = run(recipe())
+    RunFolder(done.folder).claim.unlink()
+    fold = RunFolder(done.folder).fold(0)
+    content = json.loads(fold.checkpoint.read_text("utf-8"))
+    content["recipe"]["seed"] = 4
+    fold.checkpoint.write_text(json.dumps(content), "utf-8")
+    with pytest.raises(RecipeError, match=r"0 holds a model that differs in seed: 4 -> 3\. Move .* away"):
+        run(recipe())
 
 
 def test_overwrite_removes_the_run_and_nothing_else(recipe: MakeRecipe, run: Run) -> None:

@@ -208,7 +208,7 @@ def test_two_sweeps_do_not_share_a_folder(run: Run, tmp_path: Path) -> None:
             if isinstance(event, TrialBegan):
                 run(1)
 
-    with pytest.raises(EngineError, match="another sweep is running"):
+    with pytest.raises(EngineError, match="a sweep is going on there, process"):
         run(1, watcher=Second())
 
 

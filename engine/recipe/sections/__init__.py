@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from engine.recipe.sections.augment import AugmentSection, MixSection
-from engine.recipe.sections.base import Section
+from engine.recipe.sections.base import PathText, Section
 from engine.recipe.sections.data import DataSection, FoldsSection
 from engine.recipe.sections.decode import DecodeSection
 from engine.recipe.sections.ensemble import EnsembleSection
@@ -57,7 +57,7 @@ class Recipe(Section):
 
     name: str = Field("run", min_length=1, description="Name of the run, for logs and reports.")
     seed: int = Field(0, ge=0, lt=2**31, description="Every random choice is drawn from this.")
-    output: str = Field(
+    output: PathText = Field(
         "models", min_length=1, description="Folder for the fold models, logs and out-of-fold predictions."
     )
     data: DataSection = Field(DataSection(), description="Images and labels.")

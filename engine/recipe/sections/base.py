@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from engine.files import expanded
 
 
 class Section(BaseModel):
@@ -21,3 +23,7 @@ Pixels = Annotated[int, Field(ge=8, le=4096)]
 Size = Annotated[tuple[Pixels, Pixels], BeforeValidator(_pair)]
 Switch = Literal["auto", "on", "off"]
 Names = tuple[Annotated[str, Field(min_length=1)], ...]
+
+PathText = Annotated[str, AfterValidator(expanded)]
+"""A key that is a file or a folder: `~` and `$NAME` in it are expanded when the recipe is read, and never again. What
+is saved is what came of it. Every key that is a path is of this type, so none of them can be forgotten."""

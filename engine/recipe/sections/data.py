@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from engine.recipe.sections.base import Names, Section
+from engine.recipe.sections.base import Names, PathText, Section
 
 
 class FoldsSection(Section):
@@ -39,15 +39,18 @@ class FoldsSection(Section):
 
 
 class DataSection(Section):
-    """Where the images and labels are, and how they are cleaned. Relative paths start at the folder the command runs in."""
+    """Where the images and labels are, and how they are cleaned. Relative paths start at the folder the command runs in.
 
-    train: str = Field(
+    In this and every other path of a recipe `~` and `$NAME` stand for what they do in a shell; `$$` is a dollar sign.
+    """
+
+    train: PathText = Field(
         "",
         description="Training images: a folder with one sub-folder per class, or with train and val folders of such; or a .csv, .tsv or .parquet table.",
     )
-    test: str = Field("", description="Images to predict: a folder, or a .csv or .parquet table.")
-    images: str = Field("", description="Folder that a table's paths start from. Empty: the table's own folder.")
-    test_images: str = Field(
+    test: PathText = Field("", description="Images to predict: a folder, or a .csv or .parquet table.")
+    images: PathText = Field("", description="Folder that a table's paths start from. Empty: the table's own folder.")
+    test_images: PathText = Field(
         "", description="Folder that the paths of a table of test images start from. Empty: the same as images."
     )
     path_column: str = Field(
@@ -71,7 +74,7 @@ class DataSection(Section):
         (),
         description="Training images to leave out: ids, file names, or paths from the data folder. Their files need not be there.",
     )
-    exclude_file: str = Field(
+    exclude_file: PathText = Field(
         "", description="A text file with more of them, one a line; lines that begin with # are passed over."
     )
     missing: Literal["error", "leave_out"] = Field(
@@ -86,11 +89,11 @@ class DataSection(Section):
         "error",
         description="Classes with fewer images than folds, or that would lie in one fold as a whole. error: all of them are named; drop: left out; train: trained on in every fold and validated in none, together with what shares a group with them. See also aliases, which joins classes.",
     )
-    relabel: str = Field(
+    relabel: PathText = Field(
         "",
         description="A table (.csv) of training images whose label is wrong: the image (as in exclude) and its true label.",
     )
-    label_table: str = Field(
+    label_table: PathText = Field(
         "",
         description="A table (.csv) whose first column holds labels as they are found and whose second one the class names they stand for, such as a meta.csv or what `engine data names` writes.",
     )
@@ -132,11 +135,11 @@ class DataSection(Section):
         "with",
         description="Augmented copies that `engine data augment` lists in a table. with: trained on beside the originals; only: trained on in their place; without: left out. They are never validated on, nor trained on when their original is held out.",
     )
-    sample_submission: str = Field(
+    sample_submission: PathText = Field(
         "",
         description="A sample submission file (.csv); its columns and order shape submission.csv. Empty: id, label, probabilities.",
     )
-    cache: str = Field(
+    cache: PathText = Field(
         "",
         description="Folder for the manifest cache. Empty: beside the data, or the user's cache folder where that is read-only.",
     )

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from engine.recipe.sections.base import Section
+from engine.recipe.sections.base import PathText, Section
 
 
 class ModelSection(Section):
@@ -14,7 +14,9 @@ class ModelSection(Section):
 
     backbone: str = Field("convnext_base.clip_laion2b_augreg_ft_in12k_in1k_384", description="Any timm model name.")
     pretrained: bool = Field(True, description="Start from the pretrained weights of timm's hub.")
-    weights: str = Field("", description="Start from this file instead (safetensors, or a PyTorch file of tensors).")
+    weights: PathText = Field(
+        "", description="Start from this file instead (safetensors, or a PyTorch file of tensors)."
+    )
     pooling: Literal["avg", "gem", "gem2"] = Field(
         "avg",
         description="avg: mean; gem: generalised mean, p learned from 3; gem2: one for each of the last two feature maps, normalised and joined.",

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from engine.recipe.sections.base import Section
+from engine.recipe.sections.base import PathText, Section
 
 
 class TrackSection(Section):
@@ -24,7 +24,7 @@ class TrackSection(Section):
         "online",
         description="offline: written into the folder wandb of output, for `wandb sync`. The environment's WANDB_MODE goes first.",
     )
-    mlflow: str = Field(
+    mlflow: PathText = Field(
         "",
         description="MLflow: a tracking URI such as http://host:5000 or sqlite:///mlruns.db, or a folder, which gets a database; a run with one run a fold in it. Empty: not used. Needs the extra `track`.",
     )
