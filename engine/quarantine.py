@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import os
+import stat
 from collections.abc import Iterator, Mapping
 
 from engine.text import some
@@ -40,10 +42,17 @@ EMPTY = Fault(FaultKind.EMPTY, "is empty (0 bytes)")
 def read_file(path: str) -> bytes | Fault:
     """A file's bytes, never none of them, or why they cannot be had."""
     try:
-        with open(path, "rb", buffering=0) as file:  # noqa: PTH123  a Path costs as much as opening
+        with open(path, "rb", buffering=0, opener=_at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return Fault(FaultKind.UNREADABLE, "cannot be read: no regular file")
             return file.read() or EMPTY
     except OSError as error:
         return Fault(FaultKind.UNREADABLE, f"cannot be read: {error.strerror or error}")
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Open a file, and not wait for whoever might write to it if it is a pipe."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -133,7 +134,7 @@ def check(source: str, sets: tuple[str, ...], test: str | None, json_file: Path 
     test = test or next(iter(recipe_test), None)
     with progress(unit="images", title="Indexing") as meter:
         manifest = ingest(train, section, meter)
-        tested = None if test is None else (ingest(test, section, meter), test)
+        tested = None if test is None else (ingest(test, section.model_copy(update={"test": test}), meter), test)
     with progress(unit="images", title="Looking") as meter:
         checked = check_images(manifest, train, section, tested, meter)
     if page is not None:
@@ -145,6 +146,7 @@ def check(source: str, sets: tuple[str, ...], test: str | None, json_file: Path 
             return
         write_text(json_file, text + "\n")
     _show(train, checked.facts)
+    _tell(checked.test_facts["notices"] if checked.test_facts else ())
     rows = [
         (finding.severity, finding.title, len(finding.cases), finding.images or "", _such_as(finding))
         for finding in checked.findings
@@ -233,8 +235,7 @@ def augment(
         manifest = ingest(section.train, section, meter)
     with progress(unit="images", title="Looking") as meter:
         sources, notices = originals(manifest, section, meter)
-    for notice in notices:
-        console().print(notice, markup=False, soft_wrap=True, style="yellow")
+    _tell(notices)
     with progress(unit="copies", title="Augmenting") as meter:
         written = write_copies(sources, section, folder, spec, meter)
     for entry in written.left_out.values():
@@ -279,7 +280,13 @@ def _sources(source: str, sets: tuple[str, ...]) -> tuple[list[str], DataSection
     return [source], DataSection()
 
 
+def _tell(notices: Sequence[str]) -> None:
+    for notice in notices:
+        console().print(notice, markup=False, soft_wrap=True, style="yellow")
+
+
 def _show(source: str, found: dict[str, Any]) -> None:
+    _tell(found["notices"])
     classes = found["classes"]
     if classes:
         few = sorted(classes.items(), key=lambda item: (-item[1], item[0]))

@@ -72,6 +72,8 @@ def infer(
 
 
 def _print(job: Job, outcome: Outcome, files: list[Path]) -> None:
+    for notice in job.manifest.notices:
+        _note(notice)
     for row in outcome.failed[:_SHOWN]:
         _note(f"not seen: {job.manifest.paths[row]}: {outcome.status[row]}")
     if outcome.failed:

@@ -1,9 +1,10 @@
 """What is trained on, of all there is: the manifest cleaned as the recipe says, and a line about all that was done.
 
 The user's files stay as they are and where they are: a cleaned manifest is made anew each time, from the same rules in
-the same order. Names first (noise lists, relabelling, aliases), because duplicates are only in
-conflict when their classes differ; then files that cannot be decoded; then duplicates, exact ones by their hash and
-near ones as groups that a split keeps whole; at last augmented copies, which follow their originals in everything.
+the same order. What is left out by name is gone before (see `leave_out`). Names first (relabelling, aliases), because
+duplicates are only in conflict when their classes differ; then files that cannot be decoded; then duplicates, exact
+ones by their hash and near ones as groups that a split keeps whole; at last augmented copies, which follow their
+originals in everything.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from engine.data.manifest import Manifest
 from engine.data.names import ClassNames, with_classes
 from engine.data.near import kept_clusters
 from engine.data.pixels import PixelFacts, look
-from engine.data.tables import read_list, read_pairs
+from engine.data.tables import read_pairs
 from engine.errors import DataError, RecipeError
 from engine.quarantine import Quarantine
 from engine.recipe.sections import DataSection
@@ -48,7 +49,7 @@ def clean(manifest: Manifest, section: DataSection, progress: Progress | None = 
 
     Raises DataError or RecipeError, naming the key, for lists that cannot be read or do not fit the data.
     """
-    notices: list[str] = []
+    notices = [*manifest.notices]
     left_out = manifest.quarantine
     manifest, said = apply_lists(manifest.usable(), section)
     notices += said
@@ -77,24 +78,9 @@ def clean(manifest: Manifest, section: DataSection, progress: Progress | None = 
 
 
 def apply_lists(manifest: Manifest, section: DataSection) -> tuple[Manifest, list[str]]:
-    """The samples that no list leaves out, with classes for labels, and what was done. Raises as `clean` does."""
+    """The samples with classes for labels, by the recipe's lists, and what was done. Raises as `clean` does."""
     notices: list[str] = []
-    manifest = _excluded(manifest, section, notices)
     return _renamed(_relabelled(manifest, section, notices), section, notices), notices
-
-
-def _excluded(manifest: Manifest, section: DataSection, notices: list[str]) -> Manifest:
-    excluded = read_list(section.exclude_file, "exclude_file") if section.exclude_file else []
-    for key, names in (("exclude", list(section.exclude)), ("exclude_file", excluded)):
-        found = find_samples(manifest, names, f"data.{key}")
-        rows = {row for row in found if row is not None}
-        strange = [name for name, row in zip(names, found, strict=True) if row is None]
-        if rows:
-            notices.append(f"{count(rows, 'image')} left out by data.{key}")
-        if strange:
-            notices.append(f"data.{key}: {len(strange)} of {len(names)} names are no image's: {_some(strange)}")
-        manifest = manifest.take([row for row in range(len(manifest)) if row not in rows])
-    return manifest
 
 
 def _relabelled(manifest: Manifest, section: DataSection, notices: list[str]) -> Manifest:

@@ -16,12 +16,13 @@ _BAD_SHOWN = 20
 
 
 def describe(manifest: Manifest) -> dict[str, Any]:
-    """What is in a manifest, as plain values fit for JSON; all but `samples`, `status` and `unusable` of usable files
-    only.
+    """What is in a manifest, as plain values fit for JSON; all but `notices`, `samples`, `status` and `unusable` of
+    usable files only.
 
-    samples, usable, unlabelled: counts; classes: {name: count}, by name; height, width, bytes: {min, 5%, median, 95%,
-    max} (pixels, upright); total_bytes; orientation: {EXIF value: count}; exact_duplicates: files that repeat
-    another's content; status: {"ok" or kind of fault: count}; unusable: the first [path, fault in words] pairs.
+    notices: what was passed over or guessed when they were listed; samples, usable, unlabelled: counts; classes: {name:
+    count}, by name; height, width, bytes: {min, 5%, median, 95%, max} (pixels, upright); total_bytes; orientation:
+    {EXIF value: count}; exact_duplicates: files that repeat another's content; status: {"ok" or kind of fault: count};
+    unusable: the first [path, fault in words] pairs.
     """
     usable = manifest.usable()
     classes = class_counts(usable)
@@ -29,6 +30,7 @@ def describe(manifest: Manifest) -> dict[str, Any]:
     bytes_N = usable.table["bytes"].to_numpy()
     bad = islice(manifest.quarantine.values(), _BAD_SHOWN)
     return {
+        "notices": list(manifest.notices),
         "samples": len(manifest),
         "usable": len(usable),
         "unlabelled": len(usable) - sum(classes.values()),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from engine.data.cache import cache_places, load_table, save_table
 from engine.data.headers import FACTS, read_headers
 from engine.data.manifest import OK, SCHEMA, Manifest
-from engine.data.sources import list_samples
+from engine.data.sources.listing import list_samples
 from engine.errors import DataError
 from engine.recipe.sections import DataSection
 
@@ -31,7 +32,8 @@ _FORMAT = "2"  # of the cached facts: raise it when read_header() learns somethi
 
 
 def ingest(source: str, section: DataSection, progress: Progress | None = None) -> Manifest:
-    """The manifest of a folder of images, or of a .csv or .parquet table, with bad files in it (see `Manifest.faults`).
+    """The manifest of a folder of images, or of a table, with bad files in it (see `Manifest.faults`) and with words
+    about what was passed over or guessed (`Manifest.notices`).
 
     `source` is a training source, whose samples must have labels, when it is `section.train`. `progress(done, total)`
     is called with numbers of files as they are indexed, first with those that have not changed. When stopped
@@ -40,14 +42,15 @@ def ingest(source: str, section: DataSection, progress: Progress | None = None) 
     Raises DataError, saying what to mend, when there is no such source, the table cannot be used, no labels are found
     for training, or not a single file is usable.
     """
-    listed = Manifest.build(list_samples(source, section))
+    listing = list_samples(source, section)
+    listed = Manifest.build(listing.columns)
     manifest = _index(listed, os.path.abspath(source), section.cache, progress)  # noqa: PTH100  not resolved
     if not len(manifest.usable()):
         raise DataError(
             f"{source}: none of its {len(manifest)} images is usable; the first, {manifest.paths[0]}: "
             f"{manifest.faults[0]}"
         )
-    return manifest
+    return replace(manifest, notices=listing.notices)
 
 
 def _index(listed: Manifest, source: str, cache: str, progress: Progress | None) -> Manifest:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -63,11 +63,13 @@ _DEFAULTS: dict[str, str | int] = {
 @dataclass(frozen=True, eq=False)
 class Manifest:
     """Samples, in a fixed order. `table` has exactly the columns of `SCHEMA`, without nulls, and ids that are unique.
+    `notices`: in words, what a person should know of how they were found.
 
     Raises DataError naming the ids when two samples share one.
     """
 
     table: pa.Table
+    notices: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.table.schema != SCHEMA:
@@ -159,16 +161,21 @@ class Manifest:
 
     def take(self, rows: ArrayLike) -> Manifest:
         """The samples at these rows, in the order of `rows`; each row at most once."""
-        return Manifest(self.table.take(pa.array(np.asarray(rows, dtype=np.int64))).combine_chunks())
+        return self._with(self.table.take(pa.array(np.asarray(rows, dtype=np.int64))))
 
     def replace(self, column: str, values: Any) -> Manifest:
         """The same samples with other values in one column."""
         at = SCHEMA.get_field_index(column)
-        return Manifest(self.table.set_column(at, SCHEMA.field(at), _as_column(values, SCHEMA.field(at).type)))
+        return replace(
+            self, table=self.table.set_column(at, SCHEMA.field(at), _as_column(values, SCHEMA.field(at).type))
+        )
 
     def usable(self) -> Manifest:
         """Only the samples whose status is ok."""
-        return Manifest(self.table.filter(pc.equal(self.table["status"], OK)).combine_chunks())
+        return self._with(self.table.filter(pc.equal(self.table["status"], OK)))
+
+    def _with(self, table: pa.Table) -> Manifest:
+        return replace(self, table=table.combine_chunks())
 
     def _strings(self, column: str) -> list[str]:
         strings: list[str] = self.table[column].to_pylist()

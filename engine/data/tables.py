@@ -1,81 +1,199 @@
-"""Tables that users write, .csv or .parquet, read as text: a label 007 stays 007, a class called NA stays a class.
+"""Tables that users write, .csv, .tsv or .parquet, read as text: a label 007 stays 007, a class NA stays a class.
 
-Nothing here knows what the columns mean. Errors name the table, the column and the rows as the user sees them.
+A CSV file is read as it is clearly meant: whatever stands between its columns, with empty lines and empty columns, with
+a header that comes again where files were joined. What was done so is told. Nothing here knows what the columns mean.
+Errors name the table, the column and the rows as the user sees them: by the lines of the file.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+import io
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
 import pyarrow.parquet as pq
 
+from engine.data.encodings import read_text
+from engine.data.sources.litter import tidy
 from engine.errors import DataError
-from engine.text import nfc
+from engine.text import count, nfc, similar
 
-TABLE_SUFFIXES = (".csv", ".parquet")
+TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
 SHOWN = 5  # offending rows named in an error
+_DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
-def column_names(table_path: str) -> list[str]:
-    """The columns of a table. Raises DataError when it cannot be read or two are called the same."""
-    if Path(table_path).suffix.lower() == ".parquet":
-        try:
-            names = list(pq.read_schema(table_path).names)
-        except pa.ArrowInvalid as error:
-            raise DataError(f"{table_path}: not a Parquet table: {error}") from None
-    else:
-        try:
-            # utf-8-sig: Excel writes a byte order mark.
-            with open(table_path, encoding="utf-8-sig", newline="") as file:  # noqa: PTH123
-                names = next(csv.reader(file), [])
-        except UnicodeDecodeError:
-            raise _not_utf8(table_path) from None
-    for name in names:
-        if names.count(name) > 1:
-            raise DataError(f"{table_path}: {names.count(name)} columns are called {name!r}. Rename all but one")
-    return names
-
-
-def read_columns(table_path: str, names: list[str], used: list[str]) -> pa.Table:
-    """The columns `used` of those there are (`names`), as strings; "" for what is missing. Raises DataError."""
-    if Path(table_path).suffix.lower() == ".parquet":
-        table = pq.read_table(table_path, columns=used)
-    else:
-        convert = pyarrow.csv.ConvertOptions(include_columns=used, column_types=dict.fromkeys(names, pa.string()))
-        try:
-            table = pyarrow.csv.read_csv(table_path, convert_options=convert)
-        except pa.ArrowInvalid as error:
-            if "UTF8" in str(error):
-                raise _not_utf8(table_path) from None
-            raise DataError(f"{table_path}: not a CSV table: {error}") from None
-    columns = []
-    for name in used:
-        try:
-            columns.append(pc.fill_null(table[name].cast(pa.string()), "").combine_chunks())
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            raise DataError(
-                f"{table_path}: column {name!r} holds {table[name].type}, expected text or numbers"
-            ) from None
-    return pa.Table.from_arrays(columns, names=used)
-
-
+@dataclass(frozen=True)
 class RowNames:
-    """Names rows as the user sees them: lines of a CSV file, rows from 0 of a Parquet table."""
+    """Names rows as the user sees them: lines of a CSV file, rows from 0 of a Parquet table, files of a folder."""
 
-    def __init__(self, table_path: str) -> None:
-        self.table_path = table_path
-        is_csv = Path(table_path).suffix.lower() == ".csv"
-        self.word, self.first = ("line", 2) if is_csv else ("row", 0)
+    table_path: str
+    numbers: Sequence[object]  # of each row
+    word: str = "line"
 
     def name(self, rows: Sequence[int]) -> str:
-        numbers = ", ".join(str(row + self.first) for row in rows[:SHOWN])
+        numbers = ", ".join(str(self.numbers[row]) for row in rows[:SHOWN])
         return f"{self.word}{'s' if len(rows) > 1 else ''} {numbers}{', ...' if len(rows) > SHOWN else ''}"
+
+    def take(self, rows: Sequence[int]) -> RowNames:
+        """The names of these rows alone."""
+        return replace(self, numbers=[self.numbers[row] for row in rows])
+
+
+@dataclass(frozen=True)
+class UserTable:
+    """A table as it was found. `names`: its columns, "" for those without a name; `notices`: what was made of it."""
+
+    path: str
+    names: list[str]
+    where: RowNames
+    notices: tuple[str, ...]
+    _read: Callable[[int], pa.Array]
+
+    def __len__(self) -> int:
+        return len(self.where.numbers)
+
+    def columns(self, used: Sequence[str]) -> pa.Table:
+        """The columns `used`, as strings; "" for what is missing. Raises DataError for what is no text or number."""
+        return pa.Table.from_arrays([self._read(self.names.index(name)) for name in used], names=list(used))
+
+
+def open_table(table_path: str) -> UserTable:
+    """Raises DataError when the table cannot be read, or two of its columns are called the same."""
+    table = _open_parquet(table_path) if Path(table_path).suffix.lower() == ".parquet" else _open_csv(table_path)
+    for name in table.names:
+        if name and table.names.count(name) > 1:
+            raise DataError(f"{table_path}: {table.names.count(name)} columns are called {name!r}. Rename all but one")
+    return table
+
+
+def _open_csv(path: str) -> UserTable:
+    lines = read_lines(path)
+    header = [tidy(cell) for cell in lines.rows[0]] if lines.rows else []
+    rows, numbers = lines.rows[1:], lines.numbers[1:]
+    wide = [row for row, cells in enumerate(rows) if len(cells) > len(header)]
+    if wide:
+        number, cells = numbers[wide[0]], len(rows[wide[0]])
+        raise DataError(
+            f"{path}: not a CSV table: line {number} has {cells} cells and the header {len(header)}"
+            f"{f', and so {len(wide) - 1} more lines' if len(wide) > 1 else ''}. Put text that holds "
+            f"{lines.delimiter!r} between double quotes"
+        )
+
+    def read(column: int) -> pa.Array:
+        return pa.array([cells[column] if column < len(cells) else "" for cells in rows], pa.string())
+
+    return UserTable(path, header, RowNames(path, numbers), lines.notices, read)
+
+
+def _open_parquet(path: str) -> UserTable:
+    if not Path(path).is_file():
+        raise DataError(f"{path}: expected a Parquet table, and this is no regular file")
+    try:
+        file = pq.ParquetFile(path)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path}: not a Parquet table: {error}") from None
+    names = list(file.schema_arrow.names)
+
+    def read(column: int) -> pa.Array:
+        try:
+            return _as_text(pq.read_table(path, columns=[names[column]]).column(0))
+        except (OSError, pa.ArrowException):
+            type_ = file.schema_arrow.field(column).type
+            raise DataError(f"{path}: column {names[column]!r} holds {type_}, expected text or numbers") from None
+
+    return UserTable(path, names, RowNames(path, range(file.metadata.num_rows), "row"), (), read)
+
+
+def _as_text(column: pa.ChunkedArray) -> pa.Array:
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_floating(column.type):  # pandas' way to say that there is none
+        column = pc.if_else(pc.is_nan(column), None, column)
+    return pc.fill_null(column.cast(pa.string()), "").combine_chunks()
+
+
+@dataclass(frozen=True)
+class Lines:
+    """The rows of a CSV file that hold anything, the header first, and the lines of the file that they begin in."""
+
+    rows: list[list[str]]
+    numbers: list[int]
+    delimiter: str
+    notices: tuple[str, ...] = ()
+
+
+def read_lines(path: str, key: str = "") -> Lines:
+    """A CSV file's rows. Raises DataError, which names the recipe key `data.key`, when it is none.
+
+    Rows have as many cells as they have in the file, but for empty ones beyond the header's. Left out are empty rows
+    and repetitions of the header.
+    """
+    text = read_text(path, key)
+    said = re.match(r"\s*\"?sep=(.)\"?[\r\n]+", text)  # Excel's own way to say it
+    delimiter = said[1] if said else _delimiter(text)
+    rows: list[list[str]] = []
+    numbers: list[int] = []
+    again: list[int] = []
+    hollow = 0
+    first = 1
+    reader = csv.reader(
+        io.StringIO(text, newline=""),
+        delimiter=delimiter,
+        skipinitialspace=f'{delimiter} "' in text,  # else a quote behind a space is one more letter
+        strict=True,
+    )
+    try:
+        for cells in reader:
+            start, first = first, reader.line_num + 1
+            if not any(map(str.strip, cells)) or (said and not rows and cells[0].lower().startswith("sep=")):
+                hollow += len(cells) > 1
+            elif rows and _repeats(cells, rows[0]):
+                again.append(start)
+            else:
+                rows.append(_trimmed(cells, len(rows[0])) if rows else _trimmed(cells, 1))
+                numbers.append(start)
+    except csv.Error as error:
+        why = "a double quote is opened and never closed" if "end of data" in str(error) else str(error)
+        raise DataError(f"{path}: not a CSV table{f' (data.{key})' if key else ''}: line {first}: {why}") from None
+    notices = []
+    if delimiter != ",":
+        notices.append(f"{path}: read with {_DELIMITERS.get(delimiter, repr(delimiter))} between its columns")
+    if again:
+        where = RowNames(path, again).name(range(len(again)))
+        notices.append(f"{path}: the header stands again in {where}, which are no samples")
+    if hollow:
+        notices.append(f"{path}: {count(hollow, 'row')} with nothing in any column passed over")
+    return Lines(rows, numbers, delimiter, tuple(notices))
+
+
+def _delimiter(text: str) -> str:
+    """What parts the header into most columns; commas, if no other does better."""
+    header = next((line for line in io.StringIO(text) if line.strip(' ,;|\t\r\n"')), "")
+    parts = {}
+    for delimiter in _DELIMITERS:
+        try:
+            parts[delimiter] = len(next(csv.reader([header], delimiter=delimiter), []))
+        except csv.Error:
+            parts[delimiter] = 0
+    return max(_DELIMITERS, key=lambda delimiter: parts[delimiter])
+
+
+def _repeats(cells: list[str], header: list[str]) -> bool:
+    return tidy(cells[0]) == tidy(header[0]) != "" and [*map(tidy, _trimmed(cells, 1))] == [*map(tidy, header)]
+
+
+def _trimmed(cells: list[str], width: int) -> list[str]:
+    """Without the empty cells at the end that are beyond `width`."""
+    while len(cells) > width and not cells[-1].strip():
+        cells = cells[:-1]
+    return cells
 
 
 def rows_equal(column: pa.ChunkedArray | pa.Array, value: str) -> list[int]:
@@ -86,39 +204,25 @@ def rows_equal(column: pa.ChunkedArray | pa.Array, value: str) -> list[int]:
 
 def no_column(table_path: str, wanted: str, key: str, names: list[str]) -> DataError:
     """The error that a table lacks the column of a recipe key."""
-    there = ", ".join(map(repr, names)) or "none"
-    return DataError(f"{table_path}: no column {wanted}; its columns are {there}. Set data.{key} to one of them")
+    named = [name for name in names if name]
+    there = ", ".join(map(repr, named)) or "none"
+    near = "".join(f" (nearest: {name!r})" for name in similar(wanted, named, most=1))
+    return DataError(f"{table_path}: no column {wanted}; its columns are {there}. Set data.{key} to one of them{near}")
 
 
 def read_pairs(path: str, key: str) -> tuple[list[tuple[str, str]], tuple[str, str]]:
     """The first two columns of a .csv table below its header, and what they are called. Raises DataError, which names
     the recipe key `data.key`."""
-    try:
-        with Path(path).open(encoding="utf-8-sig", newline="") as file:
-            lines = [line for line in csv.reader(file) if any(line)]
-    except OSError as error:
-        raise DataError(f"{path}: cannot read this table (data.{key}): {error.strerror}") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: expected a CSV table in UTF-8 (data.{key}): {error}") from None
-    if len(lines) < 2 or any(len(line) < 2 for line in lines):
-        raise DataError(f"{path}: expected a header and at least two columns in every line (data.{key})")
-    rows = [(nfc(line[0].strip()), nfc(line[1].strip())) for line in lines]
+    lines = read_lines(path, key)
+    short = [number for cells, number in zip(lines.rows, lines.numbers, strict=True) if len(cells) < 2]
+    if len(lines.rows) < 2 or short:
+        where = f", which line {short[0]} has not" if short else ""
+        raise DataError(f"{path}: expected a header and at least two columns in every line (data.{key}){where}")
+    rows = [(nfc(cells[0].strip()), tidy(cells[1])) for cells in lines.rows]
     return rows[1:], rows[0]
 
 
 def read_list(path: str, key: str) -> list[str]:
     """The lines of a text file that are neither empty nor begin with #. Raises DataError, which names `data.key`."""
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise DataError(f"{path}: cannot read this list (data.{key}): {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise DataError(f"{path}: expected UTF-8 text (data.{key})") from None
+    lines = io.StringIO(read_text(path, key)).read().splitlines()
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-
-
-def _not_utf8(table_path: str) -> DataError:
-    name = Path(table_path).name
-    return DataError(
-        f"{table_path}: not UTF-8 text. Save it as UTF-8, for example: iconv -f cp949 -t utf-8 {name} > utf8_{name}"
-    )

@@ -38,7 +38,8 @@ def prepare(folder: Path, wishes: Wishes, progress: Progress | None = None) -> J
     section = models.recipe.data
     if not section.test:
         raise RecipeError("no images to predict: give --data FOLDER_OR_TABLE, or set data.test in the recipe")
-    manifest = ingest(section.test, section, progress)
+    # Not as what was trained on, even if it was: all of it is answered.
+    manifest = ingest(section.test, section.model_copy(update={"train": ""}), progress)
     names = ClassNames.of(section)
     if section.sample_submission:
         sheet = Sheet.like(Path(section.sample_submission), manifest.ids, models.classes, names)

@@ -12,7 +12,7 @@ import numpy as np
 
 from engine.data.classes import class_names, groups_of, label_indices
 from engine.data.clean import clean
-from engine.data.folds import assign_folds, held_out, trained_on
+from engine.data.folds import divide, held_out, trained_on
 from engine.data.ingest import Progress, ingest
 from engine.data.manifest import Manifest
 from engine.data.names import resolved
@@ -66,7 +66,10 @@ def prepare(recipe: Recipe, progress: Progress | None = None) -> Prepared:
         raise RecipeError("data.train is not set: name the folder with one sub-folder per class, or a table")
     recipe = recipe.model_copy(update={"data": resolved(recipe.data)})
     cleaned = clean(ingest(recipe.data.train, recipe.data, progress), recipe.data, progress)
-    usable = cleaned.manifest
+    divided = divide(cleaned.manifest, recipe.data, recipe.seed)
+    usable = divided.manifest
+    if divided.run != (recipe.data.folds.run or tuple(range(recipe.data.folds.count))):
+        recipe = _with_run(recipe, divided.run)
     classes = class_names(usable)
     _check(recipe, classes)
     samples = Samples(usable.ids, Files(usable.paths), usable.keys_N, label_indices(usable, classes))
@@ -82,10 +85,10 @@ def prepare(recipe: Recipe, progress: Progress | None = None) -> Prepared:
         ids=usable.ids,
         samples=samples,
         classes=classes,
-        fold_N=assign_folds(usable, recipe.data.folds, recipe.seed),
+        fold_N=divided.fold_N,
         fingerprint=usable.fingerprint,
         left_out=cleaned.left_out,
-        notices=cleaned.notices,
+        notices=(*cleaned.notices, *divided.notices),
         groups=groups_of(classes, recipe.data),
         courses=courses,
     )
@@ -94,6 +97,12 @@ def prepare(recipe: Recipe, progress: Progress | None = None) -> Prepared:
         for course in courses:
             check_course(course, folds)
     return prepared
+
+
+def _with_run(recipe: Recipe, run: tuple[int, ...]) -> Recipe:
+    """The recipe with the folds to train named, so that whoever reads it knows them without the data."""
+    folds = recipe.data.folds.model_copy(update={"run": run})
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"folds": folds})})
 
 
 def _check(recipe: Recipe, classes: Sequence[str]) -> None:

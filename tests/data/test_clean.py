@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from engine.data.clean import Cleaned, clean
-from engine.data.folds import assign_folds, held_out, trained_on
+from engine.data.folds import divide, held_out, trained_on
 from engine.data.ingest import ingest
 from engine.data.manifest import Manifest
 from engine.errors import DataError, RecipeError
@@ -99,7 +99,7 @@ def test_near_duplicates_share_a_group_and_a_fold(folder: Path, scene: MakeScene
     assert len({groups[id_] for id_ in near}) == 1 and {id_ for id_, group in groups.items() if group} == near
     assert "3 near-duplicates in 1 group, kept together in every split" in result.notices
     for seed in range(3):
-        fold_N = assign_folds(result.manifest, FoldsSection(count=3), seed)
+        fold_N = divide(result.manifest, DataSection(folds=FoldsSection(count=3)), seed).fold_N
         assert len({int(f) for f, id_ in zip(fold_N, result.manifest.ids, strict=True) if id_ in near}) == 1
     apart = cleaned(folder, folds=FoldsSection(near_duplicates="apart"))
     assert not any(apart.manifest.groups)
@@ -152,8 +152,8 @@ def test_when_nothing_is_left_it_says_why(tmp_path: Path, scene: MakeScene) -> N
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"exclude_file": "gone.txt"}, r"gone\.txt: cannot read this list"),
-        ({"relabel": "gone.csv"}, r"gone\.csv: cannot read this table"),
+        ({"exclude_file": "gone.txt"}, r"gone\.txt: cannot be read"),
+        ({"relabel": "gone.csv"}, r"gone\.csv: cannot be read"),
         ({"copies": "only"}, "lists no augmented copies"),
     ],
 )
@@ -181,7 +181,7 @@ def copied(tmp_path: Path, scene: MakeScene) -> Path:
 
 def sides(manifest: Manifest, section: DataSection, count: int = 3) -> list[tuple[set[str], set[str]]]:
     """For each fold who is trained on and who is validated."""
-    fold_N = assign_folds(manifest, FoldsSection(count=count), 0)
+    fold_N = divide(manifest, DataSection(folds=FoldsSection(count=count)), 0).fold_N
     return [
         (
             {manifest.ids[row] for row in trained_on(manifest, fold_N, fold, section)},

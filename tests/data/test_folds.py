@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.data.folds import assign_folds, held_out, trained_on
+from engine.data.folds import Folds, divide, held_out, trained_on
 from engine.data.manifest import Manifest
 from engine.errors import DataError, RecipeError
 from engine.recipe.sections import DataSection, FoldsSection
@@ -19,6 +19,11 @@ def samples(labels: list[str], groups: list[str] | None = None, folds: list[int]
     if groups is not None:
         columns["group"] = groups
     return Manifest.build(columns | ({} if folds is None else {"fold": folds}))
+
+
+def assign_folds(manifest: Manifest, folds: FoldsSection, seed: int) -> Folds:
+    """The folds of all samples, of which none may be too rare."""
+    return divide(manifest, DataSection(folds=folds), seed).fold_N
 
 
 @settings(max_examples=25, deadline=None)
@@ -94,13 +99,24 @@ def test_a_hold_out_of_the_users_needs_one_fold_alone() -> None:
     assert trained_on(manifest, fold_N, 0, DataSection()).tolist() == [2, 3, 4, 5]
 
 
+def test_a_hold_out_of_the_users_is_the_only_fold_where_the_recipe_names_none() -> None:
+    manifest = samples(["a", "b", "a", "b", "a", "b"], folds=[0, 0, -1, -1, -1, -1])
+    divided = divide(manifest, DataSection(), 0)
+    assert divided.run == (0,) and divided.fold_N.tolist() == [0, 0, -1, -1, -1, -1]
+    assert "fold 0, the only one" in divided.notices[0]
+    with pytest.raises(RecipeError, match=r"has the folds 0\. Set data\.folds\.run to \[0\]"):
+        divide(manifest, DataSection(folds=FoldsSection(run=(0, 1))), 0)
+
+
 def test_more_folds_than_samples_of_a_class_are_refused_with_the_largest_count_allowed() -> None:
-    with pytest.raises(RecipeError, match=r"data\.folds\.count: 5 .* class 'rare' has only 3 samples\. Set it to 3"):
+    with pytest.raises(
+        RecipeError, match=r"data\.folds\.count: 5 .* 1 class has fewer samples: 'rare' \(3\)\. .* set it to 3"
+    ):
         assign_folds(samples(["common"] * 20 + ["rare"] * 3), FoldsSection(count=5), 0)
 
 
 def test_a_class_with_one_sample_cannot_be_split_at_all() -> None:
-    with pytest.raises(RecipeError, match=r"'rare' has only 1 sample\. Add images"):
+    with pytest.raises(RecipeError, match=r"'rare' \(1\)\. .* or add images$"):
         assign_folds(samples(["common"] * 20 + ["rare"]), FoldsSection(count=2), 0)
 
 
@@ -110,7 +126,9 @@ def test_more_folds_than_groups_are_refused() -> None:
 
 
 def test_a_class_that_is_one_group_is_refused_because_one_fold_could_not_learn_it() -> None:
-    with pytest.raises(DataError, match="class 'b' lies in fold"):
+    with pytest.raises(
+        DataError, match=r"1 class would lie in one fold as a whole .*: 'b' \(4\); the samples are one group"
+    ):
         assign_folds(samples(["a"] * 12 + ["b"] * 4, [""] * 12 + ["one car"] * 4), FoldsSection(count=3), 0)
 
 
@@ -125,7 +143,7 @@ def test_the_users_own_folds_are_taken_as_they_are() -> None:
     [
         ([0, 1, 2, 0, 1, 2], r"has the folds 0, 1, 2\. Set data\.folds\.count to 3"),
         ([1, 2, 1, 2, 1, 2], "Number them from 0"),
-        ([0, -1, 0, -1, 0, -1], r"For a hold-out, set data\.folds\.run = \[0\]"),
+        ([1, -1, 1, -1, 1, -1], "Number them from 0"),
     ],
 )
 def test_own_folds_that_are_not_those_of_the_recipe_are_refused(folds: list[int], remedy: str) -> None:

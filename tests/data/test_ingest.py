@@ -441,7 +441,7 @@ def test_a_table_that_is_not_utf8_is_refused_with_the_remedy(tmp_path: Path, pho
     photo("1.jpg")
     source = tmp_path / "train.csv"
     source.write_bytes(text.encode("cp949"))
-    with pytest.raises(DataError, match=r"not UTF-8 text.*iconv"):
+    with pytest.raises(DataError, match=r"(?s)not UTF-8 text.*iconv -f cp949"):
         training(source)
 
 

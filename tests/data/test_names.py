@@ -76,7 +76,7 @@ def test_columns_of_one_class_share_its_probability(rule: str, shares: tuple[flo
     ("keys", "message"),
     [
         ({"aliases": (("a", "b"), ("c", "b"))}, "'b' stands in two lists"),
-        ({"label_table": "nowhere.csv"}, "nowhere.csv: cannot read"),
+        ({"label_table": "nowhere.csv"}, "nowhere.csv: cannot be read"),
         ({"label_names": (("1", ""),)}, "'1' has no class name"),
     ],
 )

@@ -3,28 +3,172 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from engine.data.leave_out import check_labels, labels_of_nothing, labels_to_be, without_dropped, without_excluded
 from engine.data.manifest import repeated_values
-from engine.data.sources.local import IMAGE_SUFFIXES, PICTURE_SUFFIXES, Columns, nfc_column, stat_files
+from engine.data.sources.litter import is_litter_file, is_litter_folder, passed_over, tidy
+from engine.data.sources.local import (
+    IMAGE_SUFFIXES,
+    PICTURE_SUFFIXES,
+    Listing,
+    Purpose,
+    nfc_column,
+    stat_files,
+)
+from engine.data.sources.splits import Layout, layout_of, words_about
+from engine.data.tables import RowNames
 from engine.errors import DataError
-from engine.text import nfc
+from engine.recipe.sections import DataSection
+from engine.text import count, nfc, some
 
 
-def list_folder(root: str, training: bool) -> Columns:
-    """Every image below a folder, in order of id (its path from the folder, posix, NFC).
+def list_folder(root: str, section: DataSection, purpose: Purpose) -> Listing:
+    """Every image below a folder, in order of id (its path from the folder, posix, NFC), that `section` does not leave
+    out.
 
-    The first folder on the way is the class, however deep the file lies; a file in `root` itself has none. Hidden
-    files and __MACOSX are passed over; links are followed, loops are not. Two files whose names differ only in their
-    Unicode form keep the spelling on disk as their ids. Raises DataError for a folder that cannot be listed or has no
-    images, and for images to train on that lie in no class folder.
+    The first folder on the way is the class, however deep the file lies; a file in `root` itself has none. Folders of
+    splits are no classes: what lies in val is held out, and what lies in test is not learnt from (see `splits`). What
+    machines leave, and what is no regular file, is passed over; links are followed, loops are not. Two files whose
+    names differ only in their Unicode form keep the spelling on disk as their ids. Raises DataError for a folder that
+    cannot be listed or has no images, and for images to train on that lie in no class folder.
     """
-    relative = sorted(_walk(root), key=lambda name: (nfc(name), name))
+    found = _walk(root)
+    relative = sorted(found.images, key=lambda name: (nfc(name), name))
     if not relative:
-        raise DataError(f"{root}: no images here or in any sub-folder (looked for {', '.join(IMAGE_SUFFIXES)})")
+        raise DataError(_nothing(root, found))
+    ids = _ids(relative, root)
+    layout = layout_of(relative, root) if purpose == "train" else _lenient(relative, root)
+    split_N, folders = zip(*map(layout.parts, relative), strict=True)
+    labels = _labels(folders)
+    notices = [
+        *(f"{root}: folder passed over: {name!r}: {why}" for name, why in found.unreadable),
+        *words_about(layout, root, Counter(split_N), section.folds.count, purpose == "test"),
+        *(f"{root}: {words}" for words in passed_over(found.others)),
+        *_irregular(root, found.irregular),
+    ]
+    paths = [os.path.join(root, name) for name in relative]  # noqa: PTH118
+    rows = list(range(len(relative)))
+    if purpose != "test":
+        notices += _renamed(folders, labels) + _empty(root, found, layout)
+        kept = without_excluded(ids.to_pylist(), paths, section)
+        notices += kept.notices
+        rows = [row for row in kept.rows if split_N[row] != "test" and (split_N[row] or not layout.splits)]
+        later = labels_to_be(ids.to_pylist(), paths, labels, section)
+        kept = without_dropped(rows, later, section)
+        rows, notices = kept.rows, notices + kept.notices
+    if purpose == "train":
+        _check_outside(root, relative, rows, later)
+        names = RowNames("", relative, "image")
+        notices += check_labels(rows, later, section, root, names)
+    else:
+        nothing = set(labels_of_nothing(labels, section))
+        labels = ["" if label in nothing else label for label in labels]
+    if not rows:
+        raise DataError(f"{root}: no image is left: {'; '.join(notices)}")
+    paths = [paths[row] for row in rows]
+    bytes_N, mtime_ns_N = stat_files(paths)
+    columns = {
+        "id": ids.take(pa.array(rows)),
+        "path": paths,
+        "label": [labels[row] for row in rows],
+        "bytes": bytes_N,
+        "mtime_ns": mtime_ns_N,
+    }
+    if purpose != "test" and "val" in layout.splits.values():
+        columns["fold"] = np.array([0 if split_N[row] == "val" else -1 for row in rows])
+    return Listing(columns, tuple(notices))
+
+
+@dataclass
+class _Found:
+    """What a walk came by, as posix paths from its root."""
+
+    images: list[str] = field(default_factory=list)  # what is, or might be, one
+    others: list[str] = field(default_factory=list)  # files that are none by their names
+    irregular: list[str] = field(default_factory=list)  # pipes, sockets and devices that are called like images
+    folders: list[str] = field(default_factory=list)
+    unreadable: list[tuple[str, str]] = field(default_factory=list)  # folders, and why
+
+
+def _walk(root: str) -> _Found:
+    """Raises DataError when the root itself cannot be listed."""
+    found = _Found()
+    pending: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
+    while pending:
+        folder, above = pending.pop()
+        try:
+            facts = os.stat(os.path.join(root, folder))  # noqa: PTH116, PTH118
+            identity = (facts.st_dev, facts.st_ino)
+            if identity in above:  # a link back up
+                continue
+            with os.scandir(os.path.join(root, folder)) as entries:  # noqa: PTH118
+                for entry in entries:
+                    below = f"{folder}/{entry.name}" if folder else entry.name
+                    if _is_folder(entry):
+                        if not is_litter_folder(entry.name):
+                            found.folders.append(below)
+                            pending.append((below, above | {identity}))
+                    elif not is_litter_file(entry.name):
+                        _sort(entry, below, found)
+        except OSError as error:
+            if not folder:
+                raise DataError(f"{root}: cannot list this folder: {error.strerror}") from error
+            found.unreadable.append((folder, error.strerror or str(error)))
+    return found
+
+
+def _sort(entry: os.DirEntry[str], below: str, found: _Found) -> None:
+    named_so = os.path.splitext(entry.name)[1].lower() in PICTURE_SUFFIXES  # noqa: PTH122
+    if not named_so or entry.name.startswith("."):
+        found.others.append(below)
+    elif _may_be_read(entry):
+        found.images.append(below)
+    else:
+        found.irregular.append(below)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself: a file that will turn out unreadable
+        return False
+
+
+def _may_be_read(entry: os.DirEntry[str]) -> bool:
+    """A regular file, or a link to one, or to nothing: that will turn out unreadable, and so be told."""
+    try:
+        return entry.is_file() or not os.path.exists(entry.path)  # noqa: PTH110
+    except OSError:
+        return True
+
+
+def _nothing(root: str, found: _Found) -> str:
+    said = [f"no images here or in any sub-folder (looked for {', '.join(IMAGE_SUFFIXES)})"]
+    said += [f"cannot list {name!r}: {why}" for name, why in found.unreadable]
+    suffixes = Counter(os.path.splitext(name)[1].lower() for name in found.others)  # noqa: PTH122
+    if suffixes:
+        shown = ", ".join(f"{number} {suffix or 'without a suffix'}" for suffix, number in suffixes.most_common(5))
+        said.append(f"there are other files: {shown}")
+    return f"{root}: " + "; ".join([*said, *passed_over(found.others), *_irregular("", found.irregular)])
+
+
+def _irregular(root: str, names: list[str]) -> list[str]:
+    if not names:
+        return []
+    where = f"{root}: " if root else ""
+    return [
+        f"{where}{count(names, 'name')} passed over that are no regular files but pipes or devices: {some(names, 3)}"
+    ]
+
+
+def _ids(relative: list[str], root: str) -> pa.Array:
     try:
         on_disk = pa.array(relative, pa.string())
     except UnicodeEncodeError as error:
@@ -33,54 +177,49 @@ def list_folder(root: str, training: bool) -> Columns:
             f"{root}: the file name {os.fsencode(error.object)!r} is not UTF-8. "
             "Rename such files, for example: convmv -f cp949 -t utf8 -r --notest FOLDER"
         ) from None
-    outside = [name for name in relative if "/" not in name]
-    if training and outside:
+    ids = nfc_column(on_disk)
+    clashes = repeated_values(ids)
+    return pc.if_else(pc.is_in(ids, pa.array(clashes)), on_disk, ids) if clashes else ids
+
+
+def _lenient(relative: Sequence[str], root: str) -> Layout:
+    """As `layout_of`, for images that need no class."""
+    try:
+        return layout_of(relative, root)
+    except DataError:
+        return Layout("", {})
+
+
+def _labels(folders: Sequence[str]) -> list[str]:
+    form = {folder: tidy(folder) or nfc(folder) for folder in set(folders)}
+    return [form[folder] for folder in folders]
+
+
+def _renamed(folders: Sequence[str], labels: Sequence[str]) -> list[str]:
+    pairs = sorted({(f, label) for f, label in zip(folders, labels, strict=True) if nfc(f) != label})
+    return [f"folder {folder!a} is class {label!r}" for folder, label in pairs]
+
+
+def _empty(root: str, found: _Found, layout: Layout) -> list[str]:
+    """Words about folders that would be classes and hold no image."""
+    unreadable = {name for name, _ in found.unreadable}
+    full = set(map(layout.parts, found.images))
+    depth = layout.prefix.count("/") + bool(layout.splits)
+    empty = sorted(
+        folder
+        for folder in found.folders
+        if folder.startswith(layout.prefix)
+        and folder.count("/") == depth
+        and layout.parts(f"{folder}/.") not in full
+        and not any(f"{name}/".startswith(f"{folder}/") for name in unreadable)
+    )
+    return [f"{root}: {count(empty, 'folder')} without an image, no class: {some(empty)}"] if empty else []
+
+
+def _check_outside(root: str, relative: list[str], rows: list[int], labels: list[str]) -> None:
+    outside = [relative[row] for row in rows if not labels[row]]
+    if outside:
         raise DataError(
             f"{root}: {len(outside)} of {len(relative)} images lie in no class folder and so have no label, such as "
             f"{outside[0]!r}. Training needs one sub-folder per class: move them into one, or elsewhere"
         )
-    labels = pa.array([name.partition("/")[0] if "/" in name else "" for name in relative], pa.string())
-    ids = nfc_column(on_disk)
-    clashes = repeated_values(ids)
-    if clashes:
-        ids = pc.if_else(pc.is_in(ids, pa.array(clashes)), on_disk, ids)
-    paths = [os.path.join(root, name) for name in relative]  # noqa: PTH118
-    bytes_N, mtime_ns_N = stat_files(paths)
-    return {
-        "id": ids,
-        "path": paths,
-        "label": nfc_column(labels),
-        "bytes": bytes_N,
-        "mtime_ns": mtime_ns_N,
-    }
-
-
-def _walk(root: str) -> Iterator[str]:
-    """Posix paths from `root` of the files that are, or might be, images."""
-    pending: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
-    while pending:
-        folder, above = pending.pop()
-        try:
-            found = os.stat(os.path.join(root, folder))  # noqa: PTH116, PTH118
-            identity = (found.st_dev, found.st_ino)
-            if identity in above:  # a link back up
-                continue
-            with os.scandir(os.path.join(root, folder)) as entries:  # noqa: PTH118
-                for entry in entries:
-                    name = entry.name
-                    if name.startswith(".") or name == "__MACOSX":
-                        continue
-                    below = f"{folder}/{name}" if folder else name
-                    if _is_folder(entry):
-                        pending.append((below, above | {identity}))
-                    elif os.path.splitext(name)[1].lower() in PICTURE_SUFFIXES:  # noqa: PTH122
-                        yield below
-        except OSError as error:
-            raise DataError(f"{os.path.join(root, folder)}: cannot list this folder: {error.strerror}") from error  # noqa: PTH118
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself: a file that will turn out unreadable
-        return False

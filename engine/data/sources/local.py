@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +23,17 @@ PICTURE_SUFFIXES = frozenset(IMAGE_SUFFIXES) | {
 
 Columns = dict[str, Any]  # columns of the manifest by name, N values each
 
+Purpose = Literal["train", "test", "look"]
+"""What samples are listed for: to learn from, to be predicted, or neither yet, as by `engine data index`."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The samples of a folder or a table, and in words what a person should know of how they were found."""
+
+    columns: Columns
+    notices: tuple[str, ...] = ()
+
 
 def stat_files(paths: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(bytes_N, mtime_ns_N) of all files, links followed; bytes -1 where there is no such regular file.
@@ -33,16 +45,17 @@ def stat_files(paths: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int6
     return both_2N[0], both_2N[1]
 
 
+def stat_file(path: str) -> tuple[int, int]:
+    """(bytes, mtime_ns) of a file, links followed; bytes -1 where there is no such regular file."""
+    try:
+        found = os.stat(path)  # noqa: PTH116
+    except (OSError, ValueError):  # ValueError: a null byte in a table's path
+        return -1, 0
+    return (found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else (-1, 0)
+
+
 def _stat_chunk(paths: Sequence[str]) -> NDArray[np.int64]:
-    chunk_2N = np.zeros((2, len(paths)), dtype=np.int64)
-    for n, path in enumerate(paths):
-        try:
-            found = os.stat(path)  # noqa: PTH116
-        except (OSError, ValueError):  # ValueError: a null byte in a table's path
-            chunk_2N[0, n] = -1
-        else:
-            chunk_2N[:, n] = (found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else (-1, 0)
-    return chunk_2N
+    return np.array([stat_file(path) for path in paths], dtype=np.int64).T
 
 
 def nfc_column(names: pa.ChunkedArray | pa.Array) -> pa.Array:

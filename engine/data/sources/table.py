@@ -1,172 +1,228 @@
-"""A table of samples, .csv or .parquet, and a table of labels alone."""
+"""A table of samples, .csv, .tsv or .parquet, and a table of labels alone."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from engine.data.leave_out import check_labels, labels_of_nothing, labels_to_be, without_dropped, without_excluded
 from engine.data.manifest import repeated_values
-from engine.data.sources.local import IMAGE_SUFFIXES, Columns, nfc_column, stat_files
-from engine.data.tables import SHOWN, RowNames, column_names, no_column, read_columns, rows_equal
+from engine.data.sources.columns import ID_NAMES, PATH_NAMES, Roles, column_roles, truth_columns
+from engine.data.sources.litter import is_litter_label, is_litter_path, means_nothing, spoiled, tidy, whole_numbers
+from engine.data.sources.local import IMAGE_SUFFIXES, Listing, Purpose, nfc_column, stat_file, stat_files
+from engine.data.tables import SHOWN, RowNames, UserTable, open_table, rows_equal
 from engine.errors import DataError
 from engine.recipe.sections import DataSection
-from engine.text import nfc, nfd, some
+from engine.text import count, nfc, nfd, some
 
-_PATH_NAMES = ("path", "img_path", "image", "file", "filename")
-_LABEL_NAMES = ("label", "class", "target", "category")
-_ID_NAMES = ("ID", "id")
-_COPY_COLUMNS = ("made_from", "mixed_with")  # written by engine data augment
-_FOLD_WORDS = {"train": "-1", "training": "-1", "valid": "0", "val": "0", "validation": "0"}
-
-
-@dataclass(frozen=True)
-class _Roles:
-    """Which column of a table holds what; "" for none. `copies`: the columns of augmented copies, () without."""
-
-    path: str
-    id: str
-    label: str
-    group: str
-    fold: str
-    copies: tuple[str, ...]
-
-    @property
-    def used(self) -> list[str]:
-        return sorted({self.path, self.id, self.label, self.group, self.fold, *self.copies} - {""})
+_FOLD_WORDS = {"train": "-1", "training": "-1", "valid": "0", "val": "0", "validation": "0", "dev": "0"}
+_TEST_WORDS = ("test", "testing")
+_TEST = -2  # the fold of images that are never trained on
+_PROBED = 20  # rows whose files tell which column holds paths
 
 
-def list_table(table_path: str, section: DataSection, training: bool) -> Columns:
-    """The rows of a .csv or .parquet table, in its order.
+def list_table(table_path: str, section: DataSection, purpose: Purpose) -> Listing:
+    """The rows of a table, in its order, without those that `section` leaves out.
 
     Paths are looked for as written, then in another Unicode form, with backslashes turned, and with an image suffix
     added (a column may hold bare ids). A training table must have the label, group and fold columns the recipe names;
-    a table of images to predict may lack them, or have them empty. Raises DataError for missing columns, files,
-    labels, and for ids used twice.
+    others may lack them, or have them empty; one of images to predict keeps all its rows. Raises DataError for missing
+    columns, files, labels, and for ids used twice.
     """
-    names = column_names(table_path)
-    roles = _roles(table_path, names, section, training)
-    table = read_columns(table_path, names, roles.used)
-    if not table.num_rows:
+    training = purpose == "train"
+    table = open_table(table_path)
+    roles = column_roles(table_path, table.names, section, training)
+    if not len(table):
         raise DataError(f"{table_path}: no rows below the header")
-    where = RowNames(table_path)
-    images = section.test_images if section.test_images and not training else section.images
+    images = section.test_images if section.test_images and purpose == "test" else section.images
     base = os.path.abspath(images) if images else os.path.dirname(os.path.abspath(table_path))  # noqa: PTH100, PTH120
-    paths, bytes_N, mtime_ns_N = _find_files(table[roles.path].to_pylist(), base, roles.path, where)
-    columns: Columns = {"id": _ids(table, roles, where), "path": paths, "bytes": bytes_N, "mtime_ns": mtime_ns_N}
+    columns = table.columns(roles.used)
+    roles = _with_path(roles, columns, base, section, table_path)
+    notices = [*table.notices, *roles.notices]
+    ids = _ids(columns, roles, table.where)
+    written = columns[roles.path].to_pylist()
+    paths = [os.path.join(base, text.removeprefix("./")) for text in written]  # noqa: PTH118
+    labels = _labels(columns[roles.label], table, section, notices) if roles.label else [""] * len(table)
+    rows = list(range(len(table)))
+    fold_N = _folds(columns[roles.fold], roles.fold, table.where) if roles.fold and purpose != "test" else None
+    if purpose != "test":
+        later = labels_to_be(ids.to_pylist(), paths, labels, section)
+        rows = _wanted(ids, paths, later, fold_N, section, table_path, notices)
+    if training:
+        _check_empty(rows, later, roles.label, table.where)
+        notices += check_labels(rows, later, section, table_path, table.where)
+    else:
+        nothing = {*labels_of_nothing(labels, section)}
+        labels = ["" if label in nothing else label for label in labels]
+    if not rows:
+        raise DataError(f"{table_path}: no row is left: {'; '.join(notices)}")
+    found, bytes_N, mtime_ns_N = _find_files(
+        [written[row] for row in rows], [paths[row] for row in rows], roles.path, table.where.take(rows),
+        section.missing if purpose != "test" else "error", notices,
+    )  # fmt: skip
+    taken = pa.array(rows)
+    listed = {"id": ids.take(taken), "path": found, "bytes": bytes_N, "mtime_ns": mtime_ns_N}
     if roles.label:
-        columns["label"] = _labels(table, roles.label, where, training)
+        listed["label"] = [labels[row] for row in rows]
     if roles.group:
-        columns["group"] = pc.utf8_trim_whitespace(table[roles.group])
-    if roles.fold:
-        columns["fold"] = _folds(table[roles.fold], roles.fold, where)
-    return columns | {name: nfc_column(table[name]) for name in roles.copies}
+        listed["group"] = pc.utf8_trim_whitespace(columns[roles.group]).take(taken)
+    if fold_N is not None:
+        listed["fold"] = np.maximum(fold_N[rows], -1)
+        if listed["fold"].max() < 0:
+            raise DataError(f"{table_path}: column {roles.fold!r} (data.fold_column) puts no sample into any fold")
+    copies = {name: nfc_column(columns[name]).take(taken) for name in roles.copies}
+    return Listing(listed | copies, tuple(notices))
 
 
 def list_labels(table_path: str, section: DataSection) -> dict[str, str]:
-    """Labels by id, of a .csv or .parquet table that names no files: the truth about images that are listed elsewhere.
+    """Labels by id, of a table that names no files: the truth about images that are listed elsewhere. "" for none.
 
     Raises DataError for missing columns and for ids used twice.
     """
-    names = column_names(table_path)
-    used = []
-    for key, wanted, usual in (
-        ("id_column", section.id_column, (*_ID_NAMES, *_PATH_NAMES)),
-        ("label_column", section.label_column, _LABEL_NAMES),
-    ):
-        column = next((name for name in (wanted, *usual) if name in names), None)
-        if column is None:
-            raise no_column(table_path, wanted or " or ".join(usual), key, names)
-        used.append(column)
-    table = read_columns(table_path, names, used)
-    ids, labels = (nfc_column(pc.utf8_trim_whitespace(table[column])) for column in used)
+    table = open_table(table_path)
+    id_column, label_column = truth_columns(table_path, table.names, section)
+    columns = table.columns([id_column, label_column])
+    ids = nfc_column(pc.utf8_trim_whitespace(columns[id_column]))
     if repeated := repeated_values(ids):
         raise DataError(f"{table_path}: ids used more than once: {some(repeated)}")
-    return dict(zip(ids.to_pylist(), labels.to_pylist(), strict=True))
+    labels = _labels(columns[label_column], table, section, [])
+    nothing = {*labels_of_nothing(labels, section)}
+    return dict(zip(ids.to_pylist(), ["" if label in nothing else label for label in labels], strict=True))
 
 
-def _roles(table_path: str, names: list[str], section: DataSection, training: bool) -> _Roles:
-    """The columns that the recipe names, else those of usual names; DataError for one that must be there and is not."""
+def _with_path(roles: Roles, columns: pa.Table, base: str, section: DataSection, table_path: str) -> Roles:
+    """The column that holds paths: of those that may, the first whose first rows name files."""
 
-    def find(key: str, wanted: str, usual: Sequence[str], needed: bool) -> str:
-        if wanted in names or not wanted:
-            return wanted or next((name for name in usual if name in names), "")
-        if needed:
-            raise no_column(table_path, wanted, key, names)
-        return ""
+    def names_files(column: str) -> bool:
+        values = [text for text in columns[column].slice(0, _PROBED).to_pylist() if text]
+        return any(_find_one(os.path.join(base, text)) for text in values)  # noqa: PTH118
 
-    id_column = find("id_column", section.id_column, _ID_NAMES, True)
-    path_column = find("path_column", section.path_column, (*_PATH_NAMES, id_column), True)
-    if not path_column:
-        raise no_column(table_path, " or ".join((*_PATH_NAMES, *_ID_NAMES)), "path_column", names)
-    label_column = find("label_column", section.label_column, _LABEL_NAMES, training)
-    if training and not label_column:
-        raise no_column(table_path, " or ".join(_LABEL_NAMES), "label_column", names)
-    return _Roles(
-        path=path_column,
-        id=id_column,
-        label=label_column,
-        group=find("group_column", section.group_column, (), training),
-        fold=find("fold_column", section.fold_column, (), training),
-        copies=_COPY_COLUMNS if set(_COPY_COLUMNS) <= set(names) else (),
-    )
+    if section.path_column:
+        return roles
+    path = next(filter(names_files, roles.paths), roles.path) if len(roles.paths) > 1 else roles.path
+    if path == roles.path and path in (*PATH_NAMES, *ID_NAMES):
+        return roles
+    said = f"{table_path}: column {path!r} is taken for data.path_column"
+    return replace(roles, path=path, notices=(*roles.notices, said))
 
 
-def _ids(table: pa.Table, roles: _Roles, where: RowNames) -> pa.Array:
+def _ids(table: pa.Table, roles: Roles, where: RowNames) -> pa.Array:
     ids = nfc_column(pc.utf8_trim_whitespace(table[roles.id]) if roles.id else table[roles.path])
     repeated = repeated_values(ids)
     if repeated:
         shown = [f"{value!r} in {where.name(rows_equal(ids, value))}" for value in repeated[:SHOWN]]
+        made = next((f" (it looks like {what})" for what in map(spoiled, repeated) if what), "")
         raise DataError(
             f"{where.table_path}: {len(repeated)} ids in column {roles.id or roles.path!r} are used more than once: "
-            f"{'; '.join(shown)}. Remove the repeated rows, or set data.id_column to a column without repeats"
+            f"{'; '.join(shown)}{made}. Remove the repeated rows, or set data.id_column to a column without repeats"
         )
     return ids
 
 
-def _labels(table: pa.Table, column: str, where: RowNames, training: bool) -> pa.Array:
-    labels = nfc_column(pc.utf8_trim_whitespace(table[column]))
-    empty_rows = rows_equal(labels, "")
-    if training and empty_rows:
-        raise DataError(
-            f"{where.table_path}: column {column!r} is empty in {len(empty_rows)} of {table.num_rows} rows: "
-            f"{where.name(empty_rows)}. Label those rows or remove them"
+def _labels(column: pa.ChunkedArray, table: UserTable, section: DataSection, notices: list[str]) -> list[str]:
+    """The labels as people see them: without what is invisible, whole numbers as whole numbers."""
+    found = column.to_pylist()
+    form = {text: tidy(text) for text in set(found)}
+    hidden = sorted(text for text, label in form.items() if label != nfc(text.strip()))
+    if hidden:
+        notices.append(
+            f"{table.path}: {count(hidden, 'label')} read without invisible characters, spaces of other kinds or "
+            f"curly quotes, such as {hidden[0]!a}"
         )
-    return labels
+    named = {label for label, _ in section.label_names} | {name for group in section.aliases for name in group}
+    floats = whole_numbers(form.values())
+    if floats and not named & set(floats) and not section.label_table:
+        some_float = min(floats)
+        notices.append(f"{table.path}: labels are whole numbers, and {some_float!r} is read as {floats[some_float]!r}")
+        form = {text: floats.get(label, label) for text, label in form.items()}
+    return [form[text] for text in found]
+
+
+def _wanted(
+    ids: pa.Array,
+    paths: list[str],
+    labels: list[str],
+    fold_N: NDArray[np.int64] | None,
+    section: DataSection,
+    table_path: str,
+    notices: list[str],
+) -> list[int]:
+    """The rows that the recipe does not leave out, and that a person put there."""
+    names = ids.to_pylist()
+    kept = without_excluded(names, paths, section)
+    notices += kept.notices
+    litter = [row for row in kept.rows if is_litter_path(paths[row]) or is_litter_label(labels[row])]
+    if litter:
+        shown = some([names[row] for row in litter], 3)
+        notices.append(f"{table_path}: {count(litter, 'row')} left out that no person wrote: {shown}")
+    tests = [row for row in kept.rows if fold_N is not None and fold_N[row] == _TEST]
+    if tests:
+        notices.append(f"{table_path}: {count(tests, 'test image')} left out, by data.fold_column")
+    gone = {*litter, *tests}
+    rows = [row for row in kept.rows if row not in gone]
+    dropped = without_dropped(rows, labels, section)
+    notices += dropped.notices
+    return dropped.rows
+
+
+def _check_empty(rows: list[int], labels: list[str], column: str, where: RowNames) -> None:
+    if empty := [row for row in rows if not labels[row]]:
+        raise DataError(
+            f"{where.table_path}: column {column!r} is empty in {len(empty)} of {len(rows)} rows: {where.name(empty)}. "
+            'Label those rows, remove them, or leave them out with data.drop_classes = [""]'
+        )
 
 
 def _find_files(
-    written: list[str], base: str, column: str, where: RowNames
+    written: list[str], paths: list[str], column: str, where: RowNames, missing: str, notices: list[str]
 ) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64]]:
-    """Absolute paths with bytes_N and mtime_ns_N. Raises DataError naming the rows whose files are not there."""
-    paths = [os.path.join(base, text.removeprefix("./")) for text in written]  # noqa: PTH118
+    """The paths, mended where a file is spelt otherwise, with bytes_N and mtime_ns_N.
+
+    Files that are not there stay, when `missing` is leave_out, to be found unreadable. Raises DataError naming their
+    rows otherwise, and when it is all of them.
+    """
     bytes_N, mtime_ns_N = stat_files(paths)
-    missing = []
+    lost = []
     for row in np.flatnonzero(bytes_N < 0).tolist():
-        for spelling in _spellings(paths[row]) if written[row] else ():
-            size, mtime_ns = stat_files([spelling])
-            if size[0] >= 0:
-                paths[row], bytes_N[row], mtime_ns_N[row] = spelling, size[0], mtime_ns[0]
-                break
+        spelling = _find_one(paths[row]) if written[row].strip() else ""
+        if spelling:
+            paths[row] = spelling
+            bytes_N[row], mtime_ns_N[row] = stat_file(spelling)
         else:
-            missing.append(row)
-    if missing:
-        shown = "; ".join(f"{where.name([row])}: {written[row]!r}" for row in missing[:SHOWN])
-        raise DataError(
-            f"{where.table_path}: {len(missing)} of {len(paths)} files in column {column!r} do not exist: {shown}. "
-            f"Looked for {paths[missing[0]]}. Set data.images (for test images also data.test_images) to the folder "
-            "the paths start from, data.path_column to another column, or mend those rows"
+            lost.append(row)
+    if not lost:
+        return paths, bytes_N, mtime_ns_N
+    if missing == "leave_out" and len(lost) < len(paths):
+        shown = some([written[row] for row in lost], SHOWN)
+        notices.append(
+            f"{where.table_path}: {len(lost)} of {len(paths)} files in column {column!r} do not exist and are left out "
+            f"(data.missing), {where.name(lost)}: {shown}"
         )
-    return paths, bytes_N, mtime_ns_N
+        return paths, bytes_N, mtime_ns_N
+    shown = "; ".join(f"{where.name([row])}: {written[row]!r}" for row in lost[:SHOWN])
+    some_left = ', data.missing = "leave_out" to train without them' if len(lost) < len(paths) else ""
+    raise DataError(
+        f"{where.table_path}: {len(lost)} of {len(paths)} files in column {column!r} do not exist: {shown}. "
+        f"Looked for {paths[lost[0]]}{_why(written[lost[0]], paths[lost[0]])}. Set data.images (for test images also "
+        f"data.test_images) to the folder the paths start from, data.path_column to another column{some_left}, or mend "
+        "those rows"
+    )
+
+
+def _find_one(path: str) -> str:
+    """The path as its file is spelt, "" when there is no such file."""
+    return next((spelling for spelling in _spellings(path) if stat_file(spelling)[0] >= 0), "")
 
 
 def _spellings(path: str) -> Iterator[str]:
-    forms = dict.fromkeys(form for text in (path, path.replace("\\", "/")) for form in (nfc(text), nfd(text)))
+    texts = (path, path.replace("\\", "/"), tidy(path))
+    forms = dict.fromkeys(form for text in (path, *texts) for form in (text, nfc(text), nfd(text)))
     yield from forms
     for form in forms:
         for suffix in IMAGE_SUFFIXES:
@@ -174,22 +230,44 @@ def _spellings(path: str) -> Iterator[str]:
             yield form + suffix.upper()
 
 
-def _folds(column: pa.ChunkedArray, name: str, where: RowNames) -> pa.Array:
-    """Whole numbers from 0; empty or -1 for a sample that is never validated on; or words that say train or valid.
-    2.0 is 2, as pandas writes it."""
-    text = pc.utf8_trim_whitespace(column.combine_chunks())
-    text = pc.if_else(pc.equal(text, ""), "-1", text)
-    for word, number in _FOLD_WORDS.items():
-        text = pc.if_else(pc.equal(pc.utf8_lower(text), word), number, text)
-    wrong = pc.invert(pc.match_substring_regex(text, r"^(-1|\d{1,4})(\.0*)?$"))
+def _why(text: str, path: str) -> str:
+    """What may be the matter with a name whose file is not there."""
+    if os.path.exists(path):  # noqa: PTH110
+        return ", which is no regular file"
+    if made := spoiled(text):
+        return f". {text!r} looks like {made}: export the column as text"
+    folder, name = os.path.split(path)
+    try:
+        beside = os.listdir(folder)  # noqa: PTH208
+    except OSError:
+        return f". There is no folder {folder}"
+    stem = os.path.splitext(name)[0]  # noqa: PTH122
+    for other in beside:
+        own = os.path.splitext(other)[0]  # noqa: PTH122
+        if own.lower() == stem.lower():
+            return f". There is {other!r}: capitals count"
+        if stem.removesuffix(".0").isdigit() and own.isdigit() and int(own) == int(stem.removesuffix(".0")):
+            return f". There is {other!r}: a spreadsheet or pandas has taken the zeros for a number's"
+    return ""
+
+
+def _folds(column: pa.ChunkedArray, name: str, where: RowNames) -> NDArray[np.int64]:
+    """Whole numbers from 0; empty or -1 for a sample that is never validated on; or words that say train, valid or
+    test, whose rows are -2. 2.0 is 2, as pandas writes it."""
+    text_of = {}
+    for text in column.unique().to_pylist():
+        word = tidy(text).casefold()
+        plain = "-1" if not word or means_nothing(word) else _FOLD_WORDS.get(word, word)
+        text_of[text] = "test" if word in _TEST_WORDS else plain
+    texts = pa.array([text_of[text] for text in column.to_pylist()], pa.string())
+    wrong = pc.invert(pc.match_substring_regex(texts, r"^((-1|\d{1,4})(\.0*)?|test)$"))
     wrong_rows = np.flatnonzero(wrong.to_numpy(zero_copy_only=False)).tolist()
     if wrong_rows:
         raise DataError(
             f"{where.table_path}: column {name!r} (data.fold_column) must hold fold numbers from 0, or -1 for samples "
-            "that are always trained on, or the words train and valid; "
-            f"not {text[wrong_rows[0]].as_py()!r} in {where.name(wrong_rows[:1])}"
+            "that are always trained on, or the words train, valid and test; "
+            f"not {texts[wrong_rows[0]].as_py()!r} in {where.name(wrong_rows[:1])}"
         )
-    folds = text.cast(pa.float64()).cast(pa.int32())
-    if pc.max(folds).as_py() < 0:
-        raise DataError(f"{where.table_path}: column {name!r} (data.fold_column) puts no sample into any fold")
+    numbers = pc.if_else(pc.equal(texts, "test"), str(_TEST), texts)
+    folds: NDArray[np.int64] = numbers.cast(pa.float64()).cast(pa.int64()).to_numpy()
     return folds

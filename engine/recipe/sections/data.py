@@ -42,7 +42,8 @@ class DataSection(Section):
     """Where the images and labels are, and how they are cleaned. Relative paths start at the folder the command runs in."""
 
     train: str = Field(
-        "", description="Training images: a folder with one sub-folder per class, or a .csv or .parquet table."
+        "",
+        description="Training images: a folder with one sub-folder per class, or with train and val folders of such; or a .csv, .tsv or .parquet table.",
     )
     test: str = Field("", description="Images to predict: a folder, or a .csv or .parquet table.")
     images: str = Field("", description="Folder that a table's paths start from. Empty: the table's own folder.")
@@ -64,13 +65,26 @@ class DataSection(Section):
     )
     fold_column: str = Field(
         "",
-        description="Table column with the fold each sample is validated in, from 0; -1 or nothing: never. The words train and valid stand for -1 and 0. Empty: the split is drawn.",
+        description="Table column with the fold each sample is validated in, from 0; -1 or nothing: never. The words train and valid stand for -1 and 0, and rows that say test are left out. Empty: the split is drawn.",
     )
     exclude: Names = Field(
-        (), description="Training images to leave out: ids, file names, or paths from the data folder."
+        (),
+        description="Training images to leave out: ids, file names, or paths from the data folder. Their files need not be there.",
     )
     exclude_file: str = Field(
         "", description="A text file with more of them, one a line; lines that begin with # are passed over."
+    )
+    missing: Literal["error", "leave_out"] = Field(
+        "error",
+        description="Files that a training table lists and that are not there. error: they are counted and the run is refused; leave_out: they are named, and trained without.",
+    )
+    drop_classes: tuple[str, ...] = Field(
+        (),
+        description='Labels whose images are left out, such as ["Not sure", "Skip*"]: labels as found (after relabel) or class names, in which * stands for anything and capitals count. "" stands for images without a label.',
+    )
+    rare_classes: Literal["error", "drop", "train"] = Field(
+        "error",
+        description="Classes with fewer images than folds, or that would lie in one fold as a whole. error: all of them are named; drop: left out; train: trained on in every fold and validated in none, together with what shares a group with them. See also aliases, which joins classes.",
     )
     relabel: str = Field(
         "",

@@ -1,0 +1,248 @@
+"""What machines leave among people's photos and labels, and how it is told from what people meant.
+
+File systems, archives, cloud drives, downloads, thumbnailers, spreadsheets and notebooks all leave something: a second
+picture of each photo under a like name, a folder that becomes a class, a word that stands for no value. Each kind is
+one line below, with what leaves it. "photo (1).jpg", "Copy of photo.jpg" and "photo-edited.jpg" are real photos and no
+litter: if they are duplicates, their content says so.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+
+from engine.text import count, nfc, some
+
+LITTER_FOLDERS: Mapping[str, str] = MappingProxyType(
+    {
+        "__macosx": "macOS, in a zip",
+        "@eadir": "Synology: thumbnails of every photo",
+        "@tmp": "Synology",
+        "#recycle": "Synology: deleted files",
+        "#snapshot": "Synology",
+        "@recycle": "QNAP: deleted files",
+        "@recently-snapshot": "QNAP",
+        "~snapshot": "NetApp",
+        "$recycle.bin": "Windows: deleted files",
+        "recycler": "Windows: deleted files",
+        "system volume information": "Windows",
+        "found.[0-9][0-9][0-9]": "Windows: chkdsk",
+        "dfsrprivate": "Windows: replication",
+        "lost+found": "ext4: fsck",
+        "lost.dir": "Android: cards that were pulled out",
+        "network trash folder": "macOS, on a network drive",
+        "temporary items": "macOS, on a network drive",
+        "__pycache__": "Python",
+        ".ipynb_checkpoints": "Jupyter: copies of what was opened",
+        ".trash*": "Linux, macOS: deleted files",
+        ".thumbnails": "Android, GNOME",
+        ".picasaoriginals": "Picasa",
+        ".dropbox.cache": "Dropbox: deleted files",
+        ".sync": "Resilio",
+        ".stversions": "Syncthing: older files",
+        ".spotlight-v100": "macOS",
+        ".fseventsd": "macOS",
+        ".git": "Git",
+        ".cache": "downloaders",
+        ".engine": "this program",
+    }
+)
+"""Names of folders, as patterns in lower case, that are passed over without a word, like all hidden ones; and who
+leaves them."""
+
+LITTER_FILES: Mapping[str, str] = MappingProxyType(
+    {
+        "._*": "macOS: AppleDouble, the rest of a file of the name that follows",
+        ".ds_store": "macOS",
+        "icon\r": "macOS: a folder's icon",
+        "thumbs.db": "Windows",
+        "ehthumbs*.db": "Windows",
+        "desktop.ini": "Windows",
+        "*:zone.identifier": "Windows: where a download came from",
+        "~$*": "Office: a document that is open",
+        ".~lock.*": "LibreOffice: a document that is open",
+        ".nfs*": "NFS: deleted while open",
+        ".fuse_hidden*": "FUSE: deleted while open",
+        ".trashed-*": "Android: deleted",
+        ".pending-*": "Android: not yet written",
+        ".syncthing.*": "Syncthing: not yet written",
+        "synophoto_thumb_*": "Synology: thumbnails",
+        "synofile_thumb_*": "Synology: thumbnails",
+        "albumart_{*": "Windows Media Player: covers",
+        "albumartsmall.jpg": "Windows Media Player: covers",
+        "picasa.ini": "Picasa",
+        ".picasa.ini": "Picasa",
+        "zbthumbnail.info": "ZoomBrowser",
+    }
+)
+"""Names of files, as patterns in lower case, that are never images, whatever their suffix; and who leaves them."""
+
+_CHECKPOINT = re.compile(r"-checkpoint\.\w+$")  # Jupyter's copies, where somebody has unhidden their folder
+
+_WANTED: tuple[tuple[str, str, str], ...] = (
+    (r"^\..+\.icloud$", "photo that is only in iCloud", "download them first"),
+    (r"\.(part|partial|crdownload|download|opdownload|tmp|!ut|filepart)$", "unfinished download", ""),
+    (r"\.(cr2|cr3|nef|arw|dng|orf|rw2|raf|srw|pef)$", "camera raw file", "develop them to JPEG"),
+    (r"\.(mp4|mov|avi|mkv|webm|m4v|3gp|mts)$", "video", ""),
+    (r"\.(zip|tar|tgz|gz|7z|rar)$", "archive", "unpack them first"),
+    (r"\.(svg|psd|pdf|eps|ai)$", "drawing or document", ""),
+    (r"\.(jpe?g|png|webp|bmp)[.?&_ ~:-]?[\w=&.-]{1,40}$", "image under another suffix", "rename them"),
+)
+"""What is no image by its suffix and may have been wanted: a pattern, what it is, what to do. Sidecars (.json, .xmp,
+.aae, .thm, .lrv) are not among them: their photo stands beside them."""
+
+NO_VALUE = frozenset(
+    (
+        "nan",
+        "-nan",
+        "<na>",
+        "#n/a",
+        "#n/a n/a",
+        "#na",
+        "n/a",
+        "null",
+        "nil",
+        "nat",
+        "1.#qnan",
+        "-1.#ind",
+        "#value!",
+        "#ref!",
+        "#div/0!",
+        "#name?",
+        "#null!",
+        "#num!",
+        "#error!",
+        "#spill!",
+        "#calc!",
+        "undefined",
+        "(null)",
+        "<null>",
+    )
+)
+"""How spreadsheets, pandas, R, SQL and JavaScript write that there is no value, in lower case. No class, unless the
+recipe says that it is one."""
+
+MAYBE_NO_VALUE = frozenset(("na", "none", "-", "--", "?", ".", "(blank)", "unknown", "unlabeled", "unlabelled", "tbd"))
+"""What may mean no value, and is honestly a class elsewhere (NA is Namibia, none is a wafer without a fault, - is a
+sign): a class, and said."""
+
+# Space of any width; then what has none: marks of direction, byte order marks, soft hyphens. Joiners (U+200C, U+200D)
+# stay: Persian and emoji are written with them.
+_SPACES = re.compile(r"[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000\t\r\n]+")
+_INVISIBLE = re.compile(r"[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]")
+_CURLY = '\u201c\u201d\u201e\u201f\u2018\u2019\u201a\u00ab\u00bb"'
+
+
+def is_litter_folder(name: str) -> bool:
+    """Whether a folder of this name holds nothing that a person put there."""
+    return name.startswith(".") or _leaves_folder(name)
+
+
+def is_litter_file(name: str) -> bool:
+    """Whether a file of this name is no image, whatever its suffix."""
+    low = name.casefold()
+    return any(fnmatch.fnmatchcase(low, pattern) for pattern in LITTER_FILES) or bool(_CHECKPOINT.search(low))
+
+
+def is_litter_path(path: str) -> bool:
+    """Whether somebody listed litter: the file's own name, or that of a folder it lies in. Hidden folders alone say
+    nothing here: data may lie below ~/.cache."""
+    *folders, name = path.replace("\\", "/").split("/")
+    return is_litter_file(name) or any(_leaves_folder(folder) for folder in folders if folder != ".cache")
+
+
+def is_litter_label(label: str) -> bool:
+    """Whether a label was made of a name that a listing found: .DS_Store, Thumbs.db, __MACOSX."""
+    return is_litter_file(label) or _leaves_folder(label)
+
+
+def _leaves_folder(name: str) -> bool:
+    return any(fnmatch.fnmatchcase(name.casefold(), pattern) for pattern in LITTER_FOLDERS)
+
+
+def passed_over(names: Iterable[str]) -> list[str]:
+    """Words about files that are no images and may have been wanted: "3 videos passed over, such as a/1.mp4"."""
+    kinds: dict[tuple[str, str], list[str]] = {}
+    for name in names:
+        base = os.path.basename(name)  # noqa: PTH119  names by the million
+        for pattern, what, remedy in _WANTED:
+            if re.search(pattern, base, re.IGNORECASE):
+                kinds.setdefault((what, remedy), []).append(name)
+                break
+        else:
+            if base.startswith("."):
+                kinds.setdefault(("hidden image", "rename them"), []).append(name)
+    return [
+        f"{count(found, what, _plural(what))} passed over, such as {found[0]!r}"
+        + (f": {remedy} to use them" if remedy else "")
+        for (what, remedy), found in kinds.items()
+    ]
+
+
+def _plural(what: str) -> str:
+    first, *rest = what.split(" ")
+    if what.startswith(("photo ", "image ", "drawing ")):  # a noun with words behind it
+        return " ".join([f"{first}s", *rest]).replace("that is", "that are").replace("or document", "or documents")
+    return f"{what}s"
+
+
+def tidy(text: str) -> str:
+    """A label or a column's name as people see it: NFC, any space one kind of space, nothing invisible, no space or
+    curly quotes around it."""
+    if text.isascii() and text.isprintable():
+        return text.strip()
+    text = _INVISIBLE.sub("", _SPACES.sub(" ", nfc(text))).strip()
+    curly = len(text) > 2 and text[0] in _CURLY and text[-1] in _CURLY
+    return text[1:-1].strip() if curly else text
+
+
+def means_nothing(label: str) -> bool:
+    """Whether a label is how a machine writes that there is none."""
+    return label.casefold() in NO_VALUE
+
+
+def may_mean_nothing(label: str) -> bool:
+    """Whether a label may be how a person writes that there is none."""
+    return label.casefold() in MAYBE_NO_VALUE
+
+
+_SPOILED = (
+    (re.compile(r"[+-]?\d(\.\d+)?E[+-]?\d{2,3}"), "a number that a spreadsheet has shortened"),
+    (
+        re.compile(
+            r"(\d{1,2}-(Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)|"
+            r"(Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)-\d{2}|\d{4}-\d\d-\d\d 00:00:00)"
+        ),
+        "a date that a spreadsheet made of something else",
+    ),
+    (re.compile(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?"), "a number with separators of thousands"),
+    (re.compile(r"#{3,}"), "a number that did not fit its cell"),
+    (re.compile(r"\[object Object\]|<\w+ object at 0x[0-9a-f]+>|tensor\(.*\)"), "a program's value, not its text"),
+    (re.compile("\ufffd|.*\ufffd.*"), "text whose letters were lost when it was converted"),
+)
+
+
+def spoiled(text: str) -> str:
+    """What a spreadsheet or a program seems to have made of a value, in words; "" where nothing seems so."""
+    return next((what for pattern, what in _SPOILED if pattern.fullmatch(text)), "")
+
+
+def whole_numbers(labels: Iterable[str]) -> dict[str, str]:
+    """{"3.0": "3"} where all labels are whole numbers and some have been made floats, as pandas does to a column in
+    which a value is missing; else {}."""
+    distinct = {label for label in labels if label and not means_nothing(label)}
+    if not all(re.fullmatch(r"-?\d+(\.0+)?", label) for label in distinct):
+        return {}
+    return {label: label.partition(".")[0] for label in distinct if "." in label}
+
+
+def looks_spoiled(labels: Iterable[str]) -> list[str]:
+    """Words about labels that seem spoiled: "labels that look like a date ...: 'May-01'"."""
+    kinds: dict[str, list[str]] = {}
+    for label in labels:
+        if what := spoiled(label):
+            kinds.setdefault(what, []).append(label)
+    return [f"{count(found, 'label')} that may be {what}: {some(found, 3)}" for what, found in kinds.items()]
