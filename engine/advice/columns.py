@@ -1,66 +1,83 @@
 """What the columns of a table hold, as far as their names and their values say it.
 
-Names that the engine knows (see docs/recipes.md) are left to it. Others are asked: a column of paths is one whose
-values are files, in the table's folder or one near it; a column of labels is one of few values that is called like one.
+Training goes by names alone, since a run must not depend on a guess. A suggestion may guess, because somebody reads it:
+a column of paths is one whose values are files, in the table's folder or one near it; a column of labels is one of few
+values that is called like one; and a column of folds holds numbers or the names of splits.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from engine.data.sources.table import _ID_NAMES as ID_NAMES
-from engine.data.sources.table import _LABEL_NAMES as LABEL_NAMES
-from engine.data.sources.table import _PATH_NAMES as PATH_NAMES
-from engine.data.sources.table import _spellings as spellings
-from engine.data.tables import column_names, read_columns
+from engine.data.sources.columns import COPY_COLUMNS, ID_NAMES, LABEL_NAMES, PATH_NAMES
+from engine.data.sources.litter import tidy
+from engine.data.sources.table import find_file
+from engine.data.tables import open_table
 from engine.errors import DataError
-from engine.text import nfc
+from engine.text import count, nfc
 
 _TRIED = 24  # values of a column that are looked for
 _FOLDERS = 60  # near a table that they are looked for in
 _LABEL_WORDS = (
-    *("label", "class", "target", "category", "species", "breed", "diagnosis", "dx", "type", "kind", "tag", "name"),
-    *("라벨", "레이블", "클래스", "분류", "종류", "품종", "이름"),
+    *("label", "labels", "class", "classes", "target", "category", "species", "breed", "diagnosis", "dx", "type"),
+    *("kind", "tag", "name", "y", "라벨", "레이블", "클래스", "분류", "종류", "품종", "이름"),
 )
+_FOLD_NAMES = ("fold", "folds", "kfold", "split", "set", "subset", "partition")
+_TRAINED, _HELD, _TESTED = {"train", "training"}, {"valid", "val", "validation", "dev"}, {"test", "testing"}
 
 
 @dataclass(frozen=True)
 class Columns:
-    """A table's columns by what they hold. `path` and `label` are "" where their usual names say it; `images` is the
-    folder that paths start from, "" for the table's own. `others`: values by id, of all columns that are none of these.
-    """
+    """A table's columns by what they hold. `path`, `label` and `fold` are as data.path_column and its like have them,
+    "" where nothing has to be said; `images` is the folder that paths start from, "" for the table's own. `labels`:
+    rows by label; `folds`: how many the fold column has; `others`: values by id, of columns that are none of these;
+    `notices`: what cannot be said in a recipe."""
 
     path: str
     label: str
+    fold: str
     images: str
+    labels: Mapping[str, int]
+    folds: int
     others: Mapping[str, Mapping[str, str]]
+    notices: tuple[str, ...]
 
 
 def columns_of(table_path: str, images: str = "", label: str = "") -> Columns:
-    """Look at a .csv or .parquet table; `images` and `label` are what the user has said already.
+    """Look at a table; `images` and `label` are what the user has said already.
 
     Raises DataError for a table that cannot be read, or in which no column, or any of several, may hold the labels.
     """
-    names = column_names(table_path)
-    texts = _texts(table_path, names)
+    table = open_table(table_path)
+    texts: dict[str, list[str]] = {}
+    for name in filter(None, table.names):
+        try:
+            texts[name] = table.columns([name])[name].to_pylist()
+        except DataError:  # a Parquet table may hold whole images, and lists of boxes
+            continue
+    if label and label not in texts:
+        raise DataError(f"{table_path}: no column {label}; its columns are {', '.join(map(repr, texts))}")
     path, found = _path_column(table_path, texts, images)
     ids = next((name for name in ID_NAMES if name in texts), path)
-    taken = {path, ids}
-    wanted = label or next((name for name in LABEL_NAMES if name in names), "")
-    if label and label not in names:
-        raise DataError(f"{table_path}: no column {label}; its columns are {', '.join(map(repr, names))}")
-    wanted = wanted or _label_column(table_path, {name: texts[name] for name in texts if name not in taken})
+    left = {name: values for name, values in texts.items() if name not in {path, ids, *COPY_COLUMNS}}
+    usual = next((name for name in LABEL_NAMES if name in left), "")
+    named = label or usual or _label_column(table_path, left)
+    fold = next((name for name in left if name != named and _is_fold(name, left[name])), "")
     keys = [nfc(value.strip()) for value in texts.get(ids, [])]
-    others = {name: dict(zip(keys, texts[name], strict=True)) for name in texts if name not in {*taken, wanted}}
-    usual = next((name for name in (*PATH_NAMES, *ID_NAMES) if name in names), "")
+    others = {name: dict(zip(keys, values, strict=True)) for name, values in left.items() if name not in {named, fold}}
     return Columns(
-        path="" if path == usual else path,
-        label=wanted if label or wanted not in LABEL_NAMES else "",
+        path="" if path == next((name for name in (*PATH_NAMES, *ID_NAMES) if name in texts), "") else path,
+        label="" if named == usual else named,
+        fold=fold,
         images=found,
+        labels=Counter(map(tidy, left[named])),
+        folds=len({value for value in map(tidy, left.get(fold, [])) if value.isdecimal()}),
         others=others,
+        notices=tuple(_tests(left)),
     )
 
 
@@ -68,20 +85,6 @@ def words_of(name: str) -> list[str]:
     """The words that a column's name is made of, in small letters: senderId and sender_id are sender, id."""
     parted = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name)
     return [word.casefold() for word in re.findall(r"[^\W_]+", parted)]
-
-
-def _texts(table_path: str, names: list[str]) -> dict[str, list[str]]:
-    """The values of all columns that are text or numbers. A Parquet table may hold others, such as whole images."""
-    if not table_path.lower().endswith(".parquet"):
-        table = read_columns(table_path, names, names)
-        return {name: table[name].to_pylist() for name in names}
-    texts = {}
-    for name in names:
-        try:
-            texts[name] = read_columns(table_path, names, [name])[name].to_pylist()
-        except DataError:
-            continue
-    return texts
 
 
 def _path_column(table_path: str, texts: Mapping[str, Sequence[str]], images: str) -> tuple[str, str]:
@@ -94,7 +97,7 @@ def _path_column(table_path: str, texts: Mapping[str, Sequence[str]], images: st
         tried = list(dict.fromkeys(value for value in texts[name] if value.strip()))
         tried = tried[:: max(1, len(tried) // _TRIED)][:_TRIED]
         for folder in folders:
-            there = sum(_is_file(os.path.join(folder or base, value)) for value in tried)  # noqa: PTH118
+            there = sum(bool(find_file(os.path.join(folder or base, value))) for value in tried)  # noqa: PTH118
             if there > most:
                 best, most = (name, folder), there
         if most and most == len(tried):
@@ -119,10 +122,6 @@ def _folders_in(folder: str) -> list[str]:
     return [os.path.join(folder, name) for name in names]  # noqa: PTH118
 
 
-def _is_file(path: str) -> bool:
-    return any(os.path.isfile(spelling) for spelling in spellings(path))  # noqa: PTH113
-
-
 def _label_column(table_path: str, texts: Mapping[str, Sequence[str]]) -> str:
     """The one column that may hold the labels. Raises DataError."""
     few = [name for name, values in texts.items() if 2 <= len(set(values)) <= max(2, len(values) // 2)]
@@ -133,3 +132,22 @@ def _label_column(table_path: str, texts: Mapping[str, Sequence[str]]) -> str:
         return few[0]
     several = f"any of {', '.join(map(repr, few))}" if few else "none of its columns"
     raise DataError(f"{table_path}: the labels may be in {several}. Name their column: --label COLUMN")
+
+
+def _is_fold(name: str, values: Sequence[str]) -> bool:
+    """Whether a column is called so and says of some rows that they are held out, in numbers or in words."""
+    if name.casefold() not in _FOLD_NAMES:
+        return False
+    said = {tidy(value).casefold() for value in values}
+    if said <= {*_TRAINED, *_HELD, *_TESTED, ""}:
+        return bool(said & _TRAINED) and bool(said & _HELD)
+    return said == {str(number) for number in range(len(said))} and 2 <= len(said) <= 20
+
+
+def _tests(columns: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Words about rows that are said to be for testing, where none are for validation: no key leaves them out."""
+    for name, values in columns.items():
+        said = Counter(tidy(value).casefold() for value in values)
+        tests = sum(said[word] for word in _TESTED)
+        if name.casefold() in _FOLD_NAMES and tests and set(said) <= {*_TRAINED, *_TESTED}:
+            yield f"{count(tests, 'row')} that column {name} calls test are trained on, too: move them to another table"

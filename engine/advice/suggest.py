@@ -16,25 +16,27 @@ from engine.advice.labels import has_sides
 from engine.advice.lines import Lines
 from engine.advice.machine import Machine, this_machine
 from engine.advice.network import Network, network_for
-from engine.advice.survey import RARE, Given, Survey, Watch, survey
+from engine.advice.survey import Given, Survey, Watch, survey
 from engine.data.checks import UNEVEN, Finding
-from engine.errors import DataError
+from engine.errors import DataError, RecipeError
 from engine.recipe.load import parse_recipe
 from engine.recipe.sections import AugmentSection, Recipe
 from engine.system import GIB
-from engine.text import count, some
+from engine.text import count
+from engine.training.prepare import prepare
 
 _USUAL = re.compile(r"(train|training|images?|photos?|labels?)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Suggestion:
-    """A first recipe. `text`: TOML with comments; `recipe`: the same, read; `survey`: what it was made of."""
+    """A first recipe. `text`: TOML with comments; `recipe`: the same, read; `survey`: what it was made of. `refused`:
+    what training has against it as it stands, "" for nothing."""
 
     text: str
     recipe: Recipe
     survey: Survey
-    network: Network
+    refused: str
 
 
 def suggest(
@@ -67,31 +69,33 @@ def suggest(
         ) from None
     machine = machine or this_machine()
     found = survey(source, Given(test, submission, images, label, group), watch)
-    manifest, count_ = found.cleaned.manifest, found.section.folds.count
-    trained_on = len(manifest) * (count_ - 1) // count_ if count_ > 1 else len(manifest)
-    network = network_for(machine, trained_on, len(found.classes), manifest.sizes_N2)
+    network = network_for(machine, found.trained_on, len(found.classes), found.manifest.sizes_N2)
     text = _written(found, network, machine)
-    return Suggestion(text, parse_recipe(text, origin="the suggested recipe"), found, network)
+    recipe = parse_recipe(text, origin="the suggested recipe")
+    if refused := _refused(recipe):
+        text = _written(found, network, machine, refused)
+    return Suggestion(text, recipe, found, refused)
 
 
 def findings(found: Survey) -> list[str]:
     """What was found in the data, a line each: what is wrong with it, and what training does about it."""
-    lines = []
-    if found.missing:
-        lines.append(f"{count(found.missing, 'file')} of the table not there, left out: {some(found.missing, 2)}")
-    if found.dropped:
-        each = ", ".join(f"{name} ({number:,})" for name, number in found.dropped.items())
-        lines.append(f"Labels that mean none, left out: {each}")
-    if found.rare:
-        each = ", ".join(f"{name} ({number:,})" for name, number in found.rare.items())
-        lines.append(f"Classes of fewer than {RARE} images, trained and never validated: {each}")
-    return lines + [_line(finding) for finding in found.checked.findings]
+    notices = [notice.removeprefix(f"{found.section.train}: ") for notice in found.notices]
+    return notices + [_line(finding) for finding in found.checked.findings]
 
 
 def baseline(classes: dict[str, int]) -> tuple[float, float]:
     """(log loss, accuracy) of answering every image with the shares of the classes."""
     share_C = np.array(list(classes.values())) / sum(classes.values())
     return float(-(share_C * np.log(share_C)).sum()), float(share_C.max())
+
+
+def _refused(recipe: Recipe) -> str:
+    """What training would refuse it for. The images have been looked at, so this asks no more of the disk."""
+    try:
+        prepare(recipe)
+    except (RecipeError, DataError) as error:
+        return str(error)
+    return ""
 
 
 def _line(finding: Finding) -> str:
@@ -101,9 +105,12 @@ def _line(finding: Finding) -> str:
     return f"{finding.title}{f', {number}' if number else ''}, such as {such_as}"
 
 
-def _written(found: Survey, network: Network, machine: Machine) -> str:
+def _written(found: Survey, network: Network, machine: Machine, refused: str = "") -> str:
     lines = Lines()
     _head(lines, found, machine)
+    if refused:
+        lines.say()
+        lines.say(f"As it stands, engine train refuses it: {refused}")
     name = _name(found.section.train)
     lines.gap()
     lines.key("name", name, "of the run, in logs and reports")
@@ -148,7 +155,7 @@ def _head(lines: Lines, found: Survey, machine: Machine) -> None:
 
 def _data(lines: Lines, found: Survey, machine: Machine) -> None:
     section = found.section
-    is_table = bool(found.section.images or Path(section.train).is_file())
+    is_table = Path(section.train).is_file()
     lines.section("data")
     lines.key("train", section.train, "a table: a row an image" if is_table else "a folder: each sub-folder is a class")
     for key, why in (
@@ -158,21 +165,20 @@ def _data(lines: Lines, found: Survey, machine: Machine) -> None:
     ):
         if getattr(section, key):
             lines.key(key, getattr(section, key), why)
+    if section.fold_column:
+        lines.key("fold_column", section.fold_column, "says what is held out; without it folds are drawn")
     if section.group_column:
         lines.key("group_column", section.group_column, _why_group(found))
     for column in found.maybe_groups[:3]:
         why = f"{column.values:,} values: split by it instead if these are persons, sessions or sources"
         lines.key("group_column", column.name, why, off=True)
-    if found.missing:
-        lines.key("missing", "leave_out", f"{count(found.missing, 'row')} whose file is not there")
-    if found.dropped:
-        lines.key(
-            "drop_classes",
-            list(getattr(found.section, "drop_classes", ())),
-            "labels that mean none; take out what is a class",
-        )
-    if found.rare:
-        lines.key("rare_classes", "train", f"classes of fewer than {RARE} images; drop leaves them out")
+    if section.missing != "error":
+        lines.key("missing", section.missing, "rows whose file is not there")
+    if section.drop_classes:
+        lines.key("drop_classes", section.drop_classes, "labels that mean none; take out what is a class")
+    if section.rare_classes != "error":
+        why = "classes that cannot be divided are learnt and not validated; drop leaves them out"
+        lines.key("rare_classes", section.rare_classes, why)
     if section.test:
         lines.key("test", section.test, "images to answer: engine infer")
     if section.sample_submission:

@@ -1,41 +1,39 @@
 """Looking at data that nobody has described yet, and deciding what its description has to say.
 
 Every decision is a key of the recipe's data section, tried on the data before it is handed on: the folds that are
-suggested are folds that the samples were split into.
+suggested are folds that the samples were divided into.
 """
 
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 
 from engine.advice.columns import Columns, columns_of
 from engine.advice.groups import GroupColumn, group_columns
 from engine.advice.labels import as_pattern, mean_none
 from engine.data.checks import Checked, check
 from engine.data.classes import class_names
-from engine.data.clean import Cleaned, clean
+from engine.data.clean import clean
 from engine.data.describe import class_counts
-from engine.data.folds import assign_folds
+from engine.data.folds import NEVER, Divided, divide
 from engine.data.ingest import Progress, ingest
 from engine.data.manifest import Manifest
 from engine.data.pixels import look
+from engine.data.sources.listing import list_samples
 from engine.data.tables import TABLE_SUFFIXES
 from engine.errors import DataError, RecipeError
 from engine.recipe.sections import DataSection, FoldsSection
 
-MOST_FOLDS = 5
-RARE = 3  # images of a class, of fewer of which no fold could be made
-
-_TRAIN_NAMES = ("train", "training")
-_VALID_NAMES = ("val", "valid", "validation", "dev")
-_TEST_NAMES = ("test", "testing")
-_SUBMISSIONS = ("sample_submission.csv", "sampleSubmission.csv", "submission_sample.csv")
+_BESIDE = {
+    "test": ("test.csv", "test", "testing"),
+    "sample_submission": ("sample_submission.csv", "samplesubmission.csv", "submission_sample.csv"),
+}
 
 Watch = Callable[[str], Progress | None]
 """Asked with what is begun ("Indexing"); answers whom to tell the numbers of files done and in all."""
@@ -56,110 +54,103 @@ class Given:
 class Survey:
     """Data, looked at. `section` is the data section that is suggested; the rest says why.
 
-    classes: images by class, of what is trained on. dropped: images by label that means none. rare: images by class
-    that is too small to be held out. beside: keys and the files found for them that nobody asked for.
+    manifest: what is trained on. classes: its images by class. trained_on: images of a fold. notices: what was made of
+    the source, in words. group: the column to split by; maybe_groups: others that might be meant. beside: keys and the
+    files found for them that nobody asked for.
     """
 
     section: DataSection
     checked: Checked
-    cleaned: Cleaned
+    manifest: Manifest
     classes: dict[str, int]
-    dropped: dict[str, int] = field(default_factory=dict)
-    rare: dict[str, int] = field(default_factory=dict)
-    missing: tuple[str, ...] = ()
-    group: GroupColumn | None = None
-    maybe_groups: tuple[GroupColumn, ...] = ()
-    beside: tuple[tuple[str, str], ...] = ()
+    trained_on: int
+    notices: tuple[str, ...]
+    group: GroupColumn | None
+    maybe_groups: tuple[GroupColumn, ...]
+    beside: tuple[tuple[str, str], ...]
 
 
 def survey(source: str, given: Given = Given(), watch: Watch = lambda _: None) -> Survey:
     """Look at a folder of images or a table. Raises DataError for what cannot be trained on, saying what to mend."""
-    train, beside = _parts(source)
-    is_table = train.lower().endswith(TABLE_SUFFIXES) and os.path.isfile(train)  # noqa: PTH113
-    columns = columns_of(train, given.images, given.label) if is_table else None
-    section = _section(train, columns, given)
-    manifest = ingest(train, section, watch("Indexing"))
-    dropped = _dropped(manifest)
-    section = section.model_copy(update=_known(drop_classes=tuple(map(as_pattern, dropped))))
+    is_table = source.lower().endswith(TABLE_SUFFIXES) and os.path.isfile(source)  # noqa: PTH113
+    columns = columns_of(source, given.images, given.label) if is_table else None
+    section = _section(source, columns, given)
+    manifest = ingest(source, section, watch("Indexing"))
+    if columns and not pc.any(pc.equal(manifest.table["bytes"], -1)).as_py():
+        section = section.model_copy(update={"missing": "error"})
     test = None if not section.test else (ingest(section.test, section, watch("Indexing")), section.test)
-    checked = check(manifest, train, section, test, watch("Looking"))
+    checked = check(manifest, source, section, test, watch("Looking"))
     group, maybe = _groups(manifest, section, columns, given)
     if column := given.group or (group.name if group else ""):
         section = section.model_copy(update={"group_column": column})
-        manifest = ingest(train, section)
-    cleaned = clean(manifest, section)
-    classes = class_counts(cleaned.manifest)
-    class_names(cleaned.manifest)  # refuses fewer than two
-    rare = {name: count for name, count in classes.items() if count < RARE and _known(rare_classes=True)}
-    section = section.model_copy(update=_known(rare_classes="train") if rare else {})
-    section = section.model_copy(update={"folds": _folds(cleaned.manifest, section, rare)})
+        manifest = ingest(source, section)
+    cleaned = clean(manifest, section).manifest
+    class_names(cleaned)  # refuses fewer than two
+    section, divided = _divided(cleaned, section)
+    classes = class_counts(divided.manifest)
     return Survey(
         section=section,
         checked=checked,
-        cleaned=cleaned,
+        manifest=divided.manifest,
         classes=classes,
-        dropped=dropped,
-        rare=rare,
-        missing=(),
+        trained_on=int((divided.fold_N != divided.run[0]).sum()),
+        notices=(*(columns.notices if columns else ()), *manifest.notices, *divided.notices),
         group=group,
         maybe_groups=tuple(maybe),
-        beside=tuple((key, path) for key, path in beside if not getattr(section, key)),
+        beside=tuple(_beside(source, section)),
     )
 
 
-def _known(**keys: Any) -> dict[str, Any]:
-    return {key: value for key, value in keys.items() if key in DataSection.model_fields}
-
-
-def _section(train: str, columns: Columns | None, given: Given) -> DataSection:
-    said: dict[str, Any] = {"train": train, "test": given.test, "sample_submission": given.submission}
+def _section(source: str, columns: Columns | None, given: Given) -> DataSection:
+    """What a first look at names says."""
+    labels = columns.labels if columns else _folders(source)
+    none = mean_none(labels)
+    said: dict[str, Any] = {"train": source, "test": given.test, "sample_submission": given.submission}
+    if len(labels) - len(none) >= 2:
+        said["drop_classes"] = tuple(map(as_pattern, none))
     if columns is not None:
         said |= {"images": columns.images, "path_column": columns.path, "label_column": columns.label}
-        said |= _known(missing="leave_out")
+        said |= {"fold_column": columns.fold, "missing": "leave_out"}
+        if columns.folds:
+            said["folds"] = FoldsSection(count=columns.folds)
     return DataSection(**said)
 
 
-def _parts(source: str) -> tuple[str, list[tuple[str, str]]]:
-    """The training images of a source, which may be a folder that holds them beside a validation and a test part; and
-    what lies beside them, by the key it may be meant for."""
-    train = source
-    inside = _listed(source) if os.path.isdir(source) else []  # noqa: PTH112
-    parts = {name.casefold(): name for name in inside}
-    if set(parts) & set(_TRAIN_NAMES) and set(parts) <= {*_TRAIN_NAMES, *_VALID_NAMES, *_TEST_NAMES}:
-        train = os.path.join(source, next(parts[name] for name in _TRAIN_NAMES if name in parts))  # noqa: PTH118
-    here = os.path.dirname(train.rstrip("/")) or os.curdir  # noqa: PTH120
-    there = {name.casefold(): os.path.normpath(os.path.join(here, name)) for name in _listed(here, files=True)}  # noqa: PTH118
+def _folders(source: str) -> set[str]:
+    """The classes of a folder. Of images without one, the folders by which that is said."""
+    listed = Manifest.build(list_samples(source, DataSection()).columns)
+    unnamed = {id_ for id_, label in zip(listed.ids, listed.labels, strict=True) if not label and "/" in id_}
+    return set(listed.labels) - {""} | {name for id_ in unnamed for name in mean_none(id_.split("/")[:-1])}
+
+
+def _beside(source: str, section: DataSection) -> list[tuple[str, str]]:
+    """Files and folders beside the training images, or among them, that are called like those of other keys."""
+    here = os.path.dirname(source.rstrip("/"))  # noqa: PTH120
     found = []
-    for key, names in (
-        ("test", ("test.csv", *_TEST_NAMES, *_VALID_NAMES)),
-        ("sample_submission", tuple(name.casefold() for name in _SUBMISSIONS)),
-    ):
-        path = next((there[name] for name in names if name in there), None)
-        if path is not None and os.path.abspath(path) != os.path.abspath(train):  # noqa: PTH100
-            found.append((key, path))
-    return train, found
+    for key, names in _BESIDE.items():
+        folders = [here, source] if os.path.isdir(source) else [here]  # noqa: PTH112
+        paths = [
+            os.path.join(folder, name)  # noqa: PTH118
+            for folder in folders
+            for name in _listed(folder)
+            if name.casefold() in names and os.path.join(folder, name) != source.rstrip("/")  # noqa: PTH118
+        ]
+        if paths and not getattr(section, key):
+            found.append((key, paths[0]))
+    return found
 
 
-def _listed(folder: str, files: bool = False) -> list[str]:
-    """What lies in a folder, hidden things apart; folders only, unless files are asked for as well."""
+def _listed(folder: str) -> list[str]:
     try:
-        with os.scandir(folder) as entries:
-            return sorted(e.name for e in entries if not e.name.startswith(".") and (files or e.is_dir()))
+        return sorted(os.listdir(folder or os.curdir))  # noqa: PTH208
     except OSError:
         return []
-
-
-def _dropped(manifest: Manifest) -> dict[str, int]:
-    """Images by label that means none; none of them where fewer than two classes would be left."""
-    counts = class_counts(manifest.usable())
-    none = mean_none(counts) if _known(drop_classes=True) else []
-    return {name: counts[name] for name in none} if len(counts) - len(none) >= 2 else {}
 
 
 def _groups(
     manifest: Manifest, section: DataSection, columns: Columns | None, given: Given
 ) -> tuple[GroupColumn | None, list[GroupColumn]]:
-    if columns is None or not columns.others or given.group:
+    if columns is None or not columns.others or given.group or columns.fold:
         return None, []
     usable = manifest.usable()
     seen = look(usable, section.train, section.cache)  # kept since the check
@@ -169,15 +160,37 @@ def _groups(
     return (believed[0], [*believed[1:], *maybe]) if believed else (None, maybe)
 
 
-def _folds(manifest: Manifest, section: DataSection, rare: Mapping[str, int]) -> FoldsSection:
-    """As many folds as can be made, up to five."""
-    counts = Counter(manifest.labels)
-    most = min([MOST_FOLDS, *(count for name, count in counts.items() if name not in rare)])
-    for count in range(max(most, 2), 1, -1):
-        folds = section.folds.model_copy(update={"count": count})
-        try:
-            assign_folds(manifest, folds, seed=0)
-        except (RecipeError, DataError):
-            continue
-        return folds
-    return section.folds.model_copy(update={"count": 1})
+def _divided(manifest: Manifest, section: DataSection) -> tuple[DataSection, Divided]:
+    """The section with as many folds as can be made, up to five, and what they are.
+
+    Classes that cannot be divided into three do not decide that: they are trained on and not validated.
+    """
+    own = bool(section.fold_column) or bool((manifest.folds_N >= 0).any())
+    counts = [section.folds.count] if own else [5, 4, 3]
+    rare_in = {count: _never_held_out(_tried(manifest, section, count, "train")[1]) for count in counts}
+    tries = [(count, "error") for count in counts]
+    tries += [(count, "train") for count in counts if rare_in[count] == rare_in[counts[-1]]]
+    for count, rare in [*tries, (2, "error"), (2, "train")]:
+        chosen, divided = _tried(manifest, section, count, rare)
+        if divided is not None and (divided.fold_N != NEVER).any():
+            return chosen, divided
+    chosen, divided = _tried(manifest, section, 1, "error")
+    assert divided is not None  # nothing is divided
+    return chosen, divided
+
+
+def _tried(manifest: Manifest, section: DataSection, count: int, rare: str) -> tuple[DataSection, Divided | None]:
+    folds = section.folds.model_copy(update={"count": count})
+    section = section.model_copy(update={"folds": folds, "rare_classes": rare})
+    try:
+        return section, divide(manifest, section, seed=0)
+    except (RecipeError, DataError):
+        return section, None
+
+
+def _never_held_out(divided: Divided | None) -> set[str]:
+    if divided is None:
+        return set()
+    labels = divided.manifest.labels
+    held = {label for label, fold in zip(labels, divided.fold_N.tolist(), strict=True) if fold != NEVER}
+    return set(labels) - held

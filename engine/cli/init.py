@@ -65,6 +65,10 @@ def init(source: str, out: Path, print_: bool, force: bool, **given: Any) -> Non
     out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, suggestion.text)
     _show(suggestion)
+    if suggestion.refused:
+        console().print(
+            f"engine train refuses it as yet: {suggestion.refused}", markup=False, soft_wrap=True, style="red"
+        )
     click.echo(f"{out} is written. Read it, and then:")
     click.echo(f"  engine train {out} --dry-run")
     click.echo(f"  engine train {out}")

@@ -11,8 +11,10 @@ import pytest
 
 from engine.advice.machine import Machine
 from engine.advice.suggest import Suggestion, baseline, findings, suggest
-from engine.errors import DataError
-from engine.recipe.load import load_recipe
+from engine.errors import DataError, RecipeError
+from engine.jobs import train
+from engine.recipe.load import load_recipe, parse_recipe
+from engine.recipe.sections import Recipe
 from engine.system import GIB
 from engine.training.prepare import Prepared, prepare
 
@@ -48,13 +50,14 @@ def test_every_key_has_a_reason(photos: Photos, tmp_path: Path) -> None:
 
 
 def test_names_from_outside_stay_names(photos: Photos, tmp_path: Path) -> None:
-    """Quotes, backslashes, line ends and brackets, in class names and in the path."""
+    """Quotes, backslashes, brackets and line ends, in class names, labels to drop and the path."""
     folder = tmp_path / 'it\'s "new" \\ [data]\n# evil'
-    names = ('a"b', "c\\d", "e\nf = 1", "g'''h\x7f", '"""')
+    names = ('a"b', "c\\d", "e = 1", "g'''h\x7f", '"""', "#N/A", "not  sure?")
     for name in names:
-        photos(folder / name, 4)
+        photos(folder / name.replace("/", "\u2215"), 4)
     ready = prepared(suggest(folder, machine=CPU), tmp_path)
-    assert ready.recipe.data.train == str(folder) and ready.classes == sorted(names)
+    assert ready.recipe.data.train == str(folder)
+    assert ready.classes == sorted([*names[:5], "#N\u2215A"]) and ready.recipe.data.drop_classes == ("not  sure[?]",)
 
 
 def test_a_table_says_where_its_files_and_labels_are(photos: Photos, table: Table, tmp_path: Path) -> None:
@@ -159,14 +162,91 @@ def test_test_images_are_looked_for_among_those_trained_on(photos: Photos, tmp_p
     assert "Test images that are among the training images" in text
 
 
-def test_a_folder_of_parts_is_trained_on_its_training_part(photos: Photos, tmp_path: Path) -> None:
-    for part in ("train", "val", "test"):
+def test_a_folder_of_parts_is_held_out_as_it_says(photos: Photos, tmp_path: Path) -> None:
+    for part, number in (("train", 4), ("val", 2), ("test", 2)):
         for name in "ab":
-            photos(tmp_path / "data" / part / name, 4, prefix=part)
+            photos(tmp_path / "data" / part / name, number, prefix=part)
     suggestion = suggest(tmp_path / "data", machine=CPU)
     ready = prepared(suggestion, tmp_path)
-    assert ready.recipe.data.train == str(tmp_path / "data" / "train") and len(ready.ids) == 8
+    assert (ready.recipe.data.train, ready.folds, len(ready.ids)) == (str(tmp_path / "data"), (0,), 12)
+    assert len(ready.fold_data(0).held_rows_N) == 4
     assert f'# test = "{tmp_path / "data" / "test"}"' in suggestion.text and ready.recipe.name == "data"
+
+
+def test_a_column_of_splits_is_followed(photos: Photos, table: Table, tmp_path: Path) -> None:
+    names = photos(tmp_path, 16)
+    columns = {"image": names, "label": list("ab") * 8, "split": ["train"] * 8 + ["val"] * 4 + ["test"] * 4}
+    ready = prepared(suggest(table(tmp_path / "t.csv", columns), machine=CPU), tmp_path)
+    assert ready.recipe.data.fold_column == "split" and ready.folds == (0,)
+    assert len(ready.ids) == 12 and len(ready.fold_data(0).held_rows_N) == 4
+
+
+def test_rows_for_testing_that_no_key_leaves_out_are_told(photos: Photos, table: Table, tmp_path: Path) -> None:
+    columns = {"image": photos(tmp_path, 12), "label": list("ab") * 6, "split": ["train"] * 8 + ["test"] * 4}
+    suggestion = suggest(table(tmp_path / "t.csv", columns), machine=CPU)
+    assert not suggestion.recipe.data.fold_column and "4 rows that column split calls test" in suggestion.text
+
+
+def test_a_column_of_folds_is_followed(photos: Photos, table: Table, tmp_path: Path) -> None:
+    columns = {"image": photos(tmp_path, 12), "label": list("ab") * 6, "fold": [i % 3 for i in range(12)]}
+    ready = prepared(suggest(table(tmp_path / "t.csv", columns), machine=CPU), tmp_path)
+    assert (ready.recipe.data.fold_column, ready.recipe.data.folds.count) == ("fold", 3)
+
+
+def test_labels_that_mean_none_are_left_out(photos: Photos, table: Table, tmp_path: Path) -> None:
+    labels = [*"ab" * 4, "Not sure", "other", "기타", "nan", "", "NA"]
+    path = table(tmp_path / "t.csv", {"image": photos(tmp_path, 14), "label": labels})
+    suggestion = suggest(path, machine=CPU)
+    ready = prepared(suggestion, tmp_path)
+    assert ready.classes == ["NA", "a", "b"]
+    assert set(ready.recipe.data.drop_classes) == {"Not sure", "other", "기타", "nan", ""}
+    told = "\n".join(findings(suggestion.survey))
+    assert "5 images left out" in told and "may mean that there is none: 'NA' (1)" in told
+    assert all(line in suggestion.text.replace("\n#     ", " ") for line in findings(suggestion.survey))
+
+
+def test_two_classes_are_kept_whatever_they_are_called(photos: Photos, tmp_path: Path) -> None:
+    for name in ("cat", "other"):
+        photos(tmp_path / "data" / name, 3)
+    assert prepared(suggest(tmp_path / "data", machine=CPU), tmp_path).classes == ["cat", "other"]
+
+
+def test_missing_files_are_left_out(photos: Photos, table: Table, tmp_path: Path) -> None:
+    names = [*photos(tmp_path, 8), "gone", "lost"]
+    suggestion = suggest(table(tmp_path / "t.csv", {"image": names, "label": list("ab") * 5}), machine=CPU)
+    ready = prepared(suggestion, tmp_path)
+    assert ready.recipe.data.missing == "leave_out" and len(ready.ids) == 8
+    assert any("2 of 10 files" in line and "'gone', 'lost'" in line for line in findings(suggestion.survey))
+
+
+def test_classes_too_small_to_divide_do_not_decide(photos: Photos, tmp_path: Path) -> None:
+    for name, number in (("many", 9), ("some", 6), ("two", 2), ("one", 1)):
+        photos(tmp_path / "data" / name, number)
+    suggestion = suggest(tmp_path / "data", machine=CPU)
+    ready = prepared(suggestion, tmp_path)
+    assert (ready.recipe.data.rare_classes, ready.recipe.data.folds.count) == ("train", 5)
+    assert len(ready.classes) == 4 and "validated in none: 'one' (1), 'two' (2)" in "".join(suggestion.survey.notices)
+
+
+@pytest.mark.parametrize(("number", "folds"), [(2, 2), (1, 1)])
+def test_a_handful_of_photos_is_divided_as_far_as_it_goes(
+    photos: Photos, tmp_path: Path, number: int, folds: int
+) -> None:
+    for name in "ab":
+        photos(tmp_path / "data" / name, number)
+    assert prepared(suggest(tmp_path / "data", machine=CPU), tmp_path).recipe.data.folds.count == folds
+
+
+def test_what_training_refuses_is_said(photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(recipe: Recipe) -> None:
+        raise RecipeError("stage.0.batch = 8: no")
+
+    for name in "ab":
+        photos(tmp_path / "data" / name, 3)
+    monkeypatch.setattr("engine.advice.suggest.prepare", refuse)
+    suggestion = suggest(tmp_path / "data", machine=CPU)
+    assert suggestion.refused == "stage.0.batch = 8: no"
+    assert "# As it stands, engine train refuses it: stage.0.batch = 8: no" in suggestion.text
 
 
 def test_what_is_found_is_said(photos: Photos, tmp_path: Path) -> None:
@@ -193,6 +273,14 @@ def test_long_photos_are_shown_whole(photos: Photos, tmp_path: Path) -> None:
         photos(tmp_path / "data" / name, 3, size=(20, 40))
     augment = suggest(tmp_path / "data", machine=CPU).recipe.augment
     assert augment.valid.fit == "letterbox" and augment.crop.letterbox_p > 0
+
+
+def test_what_is_suggested_trains(photos: Photos, table: Table, tmp_path: Path) -> None:
+    columns = {"image": photos(tmp_path, 16), "label": list("ab") * 8, "patient": [i // 2 for i in range(16)]}
+    text = suggest(table(tmp_path / "t.csv", columns), machine=CPU).text
+    smaller = ("model.backbone=test_convnext", "model.pretrained=false", "stage.*.size=32", "stage.*.epochs=1")
+    result = train(parse_recipe(text, [*smaller, f"output={tmp_path / 'models'}", "decode.threads=1"]))
+    assert result.folds == (0,) and result.metrics["log_loss"] > 0
 
 
 def test_the_baseline_is_the_entropy_of_the_shares() -> None:
