@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import timm
@@ -41,6 +42,11 @@ class _Choice:
     lr: float
 
 
+FRESH_EPOCHS = 5  # times the epochs where a network does not begin with pretrained weights
+FRESH_LR = 1e-3
+
+Weights = Literal["cached", "fetched", "none"]
+
 _ON_CPU = _Choice("convnext_atto.d2_in1k", 160, 32, 5e-4)
 _ON_SMALL_GPU = _Choice("convnext_nano.in12k_ft_in1k", 288, 64, 3e-4)
 _ON_GPU = _Choice("convnext_tiny.in12k_ft_in1k_384", 384, 128, 2e-4)
@@ -60,13 +66,14 @@ class Stage:
 @dataclass(frozen=True)
 class Network:
     """What to train. `crop_share`, `interpolation` and `licence` are timm's record of the weights, the last "" where it
-    has none; `cached`: whether they are on this machine already; `step_bytes`: of the last stage, estimated."""
+    has none; `weights`: whether they are here, will be fetched, or cannot be; `step_bytes`: of the last stage,
+    estimated."""
 
     backbone: str
     crop_share: float
     interpolation: str
     licence: str
-    cached: bool
+    weights: Weights
     letterbox: bool
     stages: tuple[Stage, ...]
     step_bytes: int
@@ -82,8 +89,10 @@ def network_for(machine: Machine, trained_on: int, classes: int, sizes_N2: NDArr
     config = timm.get_pretrained_cfg(choice.backbone)
     sides = _sides(choice, int(np.median(sizes_N2.min(1))), stages=3 if machine.gpu else 2)
     batch, in_step = _batch(choice, machine, trained_on, classes, sides[-1])
-    lr = float(f"{choice.lr * (batch / 64) ** 0.5:.1g}")  # Adam's steps: with the root of the batch
-    epochs = _spread(_epochs(machine, trained_on), len(sides))
+    weights = _at_hand(config)
+    peak, longer = (choice.lr, 1) if weights != "none" else (FRESH_LR, FRESH_EPOCHS)
+    lr = float(f"{peak * (batch / 64) ** 0.5:.1g}")  # Adam's steps: with the root of the batch
+    epochs = _spread(_epochs(machine, trained_on) * longer, len(sides))
     rates = [lr] * (len(sides) - 1) + [float(f"{lr / 2:.1g}")]
     stages = tuple(Stage(side, batch, n, rate) for side, n, rate in zip(sides, epochs, rates, strict=True))
     low_N, high_N = sizes_N2.min(1), sizes_N2.max(1)
@@ -92,7 +101,7 @@ def network_for(machine: Machine, trained_on: int, classes: int, sizes_N2: NDArr
         crop_share=float(config.crop_pct or 1.0),
         interpolation=str(config.interpolation),
         licence=str(config.license or ""),
-        cached=_is_cached(config),
+        weights=weights,
         letterbox=bool(np.median(high_N / np.maximum(low_N, 1)) > _LONG),
         stages=stages,
         step_bytes=in_step,
@@ -142,11 +151,13 @@ def _spread(epochs: int, stages: int) -> list[int]:
     return [each] * (stages - 1) + [max(1, epochs - each * (stages - 1))]
 
 
-def _is_cached(config: timm.models.PretrainedCfg) -> bool:
-    """Whether the hub's cache on this machine holds the weights."""
+def _at_hand(config: timm.models.PretrainedCfg) -> Weights:
+    """Where the weights are, as far as this machine knows without asking the network."""
     if not config.hf_hub_id:
-        return False
-    from huggingface_hub import try_to_load_from_cache
+        return "fetched"
+    from huggingface_hub import constants, try_to_load_from_cache
 
     names = ("model.safetensors", "pytorch_model.bin")
-    return any(isinstance(try_to_load_from_cache(config.hf_hub_id, name), str) for name in names)
+    if any(isinstance(try_to_load_from_cache(config.hf_hub_id, name), str) for name in names):
+        return "cached"
+    return "none" if constants.HF_HUB_OFFLINE else "fetched"

@@ -15,16 +15,17 @@ import numpy as np
 from engine.advice.labels import has_sides
 from engine.advice.lines import Lines
 from engine.advice.machine import Machine, this_machine
-from engine.advice.network import Network, network_for
+from engine.advice.network import FRESH_EPOCHS, FRESH_LR, Network, network_for
 from engine.advice.survey import Given, Survey, Watch, survey
 from engine.data.checks import UNEVEN, Finding
 from engine.errors import DataError, RecipeError
 from engine.recipe.load import parse_recipe
-from engine.recipe.sections import AugmentSection, Recipe
+from engine.recipe.sections import AugmentSection, DataSection, Recipe
 from engine.system import GIB
 from engine.text import count
 from engine.training.prepare import prepare
 
+_PATHS = ("images", "test", "sample_submission")
 _USUAL = re.compile(r"(train|training|images?|photos?|labels?)$", re.IGNORECASE)
 
 
@@ -155,46 +156,52 @@ def _head(lines: Lines, found: Survey, machine: Machine) -> None:
 
 def _data(lines: Lines, found: Survey, machine: Machine) -> None:
     section = found.section
-    is_table = Path(section.train).is_file()
+    what = "a table: a row an image" if Path(section.train).is_file() else "a folder: each sub-folder is a class"
     lines.section("data")
-    lines.key("train", section.train, "a table: a row an image" if is_table else "a folder: each sub-folder is a class")
+    lines.key("train", _as_key(section.train), what)
     for key, why in (
         ("images", "where the table's paths start"),
         ("path_column", "the column whose values are files"),
         ("label_column", "the column of the classes"),
+        ("fold_column", "says what is held out; without it folds are drawn"),
+        ("group_column", _why_group(found)),
+        ("drop_classes", "labels that mean none; take out what is a class"),
+        ("test", "images to answer: engine infer"),
+        ("sample_submission", "shapes submission.csv"),
     ):
-        if getattr(section, key):
-            lines.key(key, getattr(section, key), why)
-    if section.fold_column:
-        lines.key("fold_column", section.fold_column, "says what is held out; without it folds are drawn")
-    if section.group_column:
-        lines.key("group_column", section.group_column, _why_group(found))
+        if value := getattr(section, key):
+            lines.key(key, _as_key(value) if key in _PATHS else value, why)
     for column in found.maybe_groups[:3]:
         why = f"{column.values:,} values: split by it instead if these are persons, sessions or sources"
         lines.key("group_column", column.name, why, off=True)
+    for key, path in found.beside:
+        lines.key(key, _as_key(path), "lies beside the data", off=True)
     if section.missing != "error":
         lines.key("missing", section.missing, "rows whose file is not there")
-    if section.drop_classes:
-        lines.key("drop_classes", section.drop_classes, "labels that mean none; take out what is a class")
     if section.rare_classes != "error":
         why = "classes that cannot be divided are learnt and not validated; drop leaves them out"
         lines.key("rare_classes", section.rare_classes, why)
-    if section.test:
-        lines.key("test", section.test, "images to answer: engine infer")
-    if section.sample_submission:
-        lines.key("sample_submission", section.sample_submission, "shapes submission.csv")
-    for key, path in found.beside:
-        lines.key(key, path, "lies beside the data", off=True)
-    folds = section.folds
-    if folds.count == 1:
-        lines.key(
-            "folds", {"count": 1}, "nothing is held out: the images cannot be divided so that every class is learnt"
-        )
+    number = section.folds.count
+    if number == 1:
+        lines.key("folds", {"count": 1}, "nothing is held out: the images cannot be divided so that all is learnt")
+    elif found.run == (0,):
+        lines.key("folds", {"count": number, "run": [0]}, "fold 0 is what the data itself says is held out")
     elif machine.gpu:
-        lines.key("folds", {"count": folds.count}, "each holds out its part; together they answer")
+        lines.key("folds", {"count": number}, "each model holds out a part; together they answer")
     else:
-        why = f"one of {folds.count} parts held out, to begin with; without run, a model for each"
-        lines.key("folds", {"count": folds.count, "run": [0]}, why)
+        why = f"one of {number} parts held out, to begin with; without run, a model for each"
+        lines.key("folds", {"count": number, "run": [0]}, why)
+
+
+def _as_key(path: str) -> str:
+    """A path as a recipe says it: where ~ and $ are read there as by a shell, so that they stay what they are."""
+    try:
+        if DataSection(train=path).train == path:
+            return path
+    except ValueError:  # $NAME of no variable
+        pass
+    escaped = path.replace("$", "$$")
+    return f"./{escaped}" if escaped.startswith("~") else escaped
 
 
 def _why_group(found: Survey) -> str:
@@ -234,14 +241,17 @@ def _model(lines: Lines, network: Network, machine: Machine) -> None:
     where = "fast enough without a GPU" if not machine.gpu else f"for {machine.gpu}"
     licence = f"; weights: {network.licence}" if network.licence else ""
     lines.key("backbone", network.backbone, f"{where}{licence}. Others: engine compare")
-    if network.cached:
+    if network.weights == "cached":
         lines.key("pretrained", True, "the weights are on this machine already")
-    else:
+    elif network.weights == "fetched":
         lines.say(
-            "Fetched from huggingface.co when training begins. Without a network: a file that you have fetched, as"
+            "Fetched from huggingface.co when training begins. Without a network: weights, a file of them; or "
+            f"pretrained = false, and then lr = {FRESH_LR:g} and {FRESH_EPOCHS} times the epochs, for less."
         )
-        lines.say('weights = "FILE"; or pretrained = false, and then lr = 1e-3 and five times the epochs, for less.')
         lines.key("pretrained", True)
+    else:
+        why = "HF_HUB_OFFLINE is set and the weights are not here: learnt from nothing, which takes longer for less"
+        lines.key("pretrained", False, why)
 
 
 def _train(lines: Lines, found: Survey, network: Network) -> None:

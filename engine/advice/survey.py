@@ -7,7 +7,7 @@ suggested are folds that the samples were divided into.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ from engine.data.sources.listing import list_samples
 from engine.data.tables import TABLE_SUFFIXES
 from engine.errors import DataError, RecipeError
 from engine.recipe.sections import DataSection, FoldsSection
+from engine.text import count, some
 
 _BESIDE = {
     "test": ("test.csv", "test", "testing"),
@@ -54,9 +55,9 @@ class Given:
 class Survey:
     """Data, looked at. `section` is the data section that is suggested; the rest says why.
 
-    manifest: what is trained on. classes: its images by class. trained_on: images of a fold. notices: what was made of
-    the source, in words. group: the column to split by; maybe_groups: others that might be meant. beside: keys and the
-    files found for them that nobody asked for.
+    manifest: what is trained on. classes: its images by class. trained_on: of them, those of the smallest fold.
+    run: the folds there are. notices: what was made of the source, in words. group: the column to split by; maybe_groups: others that might be
+    meant. beside: keys and the files found for them that nobody asked for.
     """
 
     section: DataSection
@@ -64,6 +65,7 @@ class Survey:
     manifest: Manifest
     classes: dict[str, int]
     trained_on: int
+    run: tuple[int, ...]
     notices: tuple[str, ...]
     group: GroupColumn | None
     maybe_groups: tuple[GroupColumn, ...]
@@ -86,6 +88,8 @@ def survey(source: str, given: Given = Given(), watch: Watch = lambda _: None) -
         manifest = ingest(source, section)
     cleaned = clean(manifest, section).manifest
     class_names(cleaned)  # refuses fewer than two
+    lost = sorted(set(manifest.labels) - set(cleaned.labels))
+    section = section.model_copy(update={"drop_classes": (*section.drop_classes, *map(as_pattern, lost))})
     section, divided = _divided(cleaned, section)
     classes = class_counts(divided.manifest)
     return Survey(
@@ -93,8 +97,9 @@ def survey(source: str, given: Given = Given(), watch: Watch = lambda _: None) -
         checked=checked,
         manifest=divided.manifest,
         classes=classes,
-        trained_on=int((divided.fold_N != divided.run[0]).sum()),
-        notices=(*(columns.notices if columns else ()), *manifest.notices, *divided.notices),
+        trained_on=min(int((divided.fold_N != fold).sum()) for fold in divided.run),
+        run=divided.run,
+        notices=(*(columns.notices if columns else ()), *manifest.notices, *_words_about(lost), *divided.notices),
         group=group,
         maybe_groups=tuple(maybe),
         beside=tuple(_beside(source, section)),
@@ -113,7 +118,7 @@ def _section(source: str, columns: Columns | None, given: Given) -> DataSection:
         said |= {"fold_column": columns.fold, "missing": "leave_out"}
         if columns.folds:
             said["folds"] = FoldsSection(count=columns.folds)
-    return DataSection(**said)
+    return DataSection().model_copy(update=said)  # a path that is there is not read as one that somebody writes
 
 
 def _folders(source: str) -> set[str]:
@@ -121,6 +126,10 @@ def _folders(source: str) -> set[str]:
     listed = Manifest.build(list_samples(source, DataSection()).columns)
     unnamed = {id_ for id_, label in zip(listed.ids, listed.labels, strict=True) if not label and "/" in id_}
     return set(listed.labels) - {""} | {name for id_ in unnamed for name in mean_none(id_.split("/")[:-1])}
+
+
+def _words_about(lost: Sequence[str]) -> list[str]:
+    return [f"{count(lost, 'class', 'classes')} of which no image can be used, left out: {some(lost)}"] if lost else []
 
 
 def _beside(source: str, section: DataSection) -> list[tuple[str, str]]:
@@ -167,11 +176,11 @@ def _divided(manifest: Manifest, section: DataSection) -> tuple[DataSection, Div
     """
     own = bool(section.fold_column) or bool((manifest.folds_N >= 0).any())
     counts = [section.folds.count] if own else [5, 4, 3]
-    rare_in = {count: _never_held_out(_tried(manifest, section, count, "train")[1]) for count in counts}
-    tries = [(count, "error") for count in counts]
-    tries += [(count, "train") for count in counts if rare_in[count] == rare_in[counts[-1]]]
-    for count, rare in [*tries, (2, "error"), (2, "train")]:
-        chosen, divided = _tried(manifest, section, count, rare)
+    rare_in = {folds: _never_held_out(_tried(manifest, section, folds, "train")[1]) for folds in counts}
+    tries = [(folds, "error") for folds in counts]
+    tries += [(folds, "train") for folds in counts if rare_in[folds] == rare_in[counts[-1]]]
+    for folds, rare in [*tries, (2, "error"), (2, "train")]:
+        chosen, divided = _tried(manifest, section, folds, rare)
         if divided is not None and (divided.fold_N != NEVER).any():
             return chosen, divided
     chosen, divided = _tried(manifest, section, 1, "error")
@@ -179,8 +188,8 @@ def _divided(manifest: Manifest, section: DataSection) -> tuple[DataSection, Div
     return chosen, divided
 
 
-def _tried(manifest: Manifest, section: DataSection, count: int, rare: str) -> tuple[DataSection, Divided | None]:
-    folds = section.folds.model_copy(update={"count": count})
+def _tried(manifest: Manifest, section: DataSection, number: int, rare: str) -> tuple[DataSection, Divided | None]:
+    folds = section.folds.model_copy(update={"count": number})
     section = section.model_copy(update={"folds": folds, "rare_classes": rare})
     try:
         return section, divide(manifest, section, seed=0)

@@ -69,3 +69,13 @@ def test_only_long_photos_are_letterboxed() -> None:
 def test_this_machine_has_memory_and_cores() -> None:
     here = this_machine()
     assert here.cores >= 1 and here.memory > GIB / 4 and f"{here.memory / GIB:.0f} GiB" in str(here)
+
+
+def test_without_a_network_it_is_learnt_from_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched = suggested(CPU, 5_000)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    alone = suggested(CPU, 5_000)
+    assert (fetched.weights, alone.weights) == ("fetched", "none")
+    assert alone.epochs == network.FRESH_EPOCHS * fetched.epochs and alone.stages[0].lr > fetched.stages[0].lr
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: "model.safetensors")
+    assert suggested(CPU, 5_000).weights == "cached"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import tomllib
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def test_every_key_has_a_reason(photos: Photos, tmp_path: Path) -> None:
         photos(tmp_path / "data" / name, 5)
     lines = suggest(tmp_path / "data", machine=CPU).text.splitlines()
     for before, line in itertools.pairwise(lines[: lines.index("[[stage]]")]):
-        if " = " in line:
+        if re.match(r"(# )?\w+ = \S", line):
             assert " # " in line or before.startswith("# "), line
     assert max(map(len, lines)) <= 120 and len(lines) < 70
 
@@ -58,6 +59,26 @@ def test_names_from_outside_stay_names(photos: Photos, tmp_path: Path) -> None:
     ready = prepared(suggest(folder, machine=CPU), tmp_path)
     assert ready.recipe.data.train == str(folder)
     assert ready.classes == sorted([*names[:5], "#N\u2215A"]) and ready.recipe.data.drop_classes == ("not  sure[?]",)
+
+
+@pytest.mark.parametrize("name", ["~", "~root", "$HOME", "a$NOWHERE", "$$"])
+def test_what_a_shell_would_read_otherwise_stays_a_name(
+    photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for label in "ab":
+        photos(tmp_path / name / label, 3)
+    assert len(prepared(suggest(name, machine=CPU), tmp_path).ids) == 6
+
+
+def test_a_class_of_which_nothing_can_be_read_is_left_out(photos: Photos, tmp_path: Path) -> None:
+    for name in "ab":
+        photos(tmp_path / "data" / name, 4)
+    (tmp_path / "data" / "bad[1]").mkdir()
+    (tmp_path / "data" / "bad[1]" / "x.jpg").write_bytes(b"no picture")
+    suggestion = suggest(tmp_path / "data", machine=CPU)
+    assert prepared(suggestion, tmp_path).recipe.data.drop_classes == ("bad[[]1]",)
+    assert "1 class of which no image can be used, left out: 'bad[1]'" in findings(suggestion.survey)
 
 
 def test_a_table_says_where_its_files_and_labels_are(photos: Photos, table: Table, tmp_path: Path) -> None:
@@ -169,7 +190,7 @@ def test_a_folder_of_parts_is_held_out_as_it_says(photos: Photos, tmp_path: Path
     suggestion = suggest(tmp_path / "data", machine=CPU)
     ready = prepared(suggestion, tmp_path)
     assert (ready.recipe.data.train, ready.folds, len(ready.ids)) == (str(tmp_path / "data"), (0,), 12)
-    assert len(ready.fold_data(0).held_rows_N) == 4
+    assert len(ready.fold_data(0).held_rows_N) == 4 and "the data itself says" in suggestion.text
     assert f'# test = "{tmp_path / "data" / "test"}"' in suggestion.text and ready.recipe.name == "data"
 
 
