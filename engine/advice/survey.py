@@ -26,6 +26,7 @@ from engine.data.ingest import Progress, ingest
 from engine.data.manifest import Manifest
 from engine.data.pixels import look
 from engine.data.sources.listing import list_samples
+from engine.data.sources.splits import split_named
 from engine.data.tables import TABLE_SUFFIXES
 from engine.errors import DataError, RecipeError
 from engine.recipe.sections import DataSection, FoldsSection
@@ -55,9 +56,9 @@ class Given:
 class Survey:
     """Data, looked at. `section` is the data section that is suggested; the rest says why.
 
-    manifest: what is trained on. classes: its images by class. trained_on: of them, those of the smallest fold.
-    run: the folds there are. notices: what was made of the source, in words. group: the column to split by; maybe_groups: others that might be
-    meant. beside: keys and the files found for them that nobody asked for.
+    manifest: what is trained on. classes: its images by class. run: the folds there are. trained_on: images of the
+    smallest. notices: what was made of the source, in words. group: the column to split by; maybe_groups: others that
+    might be meant. beside: keys and the files found for them that nobody asked for.
     """
 
     section: DataSection
@@ -99,7 +100,12 @@ def survey(source: str, given: Given = Given(), watch: Watch = lambda _: None) -
         classes=classes,
         trained_on=min(int((divided.fold_N != fold).sum()) for fold in divided.run),
         run=divided.run,
-        notices=(*(columns.notices if columns else ()), *manifest.notices, *_words_about(lost), *divided.notices),
+        notices=(
+            *(columns.notices if columns else _validation(source)),
+            *manifest.notices,
+            *_words_about(lost),
+            *divided.notices,
+        ),
         group=group,
         maybe_groups=tuple(maybe),
         beside=tuple(_beside(source, section)),
@@ -134,19 +140,28 @@ def _words_about(lost: Sequence[str]) -> list[str]:
 
 def _beside(source: str, section: DataSection) -> list[tuple[str, str]]:
     """Files and folders beside the training images, or among them, that are called like those of other keys."""
-    here = os.path.dirname(source.rstrip("/"))  # noqa: PTH120
+    here, own = os.path.split(source.rstrip("/"))
+    folders = [here, source] if os.path.isdir(source) else [here]  # noqa: PTH112
     found = []
     for key, names in _BESIDE.items():
-        folders = [here, source] if os.path.isdir(source) else [here]  # noqa: PTH112
         paths = [
             os.path.join(folder, name)  # noqa: PTH118
             for folder in folders
             for name in _listed(folder)
-            if name.casefold() in names and os.path.join(folder, name) != source.rstrip("/")  # noqa: PTH118
+            if name.casefold() in names and (folder != here or name != own)
         ]
         if paths and not getattr(section, key):
             found.append((key, paths[0]))
     return found
+
+
+def _validation(source: str) -> list[str]:
+    """Words about a folder beside the training images that is called as if it were for validation."""
+    here, own = os.path.split(source.rstrip("/"))
+    found = [name for name in _listed(here) if split_named(name) == "val"] if split_named(own) == "train" else []
+    return (
+        [f"{found[0]} lies beside it: to hold that out in place of a fold, suggest for {here or '.'}"] if found else []
+    )
 
 
 def _listed(folder: str) -> list[str]:

@@ -194,6 +194,16 @@ def test_a_folder_of_parts_is_held_out_as_it_says(photos: Photos, tmp_path: Path
     assert f'# test = "{tmp_path / "data" / "test"}"' in suggestion.text and ready.recipe.name == "data"
 
 
+def test_a_validation_part_beside_is_told(photos: Photos, tmp_path: Path) -> None:
+    for part in ("train", "validation"):
+        for name in "ab":
+            photos(tmp_path / "data" / part / name, 3, prefix=part)
+    told = findings(suggest(tmp_path / "data" / "train", machine=CPU).survey)
+    assert told[0].startswith("validation lies beside it") and told[0].endswith(str(tmp_path / "data"))
+    told = findings(suggest(tmp_path / "data" / "validation", machine=CPU).survey)
+    assert not any("lies beside" in line for line in told)
+
+
 def test_a_column_of_splits_is_followed(photos: Photos, table: Table, tmp_path: Path) -> None:
     names = photos(tmp_path, 16)
     columns = {"image": names, "label": list("ab") * 8, "split": ["train"] * 8 + ["val"] * 4 + ["test"] * 4}
