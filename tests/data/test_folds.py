@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.data.folds import Folds, divide, held_out, trained_on
+from engine.data.folds import Divided, Folds, divide, held_out, trained_on
 from engine.data.manifest import Manifest
 from engine.errors import DataError, RecipeError
 from engine.recipe.sections import DataSection, FoldsSection
@@ -149,3 +149,73 @@ def test_the_users_own_folds_are_taken_as_they_are() -> None:
 def test_own_folds_that_are_not_those_of_the_recipe_are_refused(folds: list[int], remedy: str) -> None:
     with pytest.raises(RecipeError, match=remedy):
         assign_folds(samples(["a", "a", "b", "b", "a", "b"], folds=folds), FoldsSection(count=2), 0)
+
+
+RARE = ["a"] * 12 + ["b"] * 12 + ["p"] + ["q"] * 2 + ["r"] * 3
+
+
+def divided(manifest: Manifest, count: int = 4, **keys: object) -> Divided:
+    return divide(manifest, DataSection(folds=FoldsSection(count=count), **keys), 0)  # type: ignore[arg-type]
+
+
+def test_all_classes_that_are_too_rare_are_named_at_once_with_the_keys() -> None:
+    with pytest.raises(RecipeError) as raised:
+        divided(samples(RARE))
+    text = str(raised.value)
+    assert "4 folds are asked for, but 3 classes have fewer samples: 'p' (1), 'q' (2), 'r' (3)." in text
+    assert 'data.rare_classes = "drop"' in text and 'data.rare_classes = "train"' in text and "data.aliases" in text
+
+
+def test_rare_classes_are_dropped() -> None:
+    result = divided(samples(RARE), rare_classes="drop")
+    assert set(result.manifest.labels) == {"a", "b"} and len(result.fold_N) == 24
+    assert result.notices == ("left out, too rare to be divided (data.rare_classes): 'p' (1), 'q' (2), 'r' (3)",)
+    same = divided(samples(["a"] * 12 + ["b"] * 12))
+    assert result.fold_N.tolist() == same.fold_N.tolist() and same.notices == ()
+
+
+def test_rare_classes_are_trained_on_in_every_fold() -> None:
+    manifest = samples(RARE)
+    result = divided(manifest, rare_classes="train")
+    assert result.manifest is manifest and result.fold_N[24:].tolist() == [-1] * 6
+    assert result.fold_N[:24].tolist() == divided(samples(["a"] * 12 + ["b"] * 12)).fold_N.tolist()
+    for fold in range(4):
+        assert {24, 25, 26, 27, 28, 29} <= set(trained_on(manifest, result.fold_N, fold, DataSection()).tolist())
+    assert "trained on in every fold and validated in none: 'p' (1), 'q' (2), 'r' (3)" in result.notices
+
+
+@pytest.mark.parametrize("mode", ["drop", "train"])
+def test_a_class_that_is_one_group_is_rare_too(mode: str) -> None:
+    manifest = samples(["a"] * 12 + ["b"] * 12 + ["c"] * 6 + ["p"], [""] * 24 + ["one car"] * 6 + [""])
+    with pytest.raises(RecipeError, match=r"1 class has fewer samples: 'p' \(1\)\. 1 class would lie .*: 'c' \(6\);"):
+        divided(manifest)
+    result = divided(manifest, rare_classes=mode)
+    assert len(result.manifest) == (24 if mode == "drop" else 31)
+    assert result.fold_N[24:].tolist() == ([] if mode == "drop" else [-1] * 7)
+
+
+def test_what_shares_a_group_with_a_rare_class_is_never_on_the_other_side() -> None:
+    labels = ["a"] * 16 + ["b"] * 16 + ["p"]
+    groups = [f"car {n // 2}" for n in range(32)] + ["car 3"]
+    result = divided(samples(labels, groups), rare_classes="train")
+    assert result.fold_N[[6, 7, 32]].tolist() == [-1] * 3 and (result.fold_N == -1).sum() == 3
+    assert "with 2 images of other classes in their groups: 'p' (1)" in result.notices[0]
+
+
+def test_a_class_that_the_users_folds_hold_in_one_is_treated_alike() -> None:
+    manifest = samples(["a", "a", "b", "b", "c", "c"], folds=[0, 1, 0, 1, 1, 1])
+    with pytest.raises(DataError, match=r"1 class would lie in one fold as a whole .*: 'c' \(2\)"):
+        divided(manifest, count=2)
+    assert divided(manifest, count=2, rare_classes="train").fold_N.tolist() == [0, 1, 0, 1, -1, -1]
+    assert divided(manifest, count=2, rare_classes="drop").fold_N.tolist() == [0, 1, 0, 1]
+
+
+def test_dropping_may_not_leave_a_single_class() -> None:
+    with pytest.raises(DataError, match=r'data\.rare_classes = "drop" leaves fewer than two classes'):
+        divided(samples(["a"] * 12 + ["p"]), rare_classes="drop")
+
+
+def test_classes_that_are_not_rare_are_divided_the_same_whatever_the_key_says() -> None:
+    manifest = samples(["a", "b", "c"] * 8)
+    folds = {mode: divided(manifest, rare_classes=mode).fold_N.tolist() for mode in ("error", "drop", "train")}
+    assert folds["error"] == folds["drop"] == folds["train"]

@@ -80,50 +80,27 @@ LITTER_FILES: Mapping[str, str] = MappingProxyType(
 )
 """Names of files, as patterns in lower case, that are never images, whatever their suffix; and who leaves them."""
 
-_CHECKPOINT = re.compile(r"-checkpoint\.\w+$")  # Jupyter's copies, where somebody has unhidden their folder
-
 _WANTED: tuple[tuple[str, str, str], ...] = (
     (r"^\..+\.icloud$", "photo that is only in iCloud", "download them first"),
+    (r"^\..*\.(jpe?g|png|webp|bmp|gif|tiff?)$", "hidden image", "rename them"),
     (r"\.(part|partial|crdownload|download|opdownload|tmp|!ut|filepart)$", "unfinished download", ""),
     (r"\.(cr2|cr3|nef|arw|dng|orf|rw2|raf|srw|pef)$", "camera raw file", "develop them to JPEG"),
     (r"\.(mp4|mov|avi|mkv|webm|m4v|3gp|mts)$", "video", ""),
     (r"\.(zip|tar|tgz|gz|7z|rar)$", "archive", "unpack them first"),
     (r"\.(svg|psd|pdf|eps|ai)$", "drawing or document", ""),
-    (r"\.(jpe?g|png|webp|bmp)[.?&_ ~:-]?[\w=&.-]{1,40}$", "image under another suffix", "rename them"),
+    (r"\.(jpe?g|png|webp|bmp|gif)(\.\d+|[?&!:].*)$", "image under another suffix", "rename them"),
 )
 """What is no image by its suffix and may have been wanted: a pattern, what it is, what to do. Sidecars (.json, .xmp,
 .aae, .thm, .lrv) are not among them: their photo stands beside them."""
 
-NO_VALUE = frozenset(
-    (
-        "nan",
-        "-nan",
-        "<na>",
-        "#n/a",
-        "#n/a n/a",
-        "#na",
-        "n/a",
-        "null",
-        "nil",
-        "nat",
-        "1.#qnan",
-        "-1.#ind",
-        "#value!",
-        "#ref!",
-        "#div/0!",
-        "#name?",
-        "#null!",
-        "#num!",
-        "#error!",
-        "#spill!",
-        "#calc!",
-        "undefined",
-        "(null)",
-        "<null>",
-    )
-)
-"""How spreadsheets, pandas, R, SQL and JavaScript write that there is no value, in lower case. No class, unless the
-recipe says that it is one."""
+_WRITERS = {
+    "pandas and numpy": ("nan", "-nan", "<na>", "nat", "1.#qnan", "-1.#ind"),
+    "spreadsheets": ("#n/a", "#n/a n/a", "#na", "n/a", "#value!", "#ref!", "#div/0!", "#name?", "#null!", "#num!"),
+    "newer spreadsheets": ("#error!", "#spill!", "#calc!", "#field!"),
+    "databases and programs": ("null", "(null)", "<null>", "nil", "undefined"),
+}
+NO_VALUE = frozenset(word for words in _WRITERS.values() for word in words)
+"""How machines write that there is no value, in lower case. No class, unless the recipe says that it is one."""
 
 MAYBE_NO_VALUE = frozenset(("na", "none", "-", "--", "?", ".", "(blank)", "unknown", "unlabeled", "unlabelled", "tbd"))
 """What may mean no value, and is honestly a class elsewhere (NA is Namibia, none is a wafer without a fault, - is a
@@ -136,31 +113,30 @@ _INVISIBLE = re.compile(r"[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2
 _CURLY = '\u201c\u201d\u201e\u201f\u2018\u2019\u201a\u00ab\u00bb"'
 
 
+_FOLDER, _FILE = (re.compile("|".join(map(fnmatch.translate, patterns))) for patterns in (LITTER_FOLDERS, LITTER_FILES))
+
+
 def is_litter_folder(name: str) -> bool:
     """Whether a folder of this name holds nothing that a person put there."""
-    return name.startswith(".") or _leaves_folder(name)
+    return name.startswith(".") or bool(_FOLDER.match(name.casefold()))
 
 
 def is_litter_file(name: str) -> bool:
     """Whether a file of this name is no image, whatever its suffix."""
-    low = name.casefold()
-    return any(fnmatch.fnmatchcase(low, pattern) for pattern in LITTER_FILES) or bool(_CHECKPOINT.search(low))
+    return bool(_FILE.match(name.casefold()))
 
 
 def is_litter_path(path: str) -> bool:
-    """Whether somebody listed litter: the file's own name, or that of a folder it lies in. Hidden folders alone say
-    nothing here: data may lie below ~/.cache."""
+    """Whether somebody listed litter: by the file's own name, or that of a folder it lies in. Of an absolute path only
+    the last folder counts: all data may lie below ~/.cache or a snapshot."""
     *folders, name = path.replace("\\", "/").split("/")
-    return is_litter_file(name) or any(_leaves_folder(folder) for folder in folders if folder != ".cache")
+    near = folders[-1:] if path.startswith("/") else folders
+    return is_litter_file(name) or any(_FOLDER.match(folder.casefold()) for folder in near)
 
 
 def is_litter_label(label: str) -> bool:
     """Whether a label was made of a name that a listing found: .DS_Store, Thumbs.db, __MACOSX."""
-    return is_litter_file(label) or _leaves_folder(label)
-
-
-def _leaves_folder(name: str) -> bool:
-    return any(fnmatch.fnmatchcase(name.casefold(), pattern) for pattern in LITTER_FOLDERS)
+    return bool(_FILE.match(label.casefold()) or _FOLDER.match(label.casefold()))
 
 
 def passed_over(names: Iterable[str]) -> list[str]:
@@ -172,9 +148,6 @@ def passed_over(names: Iterable[str]) -> list[str]:
             if re.search(pattern, base, re.IGNORECASE):
                 kinds.setdefault((what, remedy), []).append(name)
                 break
-        else:
-            if base.startswith("."):
-                kinds.setdefault(("hidden image", "rename them"), []).append(name)
     return [
         f"{count(found, what, _plural(what))} passed over, such as {found[0]!r}"
         + (f": {remedy} to use them" if remedy else "")

@@ -53,7 +53,7 @@ def list_table(table_path: str, section: DataSection, purpose: Purpose) -> Listi
     fold_N = _folds(columns[roles.fold], roles.fold, table.where) if roles.fold and purpose != "test" else None
     if purpose != "test":
         later = labels_to_be(ids.to_pylist(), paths, labels, section)
-        rows = _wanted(ids, paths, later, fold_N, section, table_path, notices)
+        rows = _wanted(ids, written, paths, later, fold_N, section, table_path, notices)
     if training:
         _check_empty(rows, later, roles.label, table.where)
         notices += check_labels(rows, later, section, table_path, table.where)
@@ -146,6 +146,7 @@ def _labels(column: pa.ChunkedArray, table: UserTable, section: DataSection, not
 
 def _wanted(
     ids: pa.Array,
+    written: list[str],
     paths: list[str],
     labels: list[str],
     fold_N: NDArray[np.int64] | None,
@@ -157,7 +158,7 @@ def _wanted(
     names = ids.to_pylist()
     kept = without_excluded(names, paths, section)
     notices += kept.notices
-    litter = [row for row in kept.rows if is_litter_path(paths[row]) or is_litter_label(labels[row])]
+    litter = [row for row in kept.rows if is_litter_path(written[row]) or is_litter_label(labels[row])]
     if litter:
         shown = some([names[row] for row in litter], 3)
         notices.append(f"{table_path}: {count(litter, 'row')} left out that no person wrote: {shown}")
