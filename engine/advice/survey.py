@@ -159,9 +159,7 @@ def _validation(source: str) -> list[str]:
     """Words about a folder beside the training images that is called as if it were for validation."""
     here, own = os.path.split(source.rstrip("/"))
     found = [name for name in _listed(here) if split_named(name) == "val"] if split_named(own) == "train" else []
-    return (
-        [f"{found[0]} lies beside it: to hold that out in place of a fold, suggest for {here or '.'}"] if found else []
-    )
+    return [f"{name} lies beside it: engine init {here or '.'} holds that out in place of a fold" for name in found[:1]]
 
 
 def _listed(folder: str) -> list[str]:
