@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from engine.advice.suggest import suggest
     from engine.ensemble.vote import vote
     from engine.errors import DataError, EngineError, Interrupted, RecipeError
     from engine.events import EpochEnded, Event, Watcher
@@ -41,11 +42,13 @@ __all__ = [
     "evaluate",
     "load_recipe",
     "one_pass",
+    "suggest",
     "train",
     "vote",
 ]
 
 _WHERE = {
+    "engine.advice.suggest": ("suggest",),
     "engine.ensemble.vote": ("vote",),
     "engine.errors": ("DataError", "EngineError", "Interrupted", "RecipeError"),
     "engine.events": ("EpochEnded", "Event", "Watcher"),

@@ -144,6 +144,7 @@ def main(debug: bool) -> None:
 
 
 main.doors(
+    init=("engine.cli.init:init", "Look at images and write a first recipe for them."),
     train=("engine.cli.train:train", "Train the folds of a recipe."),
     infer=("engine.cli.infer:infer", "Predict images with trained folds."),
     preview=("engine.cli.preview:preview", "Show what a recipe does to its images."),

@@ -111,7 +111,7 @@ def _with_path(roles: Roles, columns: pa.Table, base: str, section: DataSection,
 
     def names_files(column: str) -> bool:
         values = [text for text in columns[column].slice(0, _PROBED).to_pylist() if text]
-        return any(_find_one(os.path.join(base, text)) for text in values)  # noqa: PTH118
+        return any(find_file(os.path.join(base, text)) for text in values)  # noqa: PTH118
 
     if section.path_column:
         return roles
@@ -194,7 +194,7 @@ def _find_files(
     bytes_N, mtime_ns_N = stat_files(paths)
     lost = []
     for row in np.flatnonzero(bytes_N < 0).tolist():
-        spelling = _find_one(paths[row]) if written[row].strip() else ""
+        spelling = find_file(paths[row]) if written[row].strip() else ""
         if spelling:
             paths[row] = spelling
             bytes_N[row], mtime_ns_N[row] = stat_file(spelling)
@@ -219,7 +219,7 @@ def _find_files(
     )
 
 
-def _find_one(path: str) -> str:
+def find_file(path: str) -> str:
     """The path as its file is spelt, "" when there is no such file."""
     return next((spelling for spelling in _spellings(path) if stat_file(spelling)[0] >= 0), "")
 
