@@ -69,6 +69,7 @@ class Wishes:
         recipe = parse_recipe(saved.recipe, (*(ensemble.sets if ensemble else ()), *own), origin=CHECKPOINT)
         augment = trained.augment.model_copy(update={"executor": recipe.augment.executor})
         free = {name: getattr(recipe, name) for name in ("data", "decode", "predict", "ensemble")}
+        free["decode"] = recipe.decode.model_copy(update={"background": trained.decode.background})
         if trained.model_copy(update=free | {"augment": augment}) != recipe:
             raise RecipeError(
                 f"--set {' --set '.join(self.sets)}: a trained model is used as it was trained. "
