@@ -9,8 +9,9 @@ not given to Pillow, whose parser holds the interpreter's lock. Whatever else th
 last word on JPEGs that faster decoders refuse. The rules, which docs/formats.md shows kind by kind:
 
 * A file is what its content says, whatever its name. Of several frames the first counts.
-* A JPEG is damaged, and refused, when libjpeg stops at an error or the file ends before its picture does. What libjpeg
-  only warns of (a hole in the coded data, junk between markers) is read; the data check tells of it.
+* A JPEG is damaged, and refused, when libjpeg stops at an error, the file ends before its picture does, or it promises
+  more pixels than its bytes can hold. What libjpeg only warns of (a hole in the coded data, junk between markers), or a
+  missing end marker, is read; the data check tells of it.
 * Deeper values become 8 bits by scaling: v / 257, rounded, for 16. Floats and 32-bit integers are refused, because
   nothing says which value is white.
 * Transparent pixels lie over a background, white unless told otherwise.
@@ -31,6 +32,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
+import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
@@ -43,7 +45,7 @@ _SIZE_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0..15 wi
 _BARE_MARKERS = frozenset(range(0xD0, 0xD9)) | {0x01}  # RST0..7, SOI, TEM: no length follows
 _JPEG_END = b"\xff\xd9"
 _ENDS = re.compile(rb"\xff[\x01-\xc3\xc5-\xcf\xd8\xd9\xf0-\xfd]")  # the end, or what cannot come before it
-_MOST_PIXELS_A_BYTE = 1024  # a block of 64 takes at least a bit of Huffman code, so 512 is what there can be
+_MOST_PIXELS_A_BYTE = 1024  # a block of 64 takes a bit or more of Huffman code, so there can be 512
 _ORIENTATION_TAG, _SUBFILE_TAG, _DNG_TAG = 0x0112, 254, 50706
 _EXIF_INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}  # EXIF 2.3, 4.6.2, and TIFF 6's signed ones
 
@@ -75,6 +77,18 @@ _STRANGERS = tuple(
         ),
         (rb"version https://git-lfs", "is a pointer of Git LFS: fetch the picture with git lfs pull"),
         (rb"PK\x03\x04|\x1f\x8b|Rar!|7z\xbc\xaf", "is an archive: unpack it"),
+    )
+)
+
+_FAMILIAR = tuple(
+    (re.compile(pattern, re.DOTALL), name)
+    for pattern, name in (
+        (rb"\xff\xd8", "JPEG"),
+        (rb"\x89PNG", "PNG"),
+        (rb"GIF8", "GIF"),
+        (rb"II\*\0|MM\0\*", "TIFF"),
+        (rb"RIFF....WEBP", "WebP"),
+        (rb"BM", "BMP"),
     )
 )
 
@@ -115,6 +129,8 @@ def read_pixels(content: bytes, background: RGB = WHITE) -> NDArray[np.uint8] | 
     if isinstance(header, Fault):
         return header
     try:
+        if header.format == "jpeg" and (pixels_HW3 := _without_end(content)) is not None:
+            return upright(pixels_HW3, header.orientation)
         with _open(content) as image:
             pixels_HW3 = _rgb(image, content, tuple(round(255 * share) for share in background))
     except MemoryError:
@@ -124,6 +140,29 @@ def read_pixels(content: bytes, background: RGB = WHITE) -> NDArray[np.uint8] | 
         return Fault(FaultKind.DAMAGED, f"cannot be decoded: {_words(error)}")
     # Pillow turns a TIFF by itself.
     return pixels_HW3 if header.format == "tiff" else upright(pixels_HW3, header.orientation)
+
+
+def read_small(content: bytes, side: int, background: RGB, megapixels: float) -> NDArray[np.uint8] | Fault:
+    """As `read_pixels`; a JPEG may come smaller, its sides no shorter than `side` where they are longer."""
+    header = read_header(content)
+    if isinstance(header, Fault):
+        return header
+    if (fault := too_large(header.height, header.width, megapixels)) is not None:
+        return fault
+    if header.plain:
+        small, _ = roughly(content, "RGB", side)
+        if small is not None:
+            return upright(small, header.orientation)
+    return read_pixels(content, background)
+
+
+def roughly(jpeg: bytes, colours: str, side: int) -> tuple[NDArray[np.uint8] | None, str]:
+    """A plain JPEG as stored, "RGB" or "GRAY" (height, width, channels), as much smaller as libjpeg can make it with no
+    side shorter than `side`; or None and what libjpeg has to say against the file, which may still be readable."""
+    try:
+        return simplejpeg.decode_jpeg(jpeg, colours, min_height=side, min_width=side, min_factor=1, strict=True), ""
+    except (ValueError, MemoryError) as error:
+        return None, str(error)
 
 
 def too_large(height: int, width: int, megapixels: float) -> Fault | None:
@@ -182,8 +221,9 @@ def exif_orientation(tiff: bytes) -> int:
     return 1
 
 
-def _jpeg_header(data: bytes) -> Header | None:
-    """The header of a JPEG by walking its segments; None for what Pillow has to look at."""
+def _jpeg_header(data: bytes) -> Header | Fault | None:
+    """The header of a JPEG by walking its segments; None for what Pillow has to look at. A fault for a promise that
+    costs memory and cannot be kept: libjpeg would keep it, with gray."""
     found = _jpeg_frame(data)
     if found is None:
         return None
@@ -192,11 +232,18 @@ def _jpeg_header(data: bytes) -> Header | None:
         bits, height, width, colours = struct.unpack_from(">BHHB", data, at + 4)
     except struct.error:
         return None
+    if data[at + 1] < 0xC9 and height * width > _MOST_PIXELS_A_BYTE * len(data):
+        return Fault(
+            FaultKind.DAMAGED, f"is said to hold {width} x {height} pixels, more than its {len(data):,} bytes can hold"
+        )
     if bits != 8 or colours not in (1, 3) or not height or not width:
         return None
-    whole = data.endswith(_JPEG_END) or data.find(_JPEG_END, at) > 0  # cameras put things behind it
-    plain = whole and height * width <= _MOST_PIXELS_A_BYTE * len(data)
-    return Header("jpeg", height, width, orientation, plain)
+    return Header("jpeg", height, width, orientation, plain=_has_end(data, at))
+
+
+def _has_end(jpeg: bytes, frame: int) -> bool:
+    """Whether the end of the image comes behind the frame: not cut off. Cameras put things behind it."""
+    return jpeg.endswith(_JPEG_END) or jpeg.find(_JPEG_END, frame) > 0
 
 
 def _jpeg_frame(data: bytes) -> tuple[int, int] | None:
@@ -220,6 +267,18 @@ def _jpeg_frame(data: bytes) -> tuple[int, int] | None:
                 orientation = exif_orientation(data[at + 10 : at + 2 + length])
             at += 2 + length
     except (IndexError, struct.error):
+        return None
+
+
+def _without_end(jpeg: bytes) -> NDArray[np.uint8] | None:
+    """The pixels of a JPEG of which only the end marker is missing; None for others. Of these Pillow takes some, as
+    libjpeg happens to read ahead or not."""
+    frame = _jpeg_frame(jpeg)
+    if frame is None or _has_end(jpeg, frame[0]):
+        return None
+    try:
+        return simplejpeg.decode_jpeg(jpeg + _JPEG_END, "RGB", strict=True)
+    except ValueError:
         return None
 
 
@@ -298,8 +357,9 @@ def _why_not(content: bytes, error: Exception) -> str:
     for pattern, what in _STRANGERS:
         if pattern.match(content[:1024]):
             return what
-    if content.startswith(b"\xff\xd8"):
-        return "is a JPEG whose header is damaged or cut off"
+    for pattern, name in _FAMILIAR:
+        if pattern.match(content):
+            return f"is a damaged or cut off {name} file"
     if isinstance(error, UnidentifiedImageError):
         return "is not an image of a known format"
     return f"is not an image that can be read ({_words(error)})"

@@ -88,6 +88,7 @@ class Checked:
     groups: dict[str, int]  # images by class group; {} without groups
     findings: tuple[Finding, ...]
     samples: tuple[Sample, ...]  # all that can be used, training images first
+    decode: DecodeSection = DEFAULT_DECODE  # how they were looked at
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: sizes and classes, and every finding with all its images."""
@@ -180,6 +181,7 @@ def check(
         groups=counts,
         findings=tuple(sorted((f for f in found if f.cases), key=lambda f: _SEVERITIES.index(f.severity))),
         samples=tuple(samples),
+        decode=decode,
     )
 
 

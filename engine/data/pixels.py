@@ -21,7 +21,6 @@ import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import simplejpeg
 from numpy.typing import NDArray
 
 from engine import pictures
@@ -179,24 +178,13 @@ def _look_at(path: str, sha1: str, background: RGB) -> _Facts:
         return _Facts(sha1, status=header.kind, fault=header.detail)
     complaint = ""
     if header.plain:
-        gray_HW, complaint = _roughly(content)
-        if gray_HW is not None:
-            return _facts(sha1, header.format, upright(gray_HW, header.orientation))
+        gray_HW1, complaint = pictures.roughly(content, "GRAY", SIDE)
+        if gray_HW1 is not None:
+            return _facts(sha1, header.format, upright(gray_HW1[:, :, 0], header.orientation))
     pixels_HW3 = pictures.read_pixels(content, background)
     if isinstance(pixels_HW3, Fault):
         return _Facts(sha1, header.format, pixels_HW3.kind, pixels_HW3.detail)
     return _facts(sha1, header.format, cv2.cvtColor(pixels_HW3, cv2.COLOR_RGB2GRAY), complaint)
-
-
-def _roughly(content: bytes) -> tuple[NDArray[np.uint8] | None, str]:
-    """A small gray picture of a JPEG as stored, or what libjpeg has to say against it."""
-    try:
-        gray_HW1 = simplejpeg.decode_jpeg(
-            content, colorspace="GRAY", min_height=SIDE, min_width=SIDE, min_factor=1, strict=True
-        )
-    except (ValueError, MemoryError) as error:
-        return None, str(error)
-    return gray_HW1[:, :, 0], ""
 
 
 def _facts(sha1: str, format_: str, gray_HW: NDArray[np.uint8], complaint: str = "") -> _Facts:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from engine import pictures
 from engine.decode.decoder import Opened, Pixels, whole
+from engine.decode.hush import hushed
 from engine.decode.pillow import PillowDecoder
 from engine.errors import EngineError
 from engine.kernels.jpeg import Region
@@ -61,7 +62,7 @@ class DaliDecoder:
         """
         jpegs = [i for i, one in enumerate(opened) if one.header and pictures.runs_to_its_end(one.content)]
         found: dict[int, Pixels | Fault] = {}
-        found |= {i: one for i, one in zip(jpegs, self._jpegs([opened[i] for i in jpegs]), strict=True) if one}
+        found |= {i: one for i, one in zip(jpegs, self.jpegs([opened[i] for i in jpegs]), strict=True) if one}
         rest = [i for i in range(len(opened)) if i not in found]
         for i, one in zip(rest, self._others.pixels([opened[i] for i in rest]), strict=True):
             found[i] = one if isinstance(one, Fault) else one._replace(pixels_HW3=one.pixels_HW3.to(self.device))
@@ -71,12 +72,13 @@ class DaliDecoder:
                 raise EngineError(_of_the_device(f"it refused all of {len(jpegs)} JPEGs, of which Pillow reads {good}"))
         return [found[i] for i in range(len(opened))]
 
-    def _jpegs(self, opened: Sequence[Opened]) -> list[Pixels | None]:
-        """All photos, or when one makes DALI raise, each alone; None for those that make it raise again."""
+    def jpegs(self, opened: Sequence[Opened]) -> list[Pixels | None]:
+        """Plain JPEGs by DALI itself; None for those that it refuses. Raises EngineError as `pixels` does."""
         if not opened:
             return []
         try:
-            return [*self._decode(opened)]
+            with hushed():
+                return [*self._decode(opened)]
         except MemoryError:
             raise EngineError(_of_the_device("it has no memory for a batch of photos")) from None
         except RuntimeError as error:
@@ -84,7 +86,7 @@ class DaliDecoder:
                 raise EngineError(_of_the_device(str(error).splitlines()[0])) from error
             if len(opened) == 1:
                 return [None]
-            return [photo for one in opened for photo in self._jpegs([one])]
+            return [photo for one in opened for photo in self.jpegs([one])]
 
     def _decode(self, opened: Sequence[Opened]) -> list[Pixels]:
         ndd, context, rgb = self._dali
@@ -94,9 +96,21 @@ class DaliDecoder:
             # and, some batches later, crash the process. The look raises too, harmlessly, and costs little.
             batch = ndd.as_batch([_writable(one.content) for one in opened])
             ndd.peek_image_shape(batch).evaluate()
-            decoded = ndd.decoders.image(batch, device="gpu" if self.device.type == "cuda" else "cpu", output_type=rgb)
+            # Turned here and not by DALI, which knows orientations of one type of integer.
+            where = "gpu" if self.device.type == "cuda" else "cpu"
+            decoded = ndd.decoders.image(batch, device=where, output_type=rgb, adjust_orientation=False)
             decoded.evaluate()
-            return [whole(tensor_of(t)) for t in decoded.tensors]
+            pixels = [tensor_of(t) for t in decoded.tensors]
+        return [whole(one) for one in self._upright(pixels, [one.header.orientation for one in opened if one.header])]
+
+    def _upright(self, pixels: Sequence[Tensor], orientations: Sequence[int]) -> list[Tensor]:
+        if self.device.type != "cuda" or all(one == 1 for one in orientations):
+            return [upright(one, orientation) for one, orientation in zip(pixels, orientations, strict=True)]
+        stream = torch.cuda.Stream(self.device)  # of its own, so as to wait for these pixels alone
+        with torch.cuda.stream(stream):
+            turned = [upright(one, orientation) for one, orientation in zip(pixels, orientations, strict=True)]
+        stream.synchronize()
+        return turned
 
     @cached_property
     def _dali(self) -> _Dali:
@@ -119,6 +133,14 @@ def tensor_of(decoded: Any) -> Tensor:
     memory, and torch refuses capsules of pinned memory."""
     tensor: Tensor = decoded.torch()
     return tensor
+
+
+def upright(pixels_HW3: Tensor, orientation: int) -> Tensor:
+    """`pictures.upright` of a tensor, wherever it lies."""
+    if orientation >= 5:
+        pixels_HW3 = pixels_HW3.transpose(0, 1)
+    flipped = [axis for axis, ways in ((0, (3, 4, 7, 8)), (1, (2, 3, 6, 7))) if orientation in ways]
+    return (pixels_HW3.flip(flipped) if flipped else pixels_HW3).contiguous()
 
 
 class _Shared:

@@ -176,7 +176,7 @@ def test_a_jpeg_cut_anywhere_in_its_header_is_reported_and_never_raises(photo: M
         path.write_bytes(data[:length])
         facts = read_header(str(path))
         assert facts.status == "not an image"
-        assert facts.fault == "is a JPEG whose header is damaged or cut off"
+        assert facts.fault == "is a damaged or cut off JPEG file"
 
 
 def test_what_cannot_be_used_is_kept_with_the_reason(tmp_path: Path, photo: MakePhoto) -> None:

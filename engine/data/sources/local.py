@@ -16,7 +16,10 @@ from engine.data.threads import in_threads
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
 # Pictures that cannot be decoded are listed too, so that they are reported and not silently missing.
-PICTURE_SUFFIXES = frozenset(IMAGE_SUFFIXES) | {*(".jfif", ".jpe", ".tga", ".ico", ".jp2", ".heic", ".heif", ".jxl")}
+PICTURE_SUFFIXES = frozenset(IMAGE_SUFFIXES) | {
+    *(".jfif", ".jpe", ".apng", ".tga", ".ico", ".jp2", ".ppm", ".pgm", ".pbm", ".pnm", ".pcx", ".sgi", ".dds", ".qoi"),
+    *(".psd", ".heic", ".heif", ".jxl"),
+}
 
 Columns = dict[str, Any]  # columns of the manifest by name, N values each
 
