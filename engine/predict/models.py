@@ -17,7 +17,7 @@ from engine.store.checkpoint import Checkpoint
 from engine.store.run_folder import CHECKPOINT, FoldFolder, MemberFolder, RunFolder
 from engine.text import some
 
-_FREE = "data, decode, predict, ensemble and augment.executor"
+_FREE = "data, decode (not its background), predict, ensemble and augment.executor"
 
 
 @dataclasses.dataclass(frozen=True)
