@@ -23,6 +23,7 @@ class FaultKind(enum.StrEnum):
     EMPTY = "empty"  # it holds none
     NOT_AN_IMAGE = "not an image"  # no decoder here knows its header
     DAMAGED = "damaged"  # its header is sound and its pixels are not
+    TOO_LARGE = "too large"  # more pixels than decode.max_megapixels
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
+#include <cstring>
 
 #include <jpeglib.h>  // needs cstdio and does not say so
 
@@ -47,6 +48,21 @@ bool is_whole(const Job& job) {
     return job.bytes >= 2 && job.data[job.bytes - 2] == 0xFF && job.data[job.bytes - 1] == 0xD9;
 }
 
+// Whether nothing in what is left of the coded data would have libjpeg warn or stop for its place alone: no marker but
+// restarts before the end. So a file's verdict does not depend on the part that was asked for.
+bool runs_to_its_end(jpeg_decompress_struct& info) {
+    if (jpeg_input_complete(&info)) return true;
+    const uint8_t* at = info.src->next_input_byte;
+    const uint8_t* end = at + info.src->bytes_in_buffer;
+    while (end - at > 1 && (at = static_cast<const uint8_t*>(std::memchr(at, 0xFF, size_t(end - at - 1))))) {
+        uint8_t next = at[1];
+        if (next == 0xD9) return true;
+        if (next != 0x00 && next != 0xFF && (next & 0xF8) != 0xD0) return false;
+        at += next == 0xFF ? 1 : 2;
+    }
+    return true;  // the end itself may have been taken already
+}
+
 // Read rows up to `end` into `out`, `pitch` bytes apart.
 void read_rows(jpeg_decompress_struct& info, int end, uint8_t* out, size_t pitch) {
     while (int(info.output_scanline) < end) {
@@ -74,8 +90,8 @@ __attribute__((noinline)) bool read_part(jpeg_decompress_struct& info, const Job
     if (int(x) != job.x0 || int(width) != job.x1 - job.x0) return false;
     if (job.y0 > 0) jpeg_skip_scanlines(&info, JDIMENSION(job.y0));
     read_rows(info, job.y1, stored, size_t(width) * 3);
-    if (!is_whole(job)) {
-        // Cut off, or followed by something of the camera's: reading on tells. Skipping would not look.
+    if (!is_whole(job) || !runs_to_its_end(info)) {
+        // Cut off, damaged, or followed by something of the camera's: reading on tells. Skipping would not look.
         read_rows(info, int(info.output_height), spare, 0);
         jpeg_finish_decompress(&info);
     }

@@ -172,9 +172,9 @@ def damaged(tmp_path: Path, photo: MakePhoto) -> dict[str, str]:
         "cut off": whole[: len(whole) // 2],
         "header only": whole[:60],
         "zeros": bytes(500),
+        "heic": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(400),
     }
-    paths = {"missing": str(tmp_path / "missing.jpg"), "gif": str(tmp_path / "gif.jpg")}
-    smooth(20, 20).convert("P").save(paths["gif"], "GIF")
+    paths = {"missing": str(tmp_path / "missing.jpg")}
     for kind, content in contents.items():
         paths[kind] = str(tmp_path / f"{kind}.jpg")
         Path(paths[kind]).write_bytes(content)

@@ -15,7 +15,7 @@ from engine.recipe.load import load_recipe, parse_recipe
 
 if TYPE_CHECKING:
     from engine.data.checks import Finding
-    from engine.recipe.sections import DataSection, Recipe
+    from engine.recipe.sections import DataSection, DecodeSection, Recipe
 
 MOST_CLASSES_SHOWN = 40
 
@@ -145,7 +145,7 @@ def check(source: str, sets: tuple[str, ...], test: str | None, json_file: Path 
         manifest = ingest(train, section, meter)
         tested = None if test is None else (ingest(test, section.model_copy(update={"test": test}), meter), test)
     with progress(unit="images", title="Looking") as meter:
-        checked = check_images(manifest, train, section, tested, meter)
+        checked = check_images(manifest, train, section, tested, meter, _decode(source, sets))
     if page is not None:
         write_findings(checked, page)
     if json_file is not None:
@@ -236,16 +236,16 @@ def augment(
         return
     if source is None or folder is None or kinds is None:
         raise click.UsageError("give SOURCE, FOLDER and --kinds, or --list")
-    section, seed = _training(source, sets)
+    (section, seed), decode = _training(source, sets), _decode(source, sets)
     names = tuple(KINDS) if kinds == "all" else tuple(kinds.split(","))
     spec = CopySpec(names, **wishes | {"seed": seed if wishes["seed"] is None else wishes["seed"]})
     with progress(unit="images", title="Indexing") as meter:
         manifest = ingest(section.train, section, meter)
     with progress(unit="images", title="Looking") as meter:
-        sources, notices = originals(manifest, section, meter)
+        sources, notices = originals(manifest, section, meter, decode)
     _tell(notices)
     with progress(unit="copies", title="Augmenting") as meter:
-        written = write_copies(sources, section, folder, spec, meter)
+        written = write_copies(sources, section, folder, spec, meter, decode)
     for entry in written.left_out.values():
         console().print(f"left out: {entry}", markup=False, soft_wrap=True, style="yellow")
     click.echo(f"{written.table}: {count(written.originals, 'original')} and {written.copies:,} copies of them")
@@ -305,6 +305,11 @@ def _around(source: str, sets: tuple[str, ...]) -> Recipe:
 def _tell(notices: Sequence[str]) -> None:
     for notice in notices:
         console().print(notice, markup=False, soft_wrap=True, style="yellow")
+
+
+def _decode(source: str, sets: tuple[str, ...]) -> DecodeSection:
+    """How images are decoded: as a recipe says, or what is set."""
+    return (load_recipe if _is_recipe(source) else _around)(source, sets).decode
 
 
 def _show(source: str, found: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from engine import pictures
 from engine.data.classes import groups_of
 from engine.data.clean import apply_lists
 from engine.data.describe import class_counts, describe
@@ -24,7 +25,8 @@ from engine.data.ingest import Progress
 from engine.data.manifest import Manifest
 from engine.data.near import distances, kept_clusters
 from engine.data.pixels import PixelFacts, look
-from engine.recipe.sections import DataSection
+from engine.recipe.sections import DataSection, DecodeSection
+from engine.recipe.sections.decode import DEFAULT_DECODE
 
 TINY_SIDE = 64  # pixels of the shorter side, below which little can be seen
 HUGE_PIXELS = 50_000_000
@@ -38,12 +40,6 @@ Split = Literal["train", "test"]
 
 _SPLITS: tuple[Split, Split] = ("train", "test")
 _SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
-_SUFFIXES = {
-    "jpeg": (".jpg", ".jpeg", ".jpe", ".jfif"),
-    "png": (".png",),
-    "webp": (".webp",),
-    "bmp": (".bmp",),
-}
 
 
 @dataclass(frozen=True)
@@ -92,6 +88,7 @@ class Checked:
     groups: dict[str, int]  # images by class group; {} without groups
     findings: tuple[Finding, ...]
     samples: tuple[Sample, ...]  # all that can be used, training images first
+    decode: DecodeSection = DEFAULT_DECODE  # how they were looked at
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: sizes and classes, and every finding with all its images."""
@@ -145,15 +142,17 @@ def check(
     section: DataSection,
     test: tuple[Manifest, str] | None = None,
     progress: Progress | None = None,
+    decode: DecodeSection = DEFAULT_DECODE,
 ) -> Checked:
     """Check the images of `source`, and against them those of a test source when one is given.
 
     Manifests are as `ingest` makes them, bad files included; names, aliases and lists of `section` are applied first.
-    `progress(done, total)` counts the files looked at. Raises DataError for lists that cannot be read.
+    What can be decoded is what `decode` would take. `progress(done, total)` counts the files looked at. Raises
+    DataError for lists that cannot be read.
     """
     named, _ = apply_lists(manifest.usable(), section)
     both = [(named, source), *([(test[0].usable(), test[1])] if test else [])]
-    tables = [look(part, where, section.cache, progress).table for part, where in both]
+    tables = [look(part, where, section.cache, progress, decode).table for part, where in both]
     samples = [sample for (part, _), split in zip(both, _SPLITS, strict=False) for sample in _samples(part, split)]
     images = _Images(
         samples=samples,
@@ -182,6 +181,7 @@ def check(
         groups=counts,
         findings=tuple(sorted((f for f in found if f.cases), key=lambda f: _SEVERITIES.index(f.severity))),
         samples=tuple(samples),
+        decode=decode,
     )
 
 
@@ -211,7 +211,7 @@ def _pixels(images: _Images) -> Iterator[Finding]:
         images.cases(rows, [doubts[row] for row in rows]),
     )
     suffixes = [Path(sample.path).suffix.lower() for sample in images.samples]
-    rows = [row for row, name in enumerate(formats) if name and suffixes[row] not in _SUFFIXES[name]]
+    rows = [row for row, name in enumerate(formats) if name and suffixes[row] not in pictures.suffixes(name)]
     yield Finding(
         "wrong_extension",
         "Wrong file extensions",

@@ -26,7 +26,8 @@ from engine.data.pixels import PixelFacts, look
 from engine.data.tables import read_pairs
 from engine.errors import DataError, RecipeError
 from engine.quarantine import Quarantine
-from engine.recipe.sections import DataSection
+from engine.recipe.sections import DataSection, DecodeSection
+from engine.recipe.sections.decode import DEFAULT_DECODE
 from engine.text import count, some
 
 Rows = NDArray[np.int64]
@@ -44,8 +45,14 @@ class Cleaned:
     left_out: Quarantine
 
 
-def clean(manifest: Manifest, section: DataSection, progress: Progress | None = None) -> Cleaned:
-    """Clean the manifest of `section.train`; `progress(done, total)` counts the images looked at.
+def clean(
+    manifest: Manifest,
+    section: DataSection,
+    progress: Progress | None = None,
+    decode: DecodeSection = DEFAULT_DECODE,
+) -> Cleaned:
+    """Clean the manifest of `section.train`; `progress(done, total)` counts the images looked at. What can be decoded
+    is what `decode` would take.
 
     Raises DataError or RecipeError, naming the key, for lists that cannot be read or do not fit the data.
     """
@@ -55,7 +62,7 @@ def clean(manifest: Manifest, section: DataSection, progress: Progress | None = 
     notices += said
     seen = None
     if section.check == "decode":
-        seen = look(manifest, section.train, section.cache, progress)
+        seen = look(manifest, section.train, section.cache, progress, decode)
         for id_, path, fault in zip(manifest.ids, manifest.paths, seen.faults, strict=True):
             if fault is not None:
                 left_out.add(id_, fault, path)

@@ -28,7 +28,7 @@ from engine.recipe.sections import DataSection
 
 Progress = Callable[[int, int], None]
 
-_FORMAT = "2"  # of the cached facts: raise it when read_header() learns something, and every file is looked at again
+_FORMAT = "3"  # of the cached facts: raise it when read_header() learns something, and every file is looked at again
 
 
 def ingest(source: str, section: DataSection, progress: Progress | None = None) -> Manifest:

@@ -1,16 +1,15 @@
 """One rough look at the pixels of every file: does it decode, and what does it resemble.
 
 A header says nothing about a file that was cut off, and a hash of bytes nothing about a photo that was saved twice. So
-every file is decoded once, by libjpeg-turbo at an eighth of its size: all of the file is read, and little of it
-computed. What is found is kept by content, so a renamed or moved file is not looked at again.
+every file is decoded once, a plain JPEG by libjpeg-turbo at an eighth of its size: all of the file is read, and little
+of it computed. What is found is kept by content, so a renamed or moved file is not looked at again.
 
-A JPEG is refused here when the decoders of training refuse it: of damaged photos (cut off, holes, junk at the end) this
-and DALI take and refuse the same ones, to which tests/data/test_pixels.py holds them.
+What is refused here is what the decoders of training refuse, and the picture is theirs: both go by `pictures`. Tests
+hold them to it (tests/data/test_pixels.py, tests/decode/test_kinds.py).
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -22,15 +21,17 @@ import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image
 
+from engine import pictures
 from engine.data.cache import cache_places, load_table, save_table
 from engine.data.ingest import Progress
 from engine.data.manifest import OK, Manifest, faults_of
 from engine.data.threads import in_threads
-from engine.quarantine import Fault, FaultKind, read_file
+from engine.pictures import RGB, upright
+from engine.quarantine import Fault, read_file
+from engine.recipe.sections import DecodeSection
+from engine.recipe.sections.decode import DEFAULT_DECODE
 
 SIDE = 32  # of the gray picture that is hashed
 HASH_SIDE = 16  # its lowest frequencies along each axis, a bit each
@@ -39,7 +40,7 @@ HASH_BYTES = HASH_SIDE * HASH_SIDE // 8
 SCHEMA = pa.schema(
     [
         ("sha1", pa.string()),
-        ("format", pa.string()),  # jpeg, png, webp, bmp, by content; "" when it is none or the file is unusable
+        ("format", pa.string()),  # jpeg, png, ... (see `pictures.Header`), by content; "" when the file is unusable
         ("status", pa.string()),  # "ok", or the FaultKind for which it cannot be decoded
         ("fault", pa.string()),  # the same in words; "" when ok
         ("doubt", pa.string()),  # what is damaged in a file that still decodes; "" when nothing is
@@ -47,10 +48,8 @@ SCHEMA = pa.schema(
         ("spread", pa.float32()),  # standard deviation of gray, 0 to 255
     ]
 )
-_FORMAT = "2"
+_FORMAT = "3"
 _NO_HASH = bytes(HASH_BYTES)
-_SIGNATURES = ((b"\xff\xd8", "jpeg"), (b"\x89PNG", "png"), (b"BM", "bmp"), (b"RIFF", "webp"))
-_PIL_NAME = {"jpeg": "JPEG", "png": "PNG", "bmp": "BMP", "webp": "WEBP"}
 
 
 class _Facts(NamedTuple):
@@ -96,21 +95,31 @@ class PixelFacts:
         return np.frombuffer(whole, dtype=np.uint8).reshape(-1, HASH_BYTES)
 
 
-def look(manifest: Manifest, source: str, cache: str, progress: Progress | None = None) -> PixelFacts:
-    """Look at every usable file of `manifest`, which was made of `source`; those of known content are not opened.
+def look(
+    manifest: Manifest,
+    source: str,
+    cache: str,
+    progress: Progress | None = None,
+    decode: DecodeSection = DEFAULT_DECODE,
+) -> PixelFacts:
+    """Look at every usable file of `manifest`, which was made of `source`, as `decode` would have it; those of known
+    content, and those of too many pixels, are not opened.
 
     `progress(done, total)` counts contents. When stopped half-way, what was seen is kept for the next time.
     """
     places = cache_places(str(Path(source).absolute()), cache, "pixels")
-    found = load_table(places, SCHEMA, _FORMAT)
+    format_ = f"{_FORMAT} over {decode.background}"  # transparent pictures are others over another background
+    found = load_table(places, SCHEMA, format_)
     known = SCHEMA.empty_table() if found is None else found[0]
-    usable = np.asarray(pc.equal(manifest.table["status"], OK))
+    large = [pictures.too_large(height, width, decode.max_megapixels) for height, width in manifest.sizes_N2.tolist()]
+    usable = np.asarray(pc.equal(manifest.table["status"], OK)) & np.array([fault is None for fault in large], bool)
     new = usable & ~np.asarray(pc.is_in(manifest.table["sha1"], known["sha1"].combine_chunks()))
     rows = np.flatnonzero(new)
     _, first = np.unique(np.array(manifest.table["sha1"].to_pylist(), dtype=object)[rows], return_index=True)
     rows = np.sort(rows[first])
     chosen = manifest.table.take(pa.array(rows))
-    files = list(zip(*(chosen[name].to_pylist() for name in ("path", "sha1", "orientation")), strict=True))
+    paths_and_sha1 = zip(chosen["path"].to_pylist(), chosen["sha1"].to_pylist(), strict=True)
+    files = [(path, sha1, decode.background) for path, sha1 in paths_and_sha1]
     tables = [known]
     done, total = known.num_rows, known.num_rows + len(files)
     if progress:
@@ -125,12 +134,14 @@ def look(manifest: Manifest, source: str, cache: str, progress: Progress | None 
     finally:
         seen = pa.concat_tables(tables)
         if seen.num_rows > known.num_rows:
-            save_table(seen, places, _FORMAT)
+            save_table(seen, places, format_)
     place = pc.index_in(manifest.table["sha1"], value_set=seen["sha1"].combine_chunks())
     place = pc.if_else(pa.array(usable), place, None)
-    blank = pa.Table.from_batches([_batch([_Facts("")])])
-    rows_N = pc.fill_null(place, seen.num_rows)
-    return PixelFacts(pa.concat_tables([seen, blank]).take(rows_N).combine_chunks())
+    unseen = [_Facts(""), *(_Facts("", status=fault.kind, fault=fault.detail) for fault in large if fault)]
+    rows_N = pc.fill_null(place, seen.num_rows).to_numpy().astype(np.int64)
+    rows_N[[fault is not None for fault in large]] = seen.num_rows + np.arange(1, len(unseen))
+    seen = pa.concat_tables([seen, pa.Table.from_batches([_batch(unseen)])])
+    return PixelFacts(seen.take(pa.array(rows_N)).combine_chunks())
 
 
 def perceptual_hash(gray_HW: NDArray[np.uint8]) -> bytes:
@@ -149,7 +160,7 @@ def perceptual_hash(gray_HW: NDArray[np.uint8]) -> bytes:
 _DCT = np.cos(np.pi * np.outer(np.arange(HASH_SIDE), 2 * np.arange(SIDE) + 1) / (2 * SIDE))
 
 
-def _look_chunk(files: Sequence[tuple[str, str, int]]) -> pa.RecordBatch:
+def _look_chunk(files: Sequence[tuple[str, str, RGB]]) -> pa.RecordBatch:
     return _batch([_look_at(*file) for file in files])
 
 
@@ -158,47 +169,25 @@ def _batch(rows: Sequence[_Facts]) -> pa.RecordBatch:
     return pa.record_batch([pa.array(c, f.type) for c, f in zip(columns, SCHEMA, strict=True)], schema=SCHEMA)
 
 
-def _look_at(path: str, sha1: str, orientation: int) -> _Facts:
+def _look_at(path: str, sha1: str, background: RGB) -> _Facts:
     content = read_file(path)
     if isinstance(content, Fault):  # there was something to read a moment ago
         return _Facts(sha1, status=content.kind, fault=content.detail)
-    format_ = next((name for signature, name in _SIGNATURES if content.startswith(signature)), "")
-    gray_HW, refused, doubt = _gray(content, format_)
-    if gray_HW is None:
-        return _Facts(sha1, format_, FaultKind.DAMAGED, refused)
-    hashed = perceptual_hash(upright(gray_HW, orientation))
-    return _Facts(sha1, format_, doubt=doubt, hash=hashed, spread=float(gray_HW.std()))
-
-
-def _gray(content: bytes, format_: str) -> tuple[NDArray[np.uint8] | None, str, str]:
-    """A small gray picture as stored, or why there is none; and what is doubtful about it."""
+    header = pictures.read_header(content)
+    if isinstance(header, Fault):
+        return _Facts(sha1, status=header.kind, fault=header.detail)
     complaint = ""
-    if format_ == "jpeg":
-        try:
-            gray_HW1 = simplejpeg.decode_jpeg(
-                content, colorspace="GRAY", min_height=SIDE, min_width=SIDE, min_factor=1, strict=True
-            )
-        except ValueError as error:
-            complaint = str(error)
-        else:
-            return gray_HW1[:, :, 0], "", ""
-    try:
-        with Image.open(io.BytesIO(content), formats=[_PIL_NAME[format_]]) as image:
-            image.draft("L", (SIDE, SIDE))
-            gray_HW = np.asarray(image.convert("L"))
-    except Image.DecompressionBombError:
-        return None, "more pixels than PIL takes from one file", ""
-    except (OSError, SyntaxError, ValueError, KeyError) as error:
-        return None, f"cannot be decoded: {complaint or error}", ""
-    return gray_HW, "", complaint if complaint.startswith(("Corrupt", "Premature")) else ""
+    if header.plain:
+        gray_HW1, complaint = pictures.roughly(content, "GRAY", SIDE)
+        if gray_HW1 is not None:
+            return _facts(sha1, header.format, upright(gray_HW1[:, :, 0], header.orientation))
+    pixels_HW3 = pictures.read_pixels(content, background)
+    if isinstance(pixels_HW3, Fault):
+        return _Facts(sha1, header.format, pixels_HW3.kind, pixels_HW3.detail)
+    return _facts(sha1, header.format, cv2.cvtColor(pixels_HW3, cv2.COLOR_RGB2GRAY), complaint)
 
 
-def upright(image: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """An image (height, width, ...) turned and mirrored as its EXIF orientation (1 to 8) asks for."""
-    if orientation >= 5:
-        image = image.swapaxes(0, 1)
-    if orientation in (2, 3, 6, 7):
-        image = image[:, ::-1]
-    if orientation in (3, 4, 7, 8):
-        image = image[::-1]
-    return np.ascontiguousarray(image)
+def _facts(sha1: str, format_: str, gray_HW: NDArray[np.uint8], complaint: str = "") -> _Facts:
+    """Of a picture, upright."""
+    doubt = complaint if complaint.startswith(("Corrupt", "Premature")) else ""
+    return _Facts(sha1, format_, doubt=doubt, hash=perceptual_hash(gray_HW), spread=float(gray_HW.std()))

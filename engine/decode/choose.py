@@ -6,6 +6,7 @@ import torch
 
 from engine.decode.dali import DaliDecoder
 from engine.decode.decoder import Decoder
+from engine.decode.pillow import PillowDecoder
 from engine.decode.turbo import TurboDecoder
 from engine.errors import RecipeError
 from engine.kernels import jpeg
@@ -18,10 +19,14 @@ def decoder_for(section: DecodeSection, device: torch.device, rounds: int = 1) -
 
     Raises RecipeError when the recipe demands what is not to be had.
     """
+    others = PillowDecoder(section.threads, section.background, section.max_megapixels)
+    gpu = None
+    if device.type == "cuda":
+        gpu = torch.cuda.current_device() if device.index is None else device.index
     device = decode_device(section, device)
     if _uses_turbo(section, device):
-        return TurboDecoder(section.threads, rounds)
-    return DaliDecoder(device, section.threads)
+        return TurboDecoder(section.threads, rounds, others)
+    return DaliDecoder(device, section.threads, others, gpu)
 
 
 def decode_device(section: DecodeSection, device: torch.device) -> torch.device:

@@ -1,78 +1,124 @@
-"""Bytes of images to upright RGB uint8 images of their own sizes, by DALI's dynamic mode.
+"""Bytes of JPEGs to upright RGB uint8 images of their own sizes, by DALI's dynamic mode.
 
 Dynamic mode and not a pipeline, for two reasons. A pipeline dies for good with its first unreadable file; here the bad
-batch raises, is decoded again one by one, and the culprit is set aside. And the order of samples stays outside, in
-`engine.order`, so a run can be stopped and continued. The rate is the same. Only decoding happens here: resizing is
-part of the one pass, and DALI's own CPU resize costs more than its decode.
+batch raises, is decoded again one by one, and Pillow has the last word on the culprit. And the order of samples stays
+outside, in `engine.order`, so a run can be stopped and continued. The rate is the same. Only decoding happens here:
+resizing is part of the one pass, and DALI's own CPU resize costs more than its decode.
+
+Only plain JPEGs are DALI's. What else there is it decodes on the CPU, no faster than Pillow, and with its own ideas of
+16 bits, transparency and palettes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.dlpack import from_dlpack
+from torch import Tensor
 
-from engine.data.headers import jpeg_header
+from engine import pictures
 from engine.decode.decoder import Opened, Pixels, whole
-from engine.kernels.jpeg import Header, Region
-from engine.quarantine import Fault, FaultKind
+from engine.decode.hush import hushed
+from engine.decode.pillow import PillowDecoder
+from engine.errors import EngineError
+from engine.kernels.jpeg import Region
+from engine.quarantine import Fault
 
-File = TypeVar("File")
-Answer = TypeVar("Answer")
+# What DALI, CUDA and nvJPEG say when the device or its memory is at fault, and not a file.
+_OF_THE_DEVICE = re.compile(
+    r"CUDA (runtime|driver) API error|CUDA error|cudaError|out of memory|bad_alloc|(can't|failed to) allocate"
+    r"|NVJPEG_STATUS_(ALLOCATOR_FAILURE|ARCH_MISMATCH|NOT_INITIALIZED)",
+    re.IGNORECASE,
+)
 
 
 class DaliDecoder:
-    """Decodes batches of encoded images on `device`, with `threads` threads (0: DALI's choice, one per core)."""
+    """Decodes batches of encoded images on `device`, with `threads` threads (0: DALI's choice, one per core).
 
-    def __init__(self, device: torch.device, threads: int = 0) -> None:
+    `others` decodes what is no plain JPEG, and what DALI refuses. `gpu`: the index of the GPU whose model the pixels
+    are for, also when they are decoded on the CPU; None where there is none.
+    """
+
+    def __init__(
+        self, device: torch.device, threads: int = 0, others: PillowDecoder | None = None, gpu: int | None = None
+    ) -> None:
         self.device = device
         self._threads = threads
+        self._others = others or PillowDecoder(threads)
+        self._gpu = device.index if device.type == "cuda" else gpu
 
     def open(self, contents: Sequence[bytes]) -> list[Opened | Fault]:
-        """See `Decoder`. JPEGs are read here, twenty times as fast; DALI looks at whatever else there is."""
-        jpegs = [_jpeg(content) for content in contents]
-        others = [content for content, jpeg in zip(contents, jpegs, strict=True) if jpeg is None]
-        looked_at = iter(_each(others, self._look, FaultKind.NOT_AN_IMAGE))
-        return [next(looked_at) if jpeg is None else jpeg for jpeg in jpegs]
+        """See `Decoder`."""
+        return self._others.open(contents)
 
     def pixels(self, opened: Sequence[Opened], regions: Sequence[Region] | None = None) -> list[Pixels | Fault]:
-        """See `Decoder`. Whole photos, whatever the regions: on the CPU, DALI's decoding of one is hardly faster."""
-        return _each(opened, self._decode, FaultKind.DAMAGED)
+        """See `Decoder`. Whole photos, whatever the regions: on the CPU, DALI's decoding of one is hardly faster.
 
-    def _look(self, contents: Sequence[bytes]) -> list[Opened]:
-        ndd, context, _ = self._dali
-        with context, ndd.EvalMode.sync_full:
-            shapes = ndd.peek_image_shape(_batch(ndd, contents))
-            shapes.evaluate()
-            sizes = [from_dlpack(shape)[:2].tolist() for shape in shapes.tensors]
-        return [Opened(content, height, width) for content, (height, width) in zip(contents, sizes, strict=True)]
+        Raises EngineError when the device is at fault and not a file.
+        """
+        jpegs = [i for i, one in enumerate(opened) if one.header and pictures.runs_to_its_end(one.content)]
+        found: dict[int, Pixels | Fault] = {}
+        found |= {i: one for i, one in zip(jpegs, self.jpegs([opened[i] for i in jpegs]), strict=True) if one}
+        rest = [i for i in range(len(opened)) if i not in found]
+        for i, one in zip(rest, self._others.pixels([opened[i] for i in rest]), strict=True):
+            found[i] = one if isinstance(one, Fault) else one._replace(pixels_HW3=one.pixels_HW3.to(self.device))
+        if self.device.type == "cuda" and len(jpegs) > 1 and set(jpegs) <= set(rest):
+            good = sum(isinstance(found[i], Pixels) for i in jpegs)
+            if good:
+                raise EngineError(_of_the_device(f"it refused all of {len(jpegs)} JPEGs, of which Pillow reads {good}"))
+        return [found[i] for i in range(len(opened))]
+
+    def jpegs(self, opened: Sequence[Opened]) -> list[Pixels | None]:
+        """Plain JPEGs by DALI itself; None for those that it refuses. Raises EngineError as `pixels` does."""
+        if not opened:
+            return []
+        try:
+            with hushed():
+                return [*self._decode(opened)]
+        except MemoryError:
+            raise EngineError(_of_the_device("it has no memory for a batch of photos")) from None
+        except RuntimeError as error:
+            if _OF_THE_DEVICE.search(str(error)):
+                raise EngineError(_of_the_device(str(error).splitlines()[0])) from error
+            if len(opened) == 1:
+                return [None]
+            return [photo for one in opened for photo in self.jpegs([one])]
 
     def _decode(self, opened: Sequence[Opened]) -> list[Pixels]:
         ndd, context, rgb = self._dali
         # sync_full: when this returns the pixels are there, so another thread may use them on any stream.
         with context, ndd.EvalMode.sync_full:
             # Looked at before it is decoded: a file whose header cannot be parsed makes the decoder of DALI 2.4 raise
-            # and, some batches later, crash the process. The look raises too, harmlessly, and costs little. `_look` has
-            # seen what is no JPEG.
-            if unseen := [one.content for one in opened if one.header is not None]:
-                ndd.peek_image_shape(_batch(ndd, unseen)).evaluate()
-            batch = _batch(ndd, [one.content for one in opened])
-            decoded = ndd.decoders.image(batch, device="gpu" if self.device.type == "cuda" else "cpu", output_type=rgb)
+            # and, some batches later, crash the process. The look raises too, harmlessly, and costs little.
+            batch = ndd.as_batch([_writable(one.content) for one in opened])
+            ndd.peek_image_shape(batch).evaluate()
+            # Turned here and not by DALI, which knows orientations of one type of integer.
+            where = "gpu" if self.device.type == "cuda" else "cpu"
+            decoded = ndd.decoders.image(batch, device=where, output_type=rgb, adjust_orientation=False)
             decoded.evaluate()
-            return [whole(from_dlpack(t)) for t in decoded.tensors]
+            pixels = [tensor_of(t) for t in decoded.tensors]
+        return [whole(one) for one in self._upright(pixels, [one.header.orientation for one in opened if one.header])]
+
+    def _upright(self, pixels: Sequence[Tensor], orientations: Sequence[int]) -> list[Tensor]:
+        if self.device.type != "cuda" or all(one == 1 for one in orientations):
+            return [upright(one, orientation) for one, orientation in zip(pixels, orientations, strict=True)]
+        stream = torch.cuda.Stream(self.device)  # of its own, so as to wait for these pixels alone
+        with torch.cuda.stream(stream):
+            turned = [upright(one, orientation) for one, orientation in zip(pixels, orientations, strict=True)]
+        stream.synchronize()
+        return turned
 
     @cached_property
     def _dali(self) -> _Dali:
-        """Loaded when it is first needed: a slow import, which behind libjpeg-turbo most data sets never need."""
+        """Loaded when it is first needed: a slow import, which behind libjpeg-turbo is never needed."""
         import nvidia.dali.experimental.dynamic as ndd
         import nvidia.dali.types as types
 
-        index = self.device.index if self.device.type == "cuda" else None
-        context = ndd.EvalContext(num_threads=self._threads or ndd.get_num_threads(), device_id=index)
+        context = ndd.EvalContext(num_threads=self._threads or ndd.get_num_threads(), device_id=self._gpu)
         return _Dali(ndd, context, types.RGB)
 
 
@@ -82,30 +128,37 @@ class _Dali(NamedTuple):
     rgb: Any
 
 
-def _batch(ndd: Any, contents: Sequence[bytes]) -> Any:
-    return ndd.as_batch([np.frombuffer(content, dtype=np.uint8) for content in contents])
+def tensor_of(decoded: Any) -> Tensor:
+    """DALI's tensor as torch's, without a copy. Not by DLPack: where there is a GPU, DALI pins what it puts into host
+    memory, and torch refuses capsules of pinned memory."""
+    tensor: Tensor = decoded.torch()
+    return tensor
 
 
-def _each(
-    files: Sequence[File], work: Callable[[Sequence[File]], Sequence[Answer]], kind: FaultKind
-) -> list[Answer | Fault]:
-    """`work`'s answers about all files; when it raises, about each alone, with a fault where it raises again."""
-    if not files:
-        return []
-    try:
-        return [*work(files)]
-    except RuntimeError as error:
-        if len(files) == 1:
-            return [Fault(kind, f"is not an image DALI can decode ({str(error).splitlines()[0]})")]
-        return [answer for file in files for answer in _each([file], work, kind)]
+def upright(pixels_HW3: Tensor, orientation: int) -> Tensor:
+    """`pictures.upright` of a tensor, wherever it lies."""
+    if orientation >= 5:
+        pixels_HW3 = pixels_HW3.transpose(0, 1)
+    flipped = [axis for axis, ways in ((0, (3, 4, 7, 8)), (1, (2, 3, 6, 7))) if orientation in ways]
+    return (pixels_HW3.flip(flipped) if flipped else pixels_HW3).contiguous()
 
 
-def _jpeg(content: bytes) -> Opened | None:
-    """None for what is no sound JPEG."""
-    if content[:2] != b"\xff\xd8":
-        return None
-    try:
-        header = Header(*jpeg_header(content))
-    except ValueError:
-        return None
-    return Opened(content, *header.upright, header) if header.height > 0 and header.width > 0 else None
+class _Shared:
+    """The bytes of a file as an array that claims to be writable. DALI copies arrays that are not, and writes to none
+    of its inputs."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content  # kept for as long as the array
+        described = dict(np.frombuffer(content, dtype=np.uint8).__array_interface__)
+        self.__array_interface__ = described | {"data": (described["data"][0], False)}
+
+
+def _writable(content: bytes) -> Any:
+    return np.asarray(_Shared(content))
+
+
+def _of_the_device(what: str) -> str:
+    return (
+        f"DALI cannot decode, and the files are not at fault: {what}. Where memory is short, set a smaller batch of "
+        'the stage or a smaller decode.prefetch; or decode.device = "cpu"'
+    )

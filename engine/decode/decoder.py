@@ -22,7 +22,7 @@ class Opened(NamedTuple):
     content: bytes
     height: int  # upright, in pixels
     width: int
-    header: Header | None = None  # of a JPEG
+    header: Header | None = None  # of a plain JPEG, see `pictures.Header`
 
 
 class Pixels(NamedTuple):
@@ -47,7 +47,9 @@ def whole(pixels_HW3: Tensor) -> Pixels:
 class Decoder(Protocol):
     """Makes pixels of the contents of files. Belongs to the thread that first uses it.
 
-    Raises nothing for a bad file, and one bad file never costs its neighbours: a Fault stands in its place.
+    Raises nothing for a bad file, and one bad file never costs its neighbours: a Fault stands in its place. What is
+    bad, and how a picture looks, is settled in `engine.pictures` for all decoders. EngineError: no memory, a broken
+    device.
     """
 
     @property

@@ -1,8 +1,8 @@
 """JPEG bytes to the regions that are needed, upright RGB, on the CPU, by libjpeg-turbo.
 
 DALI decodes whole photos there; a training crop needs less, and of a large photo far less. Whatever libjpeg-turbo
-cannot take to RGB without a warning (another format, CMYK, damage) goes to DALI, whose word on bad files is final, so
-that both decoders take and refuse the same files.
+cannot take to RGB without a warning (another format, CMYK, damage) goes to Pillow, whose word on bad files is final, as
+behind DALI: so both decoders take and refuse the same files.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from engine.decode.dali import DaliDecoder
 from engine.decode.decoder import Opened, Pixels
+from engine.decode.pillow import PillowDecoder
+from engine.errors import EngineError
 from engine.kernels import jpeg
 from engine.kernels.jpeg import Header, Region
 from engine.quarantine import Fault
@@ -21,7 +22,8 @@ from engine.system import cores
 
 
 class TurboDecoder:
-    """Decodes batches of encoded images in `threads` threads (0: one per available core).
+    """Decodes batches of encoded images in `threads` threads (0: one per available core); `others` decodes what is no
+    plain JPEG.
 
     The pixels of a batch lie in memory that is used again `rounds` batches later: fresh memory would be mapped and
     faulted in for every batch.
@@ -29,15 +31,15 @@ class TurboDecoder:
 
     device = torch.device("cpu")
 
-    def __init__(self, threads: int = 0, rounds: int = 1) -> None:
+    def __init__(self, threads: int = 0, rounds: int = 1, others: PillowDecoder | None = None) -> None:
         self._threads = threads or cores()
-        self._dali = DaliDecoder(self.device, self._threads)
+        self._others = others or PillowDecoder(threads)
         self._slabs = [np.empty(0, dtype=np.uint8)] * rounds
         self._turn = 0
 
     def open(self, contents: Sequence[bytes]) -> list[Opened | Fault]:
         """See `Decoder`."""
-        return self._dali.open(contents)
+        return self._others.open(contents)
 
     def pixels(self, opened: Sequence[Opened], regions: Sequence[Region] | None = None) -> list[Pixels | Fault]:
         """See `Decoder`."""
@@ -50,7 +52,7 @@ class TurboDecoder:
                 pixels_HW3 = torch.from_numpy(part.pixels_HW3)
                 found[i] = Pixels(pixels_HW3, *header.upright, part.x, part.y, part.reduction)
         others = [i for i in range(len(opened)) if i not in found]
-        found |= zip(others, self._dali.pixels([opened[i] for i in others]), strict=True)
+        found |= zip(others, self._others.pixels([opened[i] for i in others]), strict=True)
         return [found[i] for i in range(len(opened))]
 
     def _decoded(
@@ -62,5 +64,11 @@ class TurboDecoder:
     def _memory(self, count: int) -> np.ndarray:
         self._turn = (self._turn + 1) % len(self._slabs)
         if len(self._slabs[self._turn]) < count:
-            self._slabs[self._turn] = np.empty(count + count // 4, dtype=np.uint8)  # batches differ a little
+            try:
+                self._slabs[self._turn] = np.empty(count + count // 4, dtype=np.uint8)  # batches differ a little
+            except MemoryError:
+                raise EngineError(
+                    f"no memory for the pixels of a batch, {count / 2**20:,.0f} MiB: set a smaller batch of the stage, "
+                    "decode.prefetch or decode.max_megapixels"
+                ) from None
         return self._slabs[self._turn]

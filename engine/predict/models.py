@@ -18,7 +18,7 @@ from engine.store.checkpoint import Checkpoint
 from engine.store.run_folder import CHECKPOINT, FoldFolder, MemberFolder, RunFolder
 from engine.text import some
 
-_FREE = "data, decode, predict, ensemble and augment.executor"
+_FREE = "data, decode (not its background), predict, ensemble and augment.executor"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +70,7 @@ class Wishes:
         recipe = parse_saved(saved.recipe, (*(ensemble.sets if ensemble else ()), *own), origin=CHECKPOINT)
         augment = trained.augment.model_copy(update={"executor": recipe.augment.executor})
         free = {name: getattr(recipe, name) for name in ("data", "decode", "predict", "ensemble")}
+        free["decode"] = recipe.decode.model_copy(update={"background": trained.decode.background})
         if trained.model_copy(update=free | {"augment": augment}) != recipe:
             raise RecipeError(
                 f"--set {' --set '.join(self.sets)}: a trained model is used as it was trained. "

@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
+from engine import pictures
 from engine.data.checks import Case, Checked, Sample
+from engine.quarantine import Fault, read_file
+from engine.recipe.sections import DecodeSection
 from engine.report.page import data_url, write_page
 
 MOST_CASES = 24  # of a finding
@@ -44,7 +47,7 @@ def write_findings(checked: Checked, path: Path) -> None:
         most_cases=MOST_CASES,
         most_images=MOST_IMAGES,
         scatter=_scatter(checked.samples),
-        thumb=_Thumbnails(),
+        thumb=_Thumbnails(checked.decode),
         said=_said,
     )
 
@@ -52,7 +55,8 @@ def write_findings(checked: Checked, path: Path) -> None:
 class _Thumbnails:
     """Data URLs of small pictures, each made once; "" for a file that cannot be decoded."""
 
-    def __init__(self) -> None:
+    def __init__(self, decode: DecodeSection) -> None:
+        self._decode = decode
         self._made: dict[str, str] = {}
 
     def __call__(self, sample: Sample) -> str:
@@ -61,13 +65,14 @@ class _Thumbnails:
         return self._made[sample.path]
 
     def _make(self, path: str) -> str:
-        try:
-            with Image.open(path) as image:
-                image.draft("RGB", (_THUMB, _THUMB))
-                small = ImageOps.exif_transpose(image).convert("RGB")
-                small.thumbnail((_THUMB, _THUMB))
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        content = read_file(path)
+        if isinstance(content, Fault):
             return ""
+        pixels_HW3 = pictures.read_small(content, _THUMB, self._decode.background, self._decode.max_megapixels)
+        if isinstance(pixels_HW3, Fault):
+            return ""
+        small = Image.fromarray(pixels_HW3)
+        small.thumbnail((_THUMB, _THUMB))
         return data_url(small, quality=70)
 
 

@@ -39,6 +39,7 @@ from engine.loader.source import Files
 from engine.loader.stream import ImageStream
 from engine.quarantine import Quarantine
 from engine.recipe.sections import DataSection, DecodeSection
+from engine.recipe.sections.decode import DEFAULT_DECODE
 from engine.store.claim import Claim, claim
 from engine.synth.kinds import KINDS, SEPARATOR, Change
 from engine.system import cores
@@ -94,20 +95,30 @@ class _Copy:
     path: str  # below the folder
 
 
-def originals(manifest: Manifest, section: DataSection, progress: Progress | None = None) -> tuple[Manifest, list[str]]:
+def originals(
+    manifest: Manifest,
+    section: DataSection,
+    progress: Progress | None = None,
+    decode: DecodeSection = DEFAULT_DECODE,
+) -> tuple[Manifest, list[str]]:
     """The samples of `section.train` that copies are made of, and what was done to find them, in words.
 
     They are those that training would keep (see `clean`), with labels as found: the table is read by the same section
     again. `progress(done, total)` counts images looked at. Raises as `clean` does.
     """
-    cleaned = clean(manifest, section, progress)
+    cleaned = clean(manifest, section, progress, decode)
     kept = set(cleaned.manifest.ids)
     rows = [row for row, id_ in enumerate(manifest.ids) if id_ in kept and not manifest.copies_N[row]]
     return manifest.take(rows), list(cleaned.notices)
 
 
 def write_copies(
-    manifest: Manifest, section: DataSection, folder: Path, spec: CopySpec, progress: Progress | None = None
+    manifest: Manifest,
+    section: DataSection,
+    folder: Path,
+    spec: CopySpec,
+    progress: Progress | None = None,
+    decode: DecodeSection = DEFAULT_DECODE,
 ) -> CopiesWritten:
     """Write augmented copies of the samples of `manifest` and the table that lists all into `folder`.
 
@@ -121,7 +132,9 @@ def write_copies(
     missing = [copy for copy in copies if not (folder / copy.path).is_file()]
     batches = list(_batches(missing))
     rows = [np.unique([row for c in batch for row in (c.row, c.partner) if row >= 0]) for batch in batches]
-    stream = ImageStream(Files(manifest.paths), rows, DecodeSection(device="cpu"), torch.device("cpu"))
+    stream = ImageStream(
+        Files(manifest.paths), rows, decode.model_copy(update={"device": "cpu", "decoder": "auto"}), torch.device("cpu")
+    )
     done, left_out = len(copies) - len(missing), Quarantine()
     with ThreadPoolExecutor(max(2, cores())) as writers:
         for batch, decoded in zip(batches, stream, strict=True):

@@ -65,7 +65,7 @@ def prepare(recipe: Recipe, progress: Progress | None = None) -> Prepared:
     if not recipe.data.train:
         raise RecipeError("data.train is not set: name the folder with one sub-folder per class, or a table")
     recipe = recipe.model_copy(update={"data": resolved(recipe.data)})
-    cleaned = clean(ingest(recipe.data.train, recipe.data, progress), recipe.data, progress)
+    cleaned = clean(ingest(recipe.data.train, recipe.data, progress), recipe.data, progress, recipe.decode)
     divided = divide(cleaned.manifest, recipe.data, recipe.seed)
     usable = divided.manifest
     if divided.run != (recipe.data.folds.run or tuple(range(recipe.data.folds.count))):

@@ -15,7 +15,7 @@ from engine.data.ingest import ingest
 from engine.data.manifest import Manifest
 from engine.errors import DataError, RecipeError
 from engine.quarantine import FaultKind
-from engine.recipe.sections import DataSection, FoldsSection
+from engine.recipe.sections import DataSection, DecodeSection, FoldsSection
 
 MakeScene = Callable[..., Image.Image]
 
@@ -33,6 +33,18 @@ def folder(tmp_path: Path, scene: MakeScene) -> Path:
 def cleaned(source: Path, **keys: object) -> Cleaned:
     section = DataSection(train=str(source), **keys)  # type: ignore[arg-type]
     return clean(ingest(section.train, section), section)
+
+
+def test_files_of_too_many_pixels_are_left_out_and_named_whatever_was_allowed_before(folder: Path) -> None:
+    section = DataSection(train=str(folder))
+    Image.open(folder / "a" / "0.jpg").resize((200, 150)).save(folder / "a" / "large.png")
+    for megapixels, large in ((0.04, []), (0.02, ["a/large.png"]), (0.04, [])):
+        manifest = ingest(section.train, section)
+        result = clean(manifest, section, decode=DecodeSection(max_megapixels=megapixels))
+        assert list(result.left_out) == large
+        assert len(result.manifest) == 13 - len(large)
+        for entry in result.left_out.values():
+            assert entry.fault.kind is FaultKind.TOO_LARGE and "decode.max_megapixels" in str(entry)
 
 
 def written(path: Path, text: str) -> str:
@@ -143,7 +155,7 @@ def test_files_that_do_not_decode_are_left_out_and_named(folder: Path) -> None:
     result = cleaned(folder)
     (entry,) = result.left_out.values()
     assert (entry.id, entry.where, entry.fault.kind) == ("a/0.jpg", str(cut), FaultKind.DAMAGED)
-    assert "Premature end" in entry.fault.detail
+    assert "truncated" in entry.fault.detail
     assert "a/0.jpg" not in result.manifest.ids
     assert "a/0.jpg" in cleaned(folder, check="header").manifest.ids  # which looks at headers alone
 

@@ -176,7 +176,7 @@ def test_a_jpeg_cut_anywhere_in_its_header_is_reported_and_never_raises(photo: M
         path.write_bytes(data[:length])
         facts = read_header(str(path))
         assert facts.status == "not an image"
-        assert facts.fault in ("JPEG cut off in its header", "damaged JPEG header")
+        assert facts.fault == "is a damaged or cut off JPEG file"
 
 
 def test_what_cannot_be_used_is_kept_with_the_reason(tmp_path: Path, photo: MakePhoto) -> None:
@@ -184,25 +184,28 @@ def test_what_cannot_be_used_is_kept_with_the_reason(tmp_path: Path, photo: Make
     (folder / "empty.jpg").write_bytes(b"")
     (folder / "text.jpg").write_text("<html>404</html>")
     (folder / "link.jpg").symlink_to(tmp_path / "gone.jpg")
+    (folder / "phone.jpg").write_bytes(b"\0\0\0\x18ftypheic" + bytes(100))
     photo("set/a/moving.gif")
     manifest = training(tmp_path / "set")
-    not_an_image = Fault(FaultKind.NOT_AN_IMAGE, "not a JPEG, PNG, WebP or BMP image")
+    heic = "is a HEIC photo, which cannot be read here: convert it to JPEG or PNG"
+    page = "is a web page, perhaps of a download that failed: fetch the picture again"
     assert dict(zip(manifest.ids, manifest.faults, strict=True)) == {
         "a/empty.jpg": Fault(FaultKind.EMPTY, "is empty (0 bytes)"),
         "a/good.jpg": None,
         "a/link.jpg": Fault(FaultKind.UNREADABLE, "cannot be read: No such file or directory"),
-        "a/moving.gif": not_an_image,
-        "a/text.jpg": not_an_image,
+        "a/moving.gif": None,
+        "a/phone.jpg": Fault(FaultKind.NOT_AN_IMAGE, heic),
+        "a/text.jpg": Fault(FaultKind.NOT_AN_IMAGE, page),
     }
-    assert manifest.usable().ids == ["a/good.jpg"]
-    assert list(manifest.quarantine) == ["a/empty.jpg", "a/link.jpg", "a/moving.gif", "a/text.jpg"]
+    assert manifest.usable().ids == ["a/good.jpg", "a/moving.gif"]
+    assert list(manifest.quarantine) == ["a/empty.jpg", "a/link.jpg", "a/phone.jpg", "a/text.jpg"]
     assert str(manifest.quarantine["a/empty.jpg"]) == f"{folder / 'empty.jpg'}: is empty (0 bytes)"
 
 
 def test_nothing_usable_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "1.jpg").write_text("no image")
-    with pytest.raises(DataError, match=r"none of its 1 images is usable; the first, .*1\.jpg: not a JPEG"):
+    with pytest.raises(DataError, match=r"none of its 1 images is usable; the first, .*1\.jpg: is not an image"):
         training(tmp_path)
 
 

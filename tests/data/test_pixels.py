@@ -18,7 +18,7 @@ from engine.data.near import distances
 from engine.data.pixels import PixelFacts, look
 from engine.decode.dali import DaliDecoder
 from engine.quarantine import Fault, FaultKind
-from engine.recipe.sections import DataSection
+from engine.recipe.sections import DataSection, DecodeSection
 
 MakeScene = Callable[..., Image.Image]
 
@@ -152,3 +152,34 @@ def test_what_was_seen_before_an_interruption_is_kept(
     opened.clear()
     assert len(look(manifest, str(folder), str(tmp_path)).hash_NB) == 8
     assert len(opened) <= 4
+
+
+def test_every_depth_of_a_picture_looks_the_same(tmp_path: Path, scene: MakeScene) -> None:
+    """16 bits a value were once cut to 8, and all such pictures blank and each other's duplicates."""
+    files: dict[str, bytes] = {}
+    for n in range(3):
+        gray = scene(n).convert("L")
+        deep = Image.fromarray(np.asarray(gray).astype(np.uint16) * 257)
+        for name, image, format_ in (("8", gray, "PNG"), ("16", deep, "PNG"), ("tiff", deep, "TIFF")):
+            file = io.BytesIO()
+            image.save(file, format_)
+            files[f"{n} {name}.png"] = file.getvalue()
+    manifest, facts = looked(tmp_path / "set", files, tmp_path)
+    hashes = dict(zip(manifest.ids, (one.tobytes() for one in facts.hash_NB), strict=True))
+    assert len(set(hashes.values())) == 3
+    assert all(hashes[f"{n} 8.png"] == hashes[f"{n} {name}.png"] for n in range(3) for name in ("16", "tiff"))
+    assert facts.spread_N.min() > 20
+
+
+def test_a_transparent_picture_is_looked_at_over_the_background_asked_for(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    Image.new("RGBA", (64, 48), (255, 255, 255, 0)).save(folder / "a.png")
+    half = Image.new("RGBA", (64, 48), (255, 255, 255, 255))
+    half.paste((0, 0, 0, 0), (0, 0, 32, 48))
+    half.save(folder / "b.png")
+    manifest = ingest(str(folder), DataSection(cache=str(tmp_path)))
+    for background, spread in (((1.0, 1.0, 1.0), 0), ((0.0, 0.0, 0.0), 127.5), ((1.0, 1.0, 1.0), 0)):
+        section = DecodeSection(background=background)
+        facts = look(manifest, str(folder), str(tmp_path), decode=section)
+        assert facts.spread_N.tolist() == [0, pytest.approx(spread)]

@@ -198,6 +198,14 @@ def test_a_file_cut_off_below_the_region_is_noticed() -> None:
     assert decode([WHOLE[:-200]], [Header(64, 80, 1)], [region], threads=1) == [None]
 
 
+def test_a_second_frame_below_the_region_is_noticed() -> None:
+    """What stops libjpeg in the whole photo stops it in each part, so that a file has one verdict."""
+    frame = WHOLE.index(b"\xff\xc0")
+    middle = len(WHOLE) - 150
+    spoilt = WHOLE[:middle] + WHOLE[frame : frame + 19] + WHOLE[middle:]
+    assert decode([spoilt], [Header(64, 80, 1)], [Region(0, 0, 80, 8)], threads=1) == [None]
+
+
 def test_what_a_camera_writes_behind_the_image_does_no_harm() -> None:
     decoded = decode_one(WHOLE + b"maker's notes" * 20, Header(64, 80, 1), Region(0, 0, 80, 16))
     assert np.array_equal(decoded.pixels_HW3[:16], plain(WHOLE)[:16])

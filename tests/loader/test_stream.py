@@ -32,7 +32,7 @@ def test_bad_files_are_set_aside_and_the_rest_comes_through_in_order(
 ) -> None:
     good = [photo(f"good{i}.jpg", 30 + i, 40) for i in range(8)]
     paths = [*good[:2], damaged["text"], good[2], damaged["empty"], damaged["cut off"], *good[3:6], damaged["missing"]]
-    paths += [damaged["gif"], good[6], damaged["header only"], damaged["zeros"], good[7]]
+    paths += [damaged["heic"], good[6], damaged["header only"], damaged["zeros"], good[7]]
     batches = [np.arange(7), np.arange(7, len(paths))]
     stream = ImageStream(Files(paths), batches, section, HOST)
     rows = []

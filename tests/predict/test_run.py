@@ -322,7 +322,10 @@ def test_models_of_other_classes_do_not_answer_together(models: Path, fold: Fold
         prepare(models, Wishes())
 
 
-@pytest.mark.parametrize("change", ["stage.0.size=64", "model.dropout=0.5", "augment.valid.fit=stretch", "seed=1"])
+@pytest.mark.parametrize(
+    "change",
+    ["stage.0.size=64", "model.dropout=0.5", "augment.valid.fit=stretch", "seed=1", "decode.background=[0,0,0]"],
+)
 def test_a_trained_model_is_not_changed(models: Path, change: str) -> None:
     with pytest.raises(RecipeError, match="used as it was trained"):
         prepare(models, Wishes(sets=(change,)))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from engine.data.checks import Checked, check
@@ -50,6 +53,24 @@ def test_the_page_shows_the_pictures_and_asks_nothing_of_a_network(tmp_path: Pat
     assert "no picture" in page  # of the empty file
     assert not re.search(r"""(src|href)=["'](?!data:|#)""", page)
     assert "://" not in re.sub(r"data:image/jpeg;base64,[^\"]*", "", page)
+
+
+def test_the_page_shows_pictures_as_they_are_decoded(tmp_path: Path) -> None:
+    """A 16-bit gray PNG, a transparent one, a TIFF turned by EXIF."""
+    folder = tmp_path / "set" / "hat"
+    folder.mkdir(parents=True)
+    ramp = np.tile(np.linspace(0, 65535, 120).astype(np.uint16), (90, 1))
+    Image.fromarray(ramp).save(folder / "deep.png")
+    Image.new("RGBA", (120, 90), (0, 0, 0, 0)).save(folder / "clear.png")
+    Image.fromarray((ramp // 257).astype(np.uint8)).save(folder / "turned.tif", tiffinfo={274: 6})
+    urls = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page_of(checked(tmp_path / "set"), tmp_path))
+    shown = {base64.b64decode(url) for url in urls}
+    pictures = [np.asarray(Image.open(io.BytesIO(one)).convert("L")).astype(int) for one in shown]
+    assert sorted((p.shape, bool(p.min() > 250), bool(np.ptp(p) > 200)) for p in pictures) == [
+        ((90, 120), False, True),
+        ((90, 120), True, False),
+        ((120, 90), False, True),
+    ]
 
 
 def test_the_page_writes_names_as_text(tmp_path: Path, scene: MakeScene) -> None:

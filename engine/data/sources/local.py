@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from engine.data.threads import in_threads
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
 # Pictures that cannot be decoded are listed too, so that they are reported and not silently missing.
 PICTURE_SUFFIXES = frozenset(IMAGE_SUFFIXES) | {
-    *(".jfif", ".jpe", ".gif", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jxl", ".jp2")
+    *(".jfif", ".jpe", ".apng", ".tga", ".ico", ".jp2", ".ppm", ".pgm", ".pbm", ".pnm", ".pcx", ".sgi", ".dds", ".qoi"),
+    *(".psd", ".heic", ".heif", ".jxl"),
 }
 
 Columns = dict[str, Any]  # columns of the manifest by name, N values each

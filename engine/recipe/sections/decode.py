@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from engine.recipe.sections.base import Section
+
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class DecodeSection(Section):
@@ -19,5 +21,19 @@ class DecodeSection(Section):
         "auto",
         description="dali: NVIDIA DALI; turbo: libjpeg-turbo, on the CPU, only the part of a photo that a training image shows and no larger than needed. auto: turbo on the CPU where it is built in, else dali.",
     )
+    background: tuple[Share, Share, Share] = Field(
+        (1.0, 1.0, 1.0),
+        description="The colour (red, green, blue, each 0 to 1) over which transparent pictures lie. It is kept with the weights, so answers see what training saw.",
+    )
+    max_megapixels: float = Field(
+        250.0,
+        gt=0,
+        le=100_000,
+        description="Millions of pixels that a file may promise; larger ones are set aside before any memory is taken. Phones' 200 megapixels pass.",
+    )
     threads: int = Field(0, ge=0, le=256, description="CPU threads for decoding. 0: one per available core.")
     prefetch: int = Field(2, ge=1, le=16, description="Decoded batches kept ready ahead of the model.")
+
+
+DEFAULT_DECODE = DecodeSection()
+"""As a recipe that says nothing about it."""
