@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from engine.store.log import Log
 from engine.store.run_folder import RunFolder
 from engine.training.feed import FoldData
 from engine.training.out_of_fold import about, answer_held_out, collect
-from engine.training.prepare import Prepared
+from engine.training.prepare import Prepared, check_starts
 from engine.training.specialists import Course
 from engine.training.trainer import FoldTrainer
 
@@ -54,13 +54,15 @@ def train(prepared: Prepared, ranks: Ranks, watcher: Watcher, stop: Stop, overwr
     RecipeError when the folder holds another run.
     """
     recipe, folder = prepared.recipe, RunFolder(Path(prepared.recipe.output))
+    # Before anything is removed.
+    said = check_starts(prepared, ranks, lambda name: not overwrite and _is_finished(folder, name, prepared.folds))
     if ranks.leads:
         if overwrite:
             folder.clear()
         _claim(prepared)
     ranks.gather(None)  # nobody reads the folder before it is claimed
     if ranks.leads:
-        for notice in prepared.notices:
+        for notice in (*prepared.notices, *said):
             watcher.hear(Notice(notice))
         for entry in prepared.left_out.values():
             watcher.hear(Notice(f"left out: {entry}"))
@@ -77,6 +79,10 @@ def train(prepared: Prepared, ranks: Ranks, watcher: Watcher, stop: Stop, overwr
             scores |= {"main": result.main, "specialists": [dataclasses.asdict(effect) for effect in result.effects]}
         write_text(folder.scores, json.dumps(scores, ensure_ascii=False, indent=1) + "\n")
     return result
+
+
+def _is_finished(folder: RunFolder, specialist: str, folds: Sequence[int]) -> bool:
+    return all(map((folder.specialist(specialist) if specialist else folder).is_finished, folds))
 
 
 def _train_folds(
