@@ -37,7 +37,7 @@ def prepare_on(ranks: Ranks, recipe: Recipe, progress: Progress | None = None) -
     """`prepare` on every rank: the leading one indexes, and the others read what it kept."""
     if not ranks.leads:
         ranks.gather(None)
-    prepared = prepare(recipe, progress)
+    prepared = prepare(recipe, progress, ranks.world)
     if ranks.leads:
         ranks.gather(None)
     return prepared

@@ -61,9 +61,10 @@ def train(recipe: Path, sets: tuple[str, ...], dry_run: bool, overwrite: bool) -
 def _print_plan(prepared: Prepared, ranks: Ranks) -> None:
     """The resolved recipe, and what it comes to on this data and this machine."""
     from engine.training.plan import plan_run
+    from engine.training.prepare import check_starts
 
     click.echo(dump_recipe(prepared.recipe))
-    for notice in prepared.notices:
+    for notice in (*prepared.notices, *check_starts(prepared, ranks)):
         click.echo(notice)
     plan = plan_run(prepared, ranks)
     folds: list[tuple[object, ...]] = [(one.fold, one.trained_on, one.held_out) for one in plan.folds]

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import timm
 import torch
 from timm.layers import DropPath
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from engine.errors import RecipeError
 from engine.model.heads import ArcFaceHead, LinearHead, MlpHead
 from engine.model.pooling import MapPooling
-from engine.model.weights import load_weights
+from engine.model.weights import fit_weights, load_weights
 from engine.recipe.sections import ModelSection
 from engine.text import nearest
 
@@ -97,8 +98,14 @@ def backbone_config(name: str) -> BackboneConfig:
 def check_sizes(model: ModelSection, sizes: Sequence[tuple[int, int]]) -> None:
     """Raise RecipeError unless the backbone and pooling take images of every (height, width), built for the first."""
     backbone, _ = _build_meta(model.backbone, sizes[0])
+    stride = _stride(backbone)
     for index, size in enumerate(sizes):
         reason = _refusal(backbone, model.pooling, size)
+        if reason is None and min(size) < stride:
+            raise RecipeError(
+                f"stage.{index}.size = [{size[0]}, {size[1]}] is smaller than the stride of {model.backbone}, {stride} "
+                f"pixels: its last map would see padding and little else. Set it to {stride} or more"
+            )
         if reason is None:
             continue
         if model.pooling == "gem2" and not hasattr(backbone, "forward_intermediates"):
@@ -117,6 +124,35 @@ def check_drop_path(model: ModelSection, size: tuple[int, int], rates: Sequence[
     backbone, _ = _build_meta(model.backbone, size)
     if any(rates) and not any(isinstance(m, DropPath) for m in backbone.modules()):
         raise RecipeError(_no_drop_path(max(rates), backbone))
+
+
+def build_shapes(model: ModelSection, num_classes: int, size: tuple[int, int]) -> Classifier:
+    """`build_model` without weights and memory, on torch's meta device."""
+    with torch.device("meta"):
+        return build_model(model.model_copy(update={"pretrained": False, "weights": ""}), num_classes, size)
+
+
+def check_weights(model: ModelSection, num_classes: int, size: tuple[int, int]) -> str:
+    """What is to be said about the weights that `build_model` would begin with, "" where they are drawn.
+
+    Raises RecipeError, as it would, for a file that does not fit, and for weights that cannot be had.
+    """
+    name = model.backbone
+    if model.weights:
+        shapes = build_shapes(model, num_classes, size)
+        _, arguments = _build_meta(name, size)
+        plain = _timm_tensors(name, arguments)
+        return fit_weights(shapes.state_dict(), shapes.backbone, Path(model.weights), plain).said
+    if not model.pretrained:
+        return ""
+    cfg = _pretrained_cfg(name)
+    if not cfg.has_weights:
+        raise RecipeError(_no_weights(name))
+    if _is_cached(cfg):
+        return f"model.pretrained: the weights of {name} are in the cache"
+    if huggingface_hub.constants.is_offline_mode():
+        raise RecipeError(_not_fetched(name, "they are not in the cache, and HF_HUB_OFFLINE is set"))
+    return f"model.pretrained: the weights of {name} are not in the cache; they are fetched when training begins"
 
 
 def build_model(model: ModelSection, num_classes: int, size: tuple[int, int]) -> Classifier:
@@ -150,10 +186,7 @@ def build_model(model: ModelSection, num_classes: int, size: tuple[int, int]) ->
     set_drop_path(classifier, 0.0)
 
     if model.weights:
-        loaded = load_weights(classifier, Path(model.weights), _timm_names(name, arguments))
-        log.info("%s: %d tensors taken", model.weights, len(loaded.taken))
-        if loaded.ignored:
-            log.info("%s: ignored %s", model.weights, ", ".join(loaded.ignored))
+        log.info(load_weights(classifier, Path(model.weights), _timm_tensors(name, arguments)).said)
     return classifier
 
 
@@ -262,9 +295,10 @@ def _build_meta(name: str, size: tuple[int, int]) -> tuple[Any, dict[str, Any]]:
     raise RecipeError(f'model.backbone = "{name}" cannot be built without its classifier; choose another')
 
 
-def _timm_names(name: str, arguments: dict[str, Any]) -> set[str]:
+def _timm_tensors(name: str, arguments: dict[str, Any]) -> dict[str, Tensor]:
+    """Those of timm's own model, with its head, without memory."""
     with torch.device("meta"):
-        return set(timm.create_model(name, **arguments).state_dict())
+        return dict(timm.create_model(name, **arguments).state_dict())
 
 
 def _suggestion(meta: nn.Module, model: ModelSection, size: tuple[int, int], rebuild: bool) -> str:
@@ -281,15 +315,39 @@ def _suggestion(meta: nn.Module, model: ModelSection, size: tuple[int, int], reb
 
 def _from_hub(name: str, arguments: dict[str, Any]) -> nn.Module:
     if not _pretrained_cfg(name).has_weights:
-        raise RecipeError(f"model.pretrained: timm has no pretrained weights for {name}; set model.pretrained = false")
+        raise RecipeError(_no_weights(name))
     try:
         return timm.create_model(name, num_classes=0, pretrained=True, **arguments)
     except Exception as error:  # the network's and the hub client's errors have no common base
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RecipeError(
-            f"model.pretrained: the weights of {name} could not be fetched from timm's hub ({reason}). "
-            'Without a network, set model.weights = "path" to a downloaded file, or model.pretrained = false'
-        ) from error
+        raise RecipeError(_not_fetched(name, reason)) from error
+
+
+def _no_weights(name: str) -> str:
+    return f"model.pretrained: timm has no pretrained weights for {name}; set model.pretrained = false"
+
+
+def _not_fetched(name: str, reason: str) -> str:
+    return (
+        f"model.pretrained: the weights of {name} could not be fetched from timm's hub ({reason}). "
+        'Without a network, set model.weights = "path" to a downloaded file, or model.pretrained = false'
+    )
+
+
+def _is_cached(cfg: Any) -> bool:
+    """Whether a backbone's weights lie where timm's hub keeps what it has fetched."""
+    if not cfg.hf_hub_id:
+        return bool(cfg.file) or (Path(torch.hub.get_dir()) / "checkpoints" / Path(cfg.url or "none").name).is_file()
+    names = (cfg.hf_hub_filename, "model.safetensors", "open_clip_model.safetensors", "pytorch_model.bin")
+    found = (huggingface_hub.try_to_load_from_cache(cfg.hf_hub_id, name) for name in names if name)
+    return any(isinstance(path, str) for path in found)
+
+
+def _stride(backbone: Any) -> int:
+    """Pixels of the image for each step of the last map, 1 where timm does not say."""
+    infos = getattr(backbone, "feature_info", None)
+    infos = infos if isinstance(infos, list) else getattr(infos, "info", [])
+    return int(infos[-1].get("reduction", 1)) if infos and isinstance(infos[-1], dict) else 1
 
 
 def _pretrained_cfg(name: str) -> Any:

@@ -6,25 +6,26 @@ All that a user can have got wrong is found here, before the first step of train
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
 from engine.data.classes import class_names, groups_of, label_indices
-from engine.data.clean import clean
+from engine.data.clean import Cleaned, apply_lists, clean
 from engine.data.folds import divide, held_out, trained_on
 from engine.data.ingest import Progress, ingest
 from engine.data.manifest import Manifest
 from engine.data.names import resolved
-from engine.errors import RecipeError
+from engine.errors import DataError, RecipeError
 from engine.loader.batches import Samples
 from engine.loader.source import Files
-from engine.model.build import check_drop_path, check_sizes
 from engine.quarantine import Quarantine
+from engine.ranks import Ranks
 from engine.recipe.sections import Recipe
-from engine.text import nearest
+from engine.text import count
+from engine.training.checks import check_folds, check_recipe, check_start, idle
 from engine.training.feed import FoldData
-from engine.training.optim import check_optimizer
 from engine.training.specialists import Course, check_course, course_of
 
 
@@ -40,7 +41,7 @@ class Prepared:
     fold_N: np.ndarray
     fingerprint: str
     left_out: Quarantine
-    notices: tuple[str, ...] = ()  # what cleaning the data did
+    notices: tuple[str, ...] = ()  # what cleaning the data did, and what of the recipe changes nothing
     groups: Sequence[str] = ()  # of each class, when the recipe has class groups
     courses: tuple[Course, ...] = ()  # of the recipe's specialists
 
@@ -60,25 +61,26 @@ class Prepared:
         )
 
 
-def prepare(recipe: Recipe, progress: Progress | None = None) -> Prepared:
-    """Index the training data, split it and check the stages. Raises RecipeError or DataError, naming the remedy."""
+def prepare(recipe: Recipe, progress: Progress | None = None, world: int = 1) -> Prepared:
+    """Index the training data, split it and check that `world` processes can train it. Raises RecipeError or DataError,
+    naming the remedy."""
     if not recipe.data.train:
         raise RecipeError("data.train is not set: name the folder with one sub-folder per class, or a table")
     recipe = recipe.model_copy(update={"data": resolved(recipe.data)})
-    cleaned = clean(ingest(recipe.data.train, recipe.data, progress), recipe.data, progress, recipe.decode)
+    found = ingest(recipe.data.train, recipe.data, progress)
+    cleaned = clean(found, recipe.data, progress, recipe.decode)
+    _check_readable(found, cleaned, recipe)
     divided = divide(cleaned.manifest, recipe.data, recipe.seed)
     usable = divided.manifest
     if divided.run != (recipe.data.folds.run or tuple(range(recipe.data.folds.count))):
         recipe = _with_run(recipe, divided.run)
     classes = class_names(usable)
-    _check(recipe, classes)
+    check_recipe(recipe, classes)
     samples = Samples(usable.ids, Files(usable.paths), usable.keys_N, label_indices(usable, classes))
     courses = tuple(course_of(section, recipe, samples, classes) for section in recipe.specialist)
     for course in courses:
-        try:
-            _check(course.recipe, [*classes, *course.specialist.answers])
-        except RecipeError as error:
-            raise RecipeError(f"specialist {course.name}: {error}") from None
+        with _about(course):
+            check_recipe(course.recipe, course.specialist.answers, classes)
     prepared = Prepared(
         recipe=recipe,
         manifest=usable,
@@ -88,14 +90,16 @@ def prepare(recipe: Recipe, progress: Progress | None = None) -> Prepared:
         fold_N=divided.fold_N,
         fingerprint=usable.fingerprint,
         left_out=cleaned.left_out,
-        notices=(*cleaned.notices, *divided.notices),
+        notices=(*cleaned.notices, *divided.notices, *idle(recipe)),
         groups=groups_of(classes, recipe.data),
         courses=courses,
     )
-    if courses:
-        folds = {fold: prepared.fold_data(fold) for fold in prepared.folds}
-        for course in courses:
-            check_course(course, folds)
+    folds = {fold: prepared.fold_data(fold) for fold in prepared.folds}
+    check_folds(recipe, folds, world)
+    for course in courses:
+        check_course(course, folds)
+        with _about(course):
+            check_folds(course.recipe, {fold: course.fold_data(main) for fold, main in folds.items()}, world)
     return prepared
 
 
@@ -105,35 +109,47 @@ def _with_run(recipe: Recipe, run: tuple[int, ...]) -> Recipe:
     return recipe.model_copy(update={"data": recipe.data.model_copy(update={"folds": folds})})
 
 
-def _check(recipe: Recipe, classes: Sequence[str]) -> None:
-    """Raise RecipeError for stages and settings that cannot be trained."""
-    check_sizes(recipe.model, [stage.size for stage in recipe.stage])
-    check_drop_path(recipe.model, recipe.stage[0].size, [stage.drop_path for stage in recipe.stage])
-    check_optimizer(recipe.train)
-    _check_boosts(recipe, classes)
-    _check_held_out(recipe)
+def check_starts(prepared: Prepared, ranks: Ranks, finished: Callable[[str], bool] = lambda name: False) -> list[str]:
+    """`check_start` of the main model and of the specialists, but for those who are `finished`, by name ("" is the main
+    model's); what is to be told. Raises RecipeError."""
+    said: list[str] = []
+    if not finished(""):
+        said += check_start(prepared.recipe, len(prepared.classes), ranks)
+    for course in prepared.courses:
+        if not finished(course.name):
+            with _about(course):
+                own = check_start(course.recipe, len(course.specialist.answers), ranks)
+            said += [f"specialist {course.name}: {line}" for line in own if line not in said]
+    return said
 
 
-def _check_boosts(recipe: Recipe, classes: Sequence[str]) -> None:
-    for name in recipe.train.sampling.boost_classes:
-        if name not in classes:
-            near = ", ".join(nearest(name, classes))
-            raise RecipeError(f"train.sampling.boost_classes: there is no class {name!r}; nearest: {near}")
+@contextmanager
+def _about(course: Course) -> Iterator[None]:
+    """Errors are about this specialist."""
+    try:
+        yield
+    except RecipeError as error:
+        raise RecipeError(f"specialist {course.name}: {error}") from None
 
 
-def _check_held_out(recipe: Recipe) -> None:
-    """Refuse what follows from the scores of held-out images when there are none."""
-    if recipe.data.folds.count > 1:
-        return
-    train = recipe.train
-    ends = [train.early_stop, *(stage.early_stop for stage in recipe.stage if stage.early_stop is not None)]
-    schedules = [train.schedule, *(stage.schedule for stage in recipe.stage if stage.schedule is not None)]
-    needing = {
-        "train.keep_best": train.keep_best > 0,
-        "train.sampling.hard_pairs": train.sampling.hard_pairs > 0,
-        'early_stop (metric = "train_loss" needs none)': any(e.patience and e.metric != "train_loss" for e in ends),
-        'schedule kind = "plateau"': any(schedule.kind == "plateau" for schedule in schedules),
-        'stage start_from = "best"': any(stage.start_from == "best" for stage in recipe.stage),
-    }
-    if keys := [key for key, needed in needing.items() if needed]:
-        raise RecipeError(f"data.folds.count = 1 holds nothing out, which {' and '.join(keys)} would be scored by")
+def _check_readable(found: Manifest, cleaned: Cleaned, recipe: Recipe) -> None:
+    """Raise DataError for a class none of whose images can be read: without a word, models would not know it."""
+    listed, _ = apply_lists(found, recipe.data)
+    gone = set(listed.labels) - set(cleaned.manifest.labels) - {""}
+    unreadable: dict[str, list[str]] = {label: [] for label in sorted(gone)}
+    readable: set[str] = set()
+    for id_, label in zip(listed.ids, listed.labels, strict=True):
+        if label in gone and id_ in cleaned.left_out:
+            unreadable[label].append(id_)
+        elif label in gone:
+            readable.add(label)  # it went for another reason, which the notices name
+    lost = [
+        f"{label!r} ({count(ids, 'image')}, such as {cleaned.left_out[ids[0]]})"
+        for label, ids in unreadable.items()
+        if label not in readable
+    ]
+    if lost:
+        raise DataError(
+            f"{recipe.data.train}: {count(lost, 'class', 'classes')} of which no image can be read: {'; '.join(lost)}. "
+            "Mend these files, or leave them out: remove them, or name them in data.exclude"
+        )

@@ -31,7 +31,7 @@ from engine.store.run_folder import RunFolder
 from engine.store.samples import TrainedSamples
 from engine.training.feed import FoldData
 from engine.training.out_of_fold import about, answer_held_out, collect
-from engine.training.prepare import Prepared
+from engine.training.prepare import Prepared, check_starts
 from engine.training.specialists import Course
 from engine.training.trainer import FoldTrainer
 
@@ -74,6 +74,8 @@ def _train(
     prepared: Prepared, folder: RunFolder, ranks: Ranks, watcher: Watcher, stop: Stop, overwrite: bool
 ) -> Result:
     recipe = prepared.recipe
+    # Before anything is removed.
+    said = check_starts(prepared, ranks, lambda name: not overwrite and _is_finished(folder, name, prepared.folds))
     if ranks.leads:
         if overwrite:
             folder.clear()
@@ -82,7 +84,7 @@ def _train(
     if ranks.leads:
         if changes:
             watcher.hear(Notice(f"going on with {'; '.join(changes)}"))
-        for notice in prepared.notices:
+        for notice in (*prepared.notices, *said):
             watcher.hear(Notice(notice))
         for entry in prepared.left_out.values():
             watcher.hear(Notice(f"left out: {entry}"))
@@ -99,6 +101,10 @@ def _train(
             scores |= {"main": result.main, "specialists": [dataclasses.asdict(effect) for effect in result.effects]}
         write_text(folder.scores, json.dumps(scores, ensure_ascii=False, indent=1) + "\n")
     return result
+
+
+def _is_finished(folder: RunFolder, specialist: str, folds: Sequence[int]) -> bool:
+    return all(map((folder.specialist(specialist) if specialist else folder).is_finished, folds))
 
 
 def _train_folds(
