@@ -97,6 +97,12 @@ def labels_of_nothing(labels: Iterable[str], section: DataSection) -> list[str]:
     return sorted({label for label in labels if means_nothing(label) or is_litter_label(label)} - _classes(section))
 
 
+def without_nothing(labels: Sequence[str], section: DataSection) -> list[str]:
+    """The labels, "" in place of those that mean there is none."""
+    nothing = {*labels_of_nothing(set(labels), section)}
+    return ["" if label in nothing else label for label in labels]
+
+
 def check_labels(
     rows: Sequence[int], labels: Sequence[str], section: DataSection, source: str, where: RowNames
 ) -> list[str]:

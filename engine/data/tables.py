@@ -123,7 +123,7 @@ def _as_text(column: pa.ChunkedArray) -> pa.Array:
 class Lines:
     """The rows of a CSV file that hold anything, the header first, and the lines of the file that they begin in."""
 
-    rows: list[list[str]]
+    rows: list[tuple[str, ...]]  # tuples of strings, which the garbage collector need not follow: half the time
     numbers: list[int]
     delimiter: str
     notices: tuple[str, ...] = ()
@@ -138,10 +138,10 @@ def read_lines(path: str, key: str = "") -> Lines:
     text = read_text(path, key)
     said = re.match(r"\s*\"?sep=(.)\"?[\r\n]+", text)  # Excel's own way to say it
     delimiter = said[1] if said else _delimiter(text)
-    rows: list[list[str]] = []
+    rows: list[tuple[str, ...]] = []
     numbers: list[int] = []
     again: list[int] = []
-    hollow = 0
+    hollow = last = 0
     first = 1
     reader = csv.reader(
         io.StringIO(text, newline=""),
@@ -154,11 +154,12 @@ def read_lines(path: str, key: str = "") -> Lines:
             start, first = first, reader.line_num + 1
             if not any(map(str.strip, cells)) or (said and not rows and cells[0].lower().startswith("sep=")):
                 hollow += len(cells) > 1
-            elif rows and _repeats(cells, rows[0]):
+            elif rows and last < len(cells) and rows[0][last].strip() in cells[last] and _repeats(cells, rows[0]):
                 again.append(start)
             else:
-                rows.append(_trimmed(cells, len(rows[0])) if rows else _trimmed(cells, 1))
+                rows.append(tuple(_trimmed(cells, len(rows[0]) if rows else 1)))
                 numbers.append(start)
+                last = len(rows[0]) - 1
     except csv.Error as error:
         why = "a double quote is opened and never closed" if "end of data" in str(error) else str(error)
         raise DataError(f"{path}: not a CSV table{f' (data.{key})' if key else ''}: line {first}: {why}") from None
@@ -185,8 +186,8 @@ def _delimiter(text: str) -> str:
     return max(_DELIMITERS, key=lambda delimiter: parts[delimiter])
 
 
-def _repeats(cells: list[str], header: list[str]) -> bool:
-    return tidy(cells[0]) == tidy(header[0]) != "" and [*map(tidy, _trimmed(cells, 1))] == [*map(tidy, header)]
+def _repeats(cells: list[str], header: tuple[str, ...]) -> bool:
+    return [*map(tidy, _trimmed(cells, 1))] == [*map(tidy, header)]
 
 
 def _trimmed(cells: list[str], width: int) -> list[str]:

@@ -32,7 +32,7 @@ def names(text: str) -> list[str]:
 
 
 FOLDERS = names(
-    "__MACOSX,@eaDir,@tmp,#recycle,#snapshot,@Recycle,@Recently-Snapshot,~snapshot,$RECYCLE.BIN,$Recycle.Bin,RECYCLER,"
+    "__MACOSX,@eaDir,@tmp,#recycle,#snapshot,@Recycle,@Recently-Snapshot,~snapshot,$RECYCLE.BIN,$Recycle.Bin,"
     "System Volume Information,FOUND.000,found.012,DfsrPrivate,lost+found,LOST.DIR,Network Trash Folder,"
     "Temporary Items,__pycache__,.Trash-1000,.Trashes,.thumbnails,.ipynb_checkpoints,.git,.cache,.sync,.stversions,"
     ".picasaoriginals,.dropbox.cache,.Spotlight-V100,.fseventsd,.engine,.anything"
@@ -47,7 +47,7 @@ PHOTOS = names(
     "photo (1).jpg,Copy of photo.jpg,photo - Copy.jpg,photo-edited.jpg,MVIMG_20200101.jpg,IMG_0001.JPG,#1.jpg,~1.jpg,"
     "@me.jpg,$5.jpg,thumb.jpg,police-checkpoint.jpg,Folder.jpg,None.jpg,nan.jpg"
 )
-CLASSES = names("found,recycle,trash,cache,train,New folder,a.b,#1,$5,@home,checkpoint,.NET,.45,...")
+CLASSES = names("found,recycle,recycler,trash,cache,train,New folder,a.b,#1,$5,@home,checkpoint,.NET,.45,...")
 
 
 @pytest.mark.parametrize("name", FOLDERS)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from engine.data.leave_out import check_labels, labels_of_nothing, labels_to_be, without_dropped, without_excluded
+from engine.data.leave_out import check_labels, labels_to_be, without_dropped, without_excluded, without_nothing
 from engine.data.manifest import repeated_values
 from engine.data.sources.litter import is_litter_file, is_litter_folder, passed_over, tidy
 from engine.data.sources.local import (
@@ -22,7 +22,7 @@ from engine.data.sources.local import (
     nfc_column,
     stat_files,
 )
-from engine.data.sources.splits import Layout, layout_of, words_about
+from engine.data.sources.splits import Layout, Split, layout_of, words_about
 from engine.data.tables import RowNames
 from engine.errors import DataError
 from engine.recipe.sections import DataSection
@@ -56,7 +56,7 @@ def list_folder(root: str, section: DataSection, purpose: Purpose) -> Listing:
     paths = [os.path.join(root, name) for name in relative]  # noqa: PTH118
     rows = list(range(len(relative)))
     if purpose != "test":
-        notices += _renamed(folders, labels) + _empty(root, found, layout)
+        notices += _renamed(folders, labels) + _empty(root, found, layout, set(zip(split_N, folders, strict=True)))
         kept = without_excluded(ids.to_pylist(), paths, section)
         notices += kept.notices
         rows = [row for row in kept.rows if split_N[row] != "test" and (split_N[row] or not layout.splits)]
@@ -68,8 +68,7 @@ def list_folder(root: str, section: DataSection, purpose: Purpose) -> Listing:
         names = RowNames("", relative, "image")
         notices += check_labels(rows, later, section, root, names)
     else:
-        nothing = set(labels_of_nothing(labels, section))
-        labels = ["" if label in nothing else label for label in labels]
+        labels = without_nothing(labels, section)
     if not rows:
         raise DataError(f"{root}: no image is left: {'; '.join(notices)}")
     paths = [paths[row] for row in rows]
@@ -200,10 +199,9 @@ def _renamed(folders: Sequence[str], labels: Sequence[str]) -> list[str]:
     return [f"folder {folder!a} is class {label!r}" for folder, label in pairs]
 
 
-def _empty(root: str, found: _Found, layout: Layout) -> list[str]:
-    """Words about folders that would be classes and hold no image."""
+def _empty(root: str, found: _Found, layout: Layout, full: Collection[tuple[Split | None, str]]) -> list[str]:
+    """Words about folders that would be classes and hold no image; `full`: split and class of those that do."""
     unreadable = {name for name, _ in found.unreadable}
-    full = set(map(layout.parts, found.images))
     depth = layout.prefix.count("/") + bool(layout.splits)
     empty = sorted(
         folder

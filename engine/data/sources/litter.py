@@ -27,7 +27,6 @@ LITTER_FOLDERS: Mapping[str, str] = MappingProxyType(
         "@recently-snapshot": "QNAP",
         "~snapshot": "NetApp",
         "$recycle.bin": "Windows: deleted files",
-        "recycler": "Windows: deleted files",
         "system volume information": "Windows",
         "found.[0-9][0-9][0-9]": "Windows: chkdsk",
         "dfsrprivate": "Windows: replication",

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from engine.data.leave_out import check_labels, labels_of_nothing, labels_to_be, without_dropped, without_excluded
+from engine.data.leave_out import check_labels, labels_to_be, without_dropped, without_excluded, without_nothing
 from engine.data.manifest import repeated_values
 from engine.data.sources.columns import ID_NAMES, PATH_NAMES, Roles, column_roles, truth_columns
 from engine.data.sources.litter import is_litter_label, is_litter_path, means_nothing, spoiled, tidy, whole_numbers
@@ -25,6 +25,17 @@ _FOLD_WORDS = {"train": "-1", "training": "-1", "valid": "0", "val": "0", "valid
 _TEST_WORDS = ("test", "testing")
 _TEST = -2  # the fold of images that are never trained on
 _PROBED = 20  # rows whose files tell which column holds paths
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """The rows of a table: `written`, where it says their files are; `paths`, the same from the file system's root."""
+
+    ids: list[str]
+    written: list[str]
+    paths: list[str]
+    labels: list[str]
+    fold_N: NDArray[np.int64] | None
 
 
 def list_table(table_path: str, section: DataSection, purpose: Purpose) -> Listing:
@@ -47,37 +58,37 @@ def list_table(table_path: str, section: DataSection, purpose: Purpose) -> Listi
     notices = [*table.notices, *roles.notices]
     ids = _ids(columns, roles, table.where)
     written = columns[roles.path].to_pylist()
-    paths = [os.path.join(base, text.removeprefix("./")) for text in written]  # noqa: PTH118
-    labels = _labels(columns[roles.label], table, section, notices) if roles.label else [""] * len(table)
+    listed = _Listed(
+        ids=ids.to_pylist(),
+        written=written,
+        paths=[os.path.join(base, text.removeprefix("./")) for text in written],  # noqa: PTH118
+        labels=_labels(columns[roles.label], table, section, notices) if roles.label else [""] * len(table),
+        fold_N=_folds(columns[roles.fold], roles.fold, table.where) if roles.fold and purpose != "test" else None,
+    )
     rows = list(range(len(table)))
-    fold_N = _folds(columns[roles.fold], roles.fold, table.where) if roles.fold and purpose != "test" else None
     if purpose != "test":
-        later = labels_to_be(ids.to_pylist(), paths, labels, section)
-        rows = _wanted(ids, written, paths, later, fold_N, section, table_path, notices)
+        later = labels_to_be(listed.ids, listed.paths, listed.labels, section)
+        rows = _wanted(listed, later, section, table_path, notices)
     if training:
         _check_empty(rows, later, roles.label, table.where)
         notices += check_labels(rows, later, section, table_path, table.where)
-    else:
-        nothing = {*labels_of_nothing(labels, section)}
-        labels = ["" if label in nothing else label for label in labels]
     if not rows:
         raise DataError(f"{table_path}: no row is left: {'; '.join(notices)}")
-    found, bytes_N, mtime_ns_N = _find_files(
-        [written[row] for row in rows], [paths[row] for row in rows], roles.path, table.where.take(rows),
-        section.missing if purpose != "test" else "error", notices,
-    )  # fmt: skip
+    missing = "error" if purpose == "test" else section.missing
+    paths, bytes_N, mtime_ns_N = _find_files(listed, rows, roles.path, table.where, missing, notices)
     taken = pa.array(rows)
-    listed = {"id": ids.take(taken), "path": found, "bytes": bytes_N, "mtime_ns": mtime_ns_N}
+    found = {"id": ids.take(taken), "path": paths, "bytes": bytes_N, "mtime_ns": mtime_ns_N}
     if roles.label:
-        listed["label"] = [labels[row] for row in rows]
+        labels = listed.labels if training else without_nothing(listed.labels, section)
+        found["label"] = [labels[row] for row in rows]
     if roles.group:
-        listed["group"] = pc.utf8_trim_whitespace(columns[roles.group]).take(taken)
-    if fold_N is not None:
-        listed["fold"] = np.maximum(fold_N[rows], -1)
-        if listed["fold"].max() < 0:
+        found["group"] = pc.utf8_trim_whitespace(columns[roles.group]).take(taken)
+    if listed.fold_N is not None:
+        found["fold"] = np.maximum(listed.fold_N[rows], -1)
+        if found["fold"].max() < 0:
             raise DataError(f"{table_path}: column {roles.fold!r} (data.fold_column) puts no sample into any fold")
     copies = {name: nfc_column(columns[name]).take(taken) for name in roles.copies}
-    return Listing(listed | copies, tuple(notices))
+    return Listing(found | copies, tuple(notices))
 
 
 def list_labels(table_path: str, section: DataSection) -> dict[str, str]:
@@ -92,8 +103,7 @@ def list_labels(table_path: str, section: DataSection) -> dict[str, str]:
     if repeated := repeated_values(ids):
         raise DataError(f"{table_path}: ids used more than once: {some(repeated)}")
     labels = _labels(columns[label_column], table, section, [])
-    nothing = {*labels_of_nothing(labels, section)}
-    return dict(zip(ids.to_pylist(), ["" if label in nothing else label for label in labels], strict=True))
+    return dict(zip(ids.to_pylist(), without_nothing(labels, section), strict=True))
 
 
 def _with_path(roles: Roles, columns: pa.Table, base: str, section: DataSection, table_path: str) -> Roles:
@@ -144,23 +154,14 @@ def _labels(column: pa.ChunkedArray, table: UserTable, section: DataSection, not
     return [form[text] for text in found]
 
 
-def _wanted(
-    ids: pa.Array,
-    written: list[str],
-    paths: list[str],
-    labels: list[str],
-    fold_N: NDArray[np.int64] | None,
-    section: DataSection,
-    table_path: str,
-    notices: list[str],
-) -> list[int]:
-    """The rows that the recipe does not leave out, and that a person put there."""
-    names = ids.to_pylist()
-    kept = without_excluded(names, paths, section)
+def _wanted(listed: _Listed, labels: list[str], section: DataSection, table_path: str, notices: list[str]) -> list[int]:
+    """The rows that the recipe does not leave out, and that a person put there; `labels`: what will become of them."""
+    written, fold_N = listed.written, listed.fold_N
+    kept = without_excluded(listed.ids, listed.paths, section)
     notices += kept.notices
     litter = [row for row in kept.rows if is_litter_path(written[row]) or is_litter_label(labels[row])]
     if litter:
-        shown = some([names[row] for row in litter], 3)
+        shown = some([written[row] for row in litter], 3)
         notices.append(f"{table_path}: {count(litter, 'row')} left out that no person wrote: {shown}")
     tests = [row for row in kept.rows if fold_N is not None and fold_N[row] == _TEST]
     if tests:
@@ -181,13 +182,15 @@ def _check_empty(rows: list[int], labels: list[str], column: str, where: RowName
 
 
 def _find_files(
-    written: list[str], paths: list[str], column: str, where: RowNames, missing: str, notices: list[str]
+    listed: _Listed, rows: list[int], column: str, where: RowNames, missing: str, notices: list[str]
 ) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64]]:
-    """The paths, mended where a file is spelt otherwise, with bytes_N and mtime_ns_N.
+    """The paths of `rows`, mended where a file is spelt otherwise, with bytes_N and mtime_ns_N.
 
     Files that are not there stay, when `missing` is leave_out, to be found unreadable. Raises DataError naming their
     rows otherwise, and when it is all of them.
     """
+    paths, written = [listed.paths[row] for row in rows], [listed.written[row] for row in rows]
+    where = where.take(rows)
     bytes_N, mtime_ns_N = stat_files(paths)
     lost = []
     for row in np.flatnonzero(bytes_N < 0).tolist():
