@@ -13,9 +13,11 @@ from typing import Literal
 
 import numpy as np
 import timm
+from huggingface_hub import constants
 from numpy.typing import NDArray
 
 from engine.advice.machine import Machine
+from engine.model.build import is_cached
 from engine.recipe.sections import ModelSection, StageSection
 from engine.system import GIB
 from engine.training.memory import step_bytes
@@ -153,11 +155,6 @@ def _spread(epochs: int, stages: int) -> list[int]:
 
 def _at_hand(config: timm.models.PretrainedCfg) -> Weights:
     """Where the weights are, as far as this machine knows without asking the network."""
-    if not config.hf_hub_id:
-        return "fetched"
-    from huggingface_hub import constants, try_to_load_from_cache
-
-    names = ("model.safetensors", "pytorch_model.bin")
-    if any(isinstance(try_to_load_from_cache(config.hf_hub_id, name), str) for name in names):
+    if is_cached(config):
         return "cached"
-    return "none" if constants.HF_HUB_OFFLINE else "fetched"
+    return "none" if config.hf_hub_id and constants.HF_HUB_OFFLINE else "fetched"

@@ -19,8 +19,9 @@ from engine.advice.network import FRESH_EPOCHS, FRESH_LR, Network, network_for
 from engine.advice.survey import Given, Survey, Watch, survey
 from engine.data.checks import UNEVEN, Finding
 from engine.errors import DataError, RecipeError
+from engine.files import as_written
 from engine.recipe.load import parse_recipe
-from engine.recipe.sections import AugmentSection, DataSection, Recipe
+from engine.recipe.sections import AugmentSection, Recipe
 from engine.system import GIB
 from engine.text import count
 from engine.training.prepare import prepare
@@ -158,7 +159,7 @@ def _data(lines: Lines, found: Survey, machine: Machine) -> None:
     section = found.section
     what = "a table: a row an image" if Path(section.train).is_file() else "a folder: each sub-folder is a class"
     lines.section("data")
-    lines.key("train", _as_key(section.train), what)
+    lines.key("train", as_written(section.train), what)
     for key, why in (
         ("images", "where the table's paths start"),
         ("path_column", "the column whose values are files"),
@@ -170,12 +171,12 @@ def _data(lines: Lines, found: Survey, machine: Machine) -> None:
         ("sample_submission", "shapes submission.csv"),
     ):
         if value := getattr(section, key):
-            lines.key(key, _as_key(value) if key in _PATHS else value, why)
+            lines.key(key, as_written(value) if key in _PATHS else value, why)
     for column in found.maybe_groups[:3]:
         why = f"{column.values:,} values: split by it instead if these are persons, sessions or sources"
         lines.key("group_column", column.name, why, off=True)
     for key, path in found.beside:
-        lines.key(key, _as_key(path), "lies beside the data", off=True)
+        lines.key(key, as_written(path), "lies beside the data", off=True)
     if section.missing != "error":
         lines.key("missing", section.missing, "rows whose file is not there")
     if section.rare_classes != "error":
@@ -191,17 +192,6 @@ def _data(lines: Lines, found: Survey, machine: Machine) -> None:
     else:
         why = f"one of {number} parts held out, to begin with; without run, a model for each"
         lines.key("folds", {"count": number, "run": [0]}, why)
-
-
-def _as_key(path: str) -> str:
-    """A path as a recipe says it: where ~ and $ are read there as by a shell, so that they stay what they are."""
-    try:
-        if DataSection(train=path).train == path:
-            return path
-    except ValueError:  # $NAME of no variable
-        pass
-    escaped = path.replace("$", "$$")
-    return f"./{escaped}" if escaped.startswith("~") else escaped
 
 
 def _why_group(found: Survey) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from engine.cli.common import console, progress, table
+from engine.cli.common import FilePath, console, progress, table
 
 if TYPE_CHECKING:
     from engine.advice.suggest import Suggestion
@@ -27,19 +27,37 @@ Examples:
   engine init photos/train --print
 """
 )
-@click.argument("source", metavar="SOURCE")
+@click.argument("source", type=FilePath(path_type=str), metavar="SOURCE")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
+    type=FilePath(dir_okay=False, allow_dash=True),
     default=Path("recipe.toml"),
     show_default=True,
     help="The recipe to write; - prints it.",
 )
 @click.option("--print", "print_", is_flag=True, help="Print the recipe and write nothing.")
 @click.option("--force", is_flag=True, help="Write over a file that is there.")
-@click.option("--test", default="", metavar="SOURCE", help="Images to predict, to be looked for in SOURCE as well.")
-@click.option("--submission", default="", metavar="FILE", help="A sample submission (.csv) that shapes the answers.")
-@click.option("--images", default="", metavar="FOLDER", help="Where a table's paths start.  [default: looked for]")
+@click.option(
+    "--test",
+    type=FilePath(path_type=str),
+    default="",
+    metavar="SOURCE",
+    help="Images to predict, to be looked for in SOURCE as well.",
+)
+@click.option(
+    "--submission",
+    type=FilePath(path_type=str),
+    default="",
+    metavar="FILE",
+    help="A sample submission (.csv) that shapes the answers.",
+)
+@click.option(
+    "--images",
+    type=FilePath(path_type=str),
+    default="",
+    metavar="FOLDER",
+    help="Where a table's paths start.  [default: looked for]",
+)
 @click.option("--label", default="", metavar="COLUMN", help="A table's column of labels.  [default: looked for]")
 @click.option(
     "--group", default="", metavar="COLUMN", help="Its column of what belongs together.  [default: looked for]"

@@ -148,7 +148,7 @@ def check_weights(model: ModelSection, num_classes: int, size: tuple[int, int]) 
     cfg = _pretrained_cfg(name)
     if not cfg.has_weights:
         raise RecipeError(_no_weights(name))
-    if _is_cached(cfg):
+    if is_cached(cfg):
         return f"model.pretrained: the weights of {name} are in the cache"
     if huggingface_hub.constants.is_offline_mode():
         raise RecipeError(_not_fetched(name, "they are not in the cache, and HF_HUB_OFFLINE is set"))
@@ -334,7 +334,7 @@ def _not_fetched(name: str, reason: str) -> str:
     )
 
 
-def _is_cached(cfg: Any) -> bool:
+def is_cached(cfg: Any) -> bool:
     """Whether a backbone's weights lie where timm's hub keeps what it has fetched."""
     if not cfg.hf_hub_id:
         return bool(cfg.file) or (Path(torch.hub.get_dir()) / "checkpoints" / Path(cfg.url or "none").name).is_file()
