@@ -72,7 +72,7 @@ def test_only_regular_files_are_images(tmp_path: Path, photo: MakePhoto, monkeyp
         listening.bind("socket.jpg")
         manifest = training(tmp_path)
     assert manifest.ids == ["a/1.jpg", "a/link.jpg", "b/2.jpg"]
-    assert "4 names passed over that are no regular files" in manifest.notices[0]
+    assert "4 names passed over, no regular files" in manifest.notices[0]
     assert read_file(str(folder / "pipe.jpg")) == Fault(FaultKind.UNREADABLE, "cannot be read: no regular file")
     assert read_file("/dev/zero") == Fault(FaultKind.UNREADABLE, "cannot be read: no regular file")
 

@@ -213,7 +213,7 @@ def test_impossible_copies_are_refused(spec: dict[str, object], message: str) ->
 
 def test_copies_are_made_of_what_training_keeps_with_labels_as_found(folder: Path) -> None:
     section = DataSection(train=str(folder), exclude=("2.jpg",), aliases=(("모자", "가방"),))
-    sources, notices = originals(manifest_of(folder), section)
+    sources, notices = originals(ingest(str(folder), section), section)
     assert sources.ids == ["가방/0.jpg", "가방/4.jpg", "모자/1.jpg", "모자/3.jpg", "모자/5.jpg"]
     assert set(sources.labels) == {"가방", "모자"}
     assert notices[0] == "1 image left out by data.exclude"

@@ -115,6 +115,8 @@ def _walk(root: str) -> _Found:
                         if not is_litter_folder(entry.name):
                             found.folders.append(below)
                             pending.append((below, above | {identity}))
+                        elif not entry.name.startswith(".") and not os.access(entry.path, os.R_OK | os.X_OK):
+                            found.unreadable.append((below, "Permission denied"))  # lost+found of another's disk
                     elif not is_litter_file(entry.name):
                         _sort(entry, below, found)
         except OSError as error:
@@ -163,9 +165,7 @@ def _irregular(root: str, names: list[str]) -> list[str]:
     if not names:
         return []
     where = f"{root}: " if root else ""
-    return [
-        f"{where}{count(names, 'name')} passed over that are no regular files but pipes or devices: {some(names, 3)}"
-    ]
+    return [f"{where}{count(names, 'name')} passed over, no regular files but pipes or devices: {some(names, 3)}"]
 
 
 def _ids(relative: list[str], root: str) -> pa.Array:
