@@ -16,6 +16,7 @@ import click
 from engine.cli.common import RECIPE
 from engine.cli.lazy import LazyGroup
 from engine.errors import EngineError, Interrupted, RecipeError
+from engine.system import settle_environment
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 3
 
@@ -30,6 +31,7 @@ class Main(LazyGroup):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
+            settle_environment()
             return super().invoke(ctx)
         except (EngineError, OSError, ModuleNotFoundError, KeyboardInterrupt) as error:
             message = _message(error, ctx.meta.get(RECIPE, ""))
