@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 
 from engine.errors import EngineError
+from engine.system import settle_environment
 
 T = TypeVar("T")
 
@@ -58,6 +59,7 @@ class Ranks:
 @contextmanager
 def join_ranks() -> Iterator[Ranks]:
     """This process's place, from torchrun's environment: NCCL on GPUs, gloo on CPUs; alone without torchrun."""
+    settle_environment()
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     if torch.cuda.is_available():
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))

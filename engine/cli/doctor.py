@@ -20,7 +20,7 @@ from typing import Literal
 import click
 
 from engine.errors import EngineError
-from engine.system import GIB, cache_folder, cores
+from engine.system import GIB, cache_folder, compiler, cores, cpu_quota
 
 REINSTALL = "install engine again: pip install --force-reinstall . in the folder of its source"
 LEAST_DISK, COMFORTABLE_DISK = 1 * GIB, 10 * GIB
@@ -135,39 +135,25 @@ def _triton() -> Finding:
         return Finding(status, "not installed; the GPU kernels need it", "pip install triton")
     if not torch.cuda.is_available():
         return Finding("ok", f"{version}; used on a GPU only")
-    if _compiler("cc", "gcc", "clang") is None:
+    if compiler("C") is None:
         return Finding("fail", f"{version}, but no C compiler, which its launcher needs", "install gcc")
     return Finding("ok", version)
 
 
 def _compile() -> Finding:
-    compiler = _compiler("g++", "clang++", "c++")
-    if compiler is None:
+    found = compiler("C++")
+    if found is None:
         return Finding("warn", "no C++ compiler", 'install g++, or keep train.compile = "off"')
-    return Finding("ok", f"torch.compile has its C++ compiler, {compiler}")
-
-
-def _compiler(*names: str) -> str | None:
-    asked_for = os.environ.get("CXX" if "g++" in names else "CC")
-    return next((path for name in (asked_for, *names) if name and (path := shutil.which(name))), None)
+    return Finding("ok", f"torch.compile has its C++ compiler, {found}")
 
 
 def _cores() -> Finding:
     usable = cores()
     text = f"{usable} usable of {os.cpu_count()}"
-    quota = _cpu_quota()
-    if quota is not None and quota < usable:
+    quota = cpu_quota()
+    if quota is not None and quota < len(os.sched_getaffinity(0)):
         return Finding("warn", f"{text}, but limited to the time of {quota:g}", "raise the container's CPU limit")
     return Finding("ok", text)
-
-
-def _cpu_quota() -> float | None:
-    """Cores' worth of time that the control group allows (Linux, version 2); None without a limit."""
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-    except (OSError, ValueError):
-        return None
-    return None if quota == "max" else int(quota) / int(period)
 
 
 def _shared_memory() -> Finding:

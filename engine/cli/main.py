@@ -18,6 +18,7 @@ from engine.cli.common import RECIPE
 from engine.cli.lazy import LazyGroup
 from engine.cli.terminal import settle
 from engine.errors import EngineError, Interrupted, RecipeError
+from engine.system import settle_environment
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 3
 
@@ -52,6 +53,7 @@ class Main(LazyGroup):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
+            settle_environment()
             return super().invoke(ctx)
         except (EngineError, OSError, ModuleNotFoundError, KeyboardInterrupt) as error:
             message = _message(error, ctx.meta.get(RECIPE, ""))

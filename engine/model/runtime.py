@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from typing import Self
+from typing import Literal, Self
 
 import torch
 
+from engine.errors import RecipeError
 from engine.model.build import Classifier
 from engine.recipe.sections import TrainSection
+from engine.system import compiler
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +25,8 @@ class Runtime:
 
     @classmethod
     def of(cls, section: TrainSection, device: torch.device) -> Self:
-        """What the recipe says, `auto` decided: everything on for a GPU, nothing for a CPU."""
+        """What the recipe says, `auto` decided: everything on for a GPU, nothing for a CPU; and no compiling without a
+        compiler."""
         on_gpu = device.type == "cuda"
         bf16 = section.precision == "bf16" or (
             section.precision == "auto" and on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
@@ -32,7 +35,8 @@ class Runtime:
             device=device,
             bf16=bf16,
             channels_last=section.channels_last == "on" or (section.channels_last == "auto" and on_gpu),
-            compile=section.compile == "on" or (section.compile == "auto" and on_gpu),
+            compile=section.compile == "on"
+            or (section.compile == "auto" and on_gpu and compiler(_language(device)) is not None),
         )
 
     @property
@@ -47,3 +51,25 @@ class Runtime:
         """`model` on the device, in the memory format."""
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
         return model.to(self.device).to(memory_format=layout)
+
+
+def check_compiler(section: TrainSection, device: torch.device) -> str:
+    """What to tell where training is slower for want of a compiler, "" for nothing. Raises RecipeError where the recipe
+    insists on compiling and there is nothing to compile with."""
+    language = _language(device)
+    if section.compile == "off" or compiler(language) is not None:
+        return ""
+    install = "install gcc" if language == "C" else "install g++"
+    if section.compile == "on":
+        raise RecipeError(
+            f'train.compile = "on" needs a {language} compiler, and there is none here: {install}, or set '
+            'train.compile = "off"'
+        )
+    if device.type == "cuda":
+        return f"no {language} compiler is here, so the training step is not compiled, and slower: {install}"
+    return ""
+
+
+def _language(device: torch.device) -> Literal["C", "C++"]:
+    """What torch.compile needs a compiler for: Triton's launchers are C, code for the CPU is C++."""
+    return "C" if device.type == "cuda" else "C++"

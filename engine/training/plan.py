@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from engine.model.runtime import Runtime
+from engine.model.runtime import Runtime, check_compiler
 from engine.ranks import Ranks
 from engine.recipe.sections import StageSection
 from engine.training.memory import step_bytes
@@ -69,6 +69,7 @@ def _stage(prepared: Prepared, stage: StageSection, images: int, ranks: Ranks) -
     in_step = stage.batch * stage.accumulate * ranks.world
     steps = max(1, images // in_step) * stage.epochs
     averages = (recipe.train.ema > 0) + (recipe.train.swa_epochs > 0)
+    check_compiler(recipe.train, ranks.device)
     bf16 = Runtime.of(recipe.train, ranks.device).bf16
     memory = step_bytes(recipe.model, len(prepared.classes), stage, bf16, averages)
     return StagePlan(stage, steps, steps * in_step, memory)
