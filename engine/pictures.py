@@ -28,6 +28,7 @@ import sys
 import warnings
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -36,6 +37,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from engine.hush import hushed
 from engine.quarantine import Fault, FaultKind
 
 RGB = tuple[float, float, float]  # shares, 0 to 1
@@ -131,7 +133,7 @@ def read_pixels(content: bytes, background: RGB = WHITE) -> NDArray[np.uint8] | 
     try:
         if header.format == "jpeg" and (pixels_HW3 := _without_end(content)) is not None:
             return upright(pixels_HW3, header.orientation)
-        with _open(content) as image:
+        with hushed() if header.format == "tiff" else nullcontext(), _open(content) as image:
             pixels_HW3 = _rgb(image, content, tuple(round(255 * share) for share in background))
     except MemoryError:
         need = 4 * header.height * header.width / 2**20

@@ -22,9 +22,9 @@ from torch import Tensor
 
 from engine import pictures
 from engine.decode.decoder import Opened, Pixels, whole
-from engine.decode.hush import hushed
 from engine.decode.pillow import PillowDecoder
 from engine.errors import EngineError
+from engine.hush import hushed
 from engine.kernels.jpeg import Region
 from engine.quarantine import Fault
 

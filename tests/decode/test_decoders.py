@@ -3,6 +3,7 @@ neighbours are."""
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import subprocess
@@ -20,9 +21,9 @@ from engine import pictures
 from engine.decode.choose import decoder_for
 from engine.decode.dali import DaliDecoder, tensor_of
 from engine.decode.decoder import Decoder, Opened, Pixels
-from engine.decode.hush import hushed
 from engine.decode.turbo import TurboDecoder
 from engine.errors import EngineError, RecipeError
+from engine.hush import hushed
 from engine.kernels import jpeg
 from engine.kernels.jpeg import Region
 from engine.quarantine import Fault, FaultKind
@@ -309,6 +310,21 @@ def test_what_dali_prints_stays_off_the_terminal(photo: MakePhoto, capfd: pytest
     found = decoder.pixels([one for one in decoder.open(contents) if isinstance(one, Opened)])
     assert [type(one) for one in found] == [Pixels] * 3
     assert capfd.readouterr().err == ""
+
+
+def test_what_libtiff_prints_stays_off_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 2, (40, 56), np.uint8)).save(
+        file, "TIFF", compression="tiff_lzw"
+    )
+    content = file.getvalue()
+    (start, *_) = Image.open(file).tag_v2[273]  # where its pixels are
+    content = content[: start + 20] + b"\x55" * 40 + content[start + 60 :]
+    assert isinstance(pictures.read_pixels(content), Fault)
+    assert capfd.readouterr().err == ""
+    with pytest.raises(OSError, match="-2"), Image.open(io.BytesIO(content)) as image:
+        image.load()
+    assert "tempfile.tif" in capfd.readouterr().err  # as it would have been
 
 
 def test_what_others_print_meanwhile_is_written_on(capfd: pytest.CaptureFixture[str]) -> None:

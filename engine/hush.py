@@ -1,8 +1,9 @@
 """What C libraries print of a file while they decode it is kept from the terminal.
 
-libjpeg inside DALI prints "Corrupt JPEG data" and the like straight to the process's stderr, without the file's name.
-It cannot be told not to; what a file is worth is told elsewhere, by name. So while DALI decodes, stderr goes to a
-temporary file, and all but such lines are written on afterwards: a progress bar is late by some milliseconds.
+libjpeg inside DALI and libtiff inside Pillow print "Corrupt JPEG data" and the like straight to the process's stderr,
+without the file's name. They cannot be told not to; what a file is worth is told elsewhere, by name. So while they
+decode, stderr goes to a temporary file, and all but such lines are written on afterwards: a progress bar is late by
+some milliseconds.
 """
 
 from __future__ import annotations
@@ -19,11 +20,14 @@ from typing import BinaryIO
 log = logging.getLogger(__name__)
 
 _STDERR = 2
-# The messages of libjpeg's jerror.h that people meet, and the loggers of nvImageCodec and DALI.
+# Messages of libjpeg (jerror.h), loggers of nvImageCodec and DALI, functions of libtiff and Pillow's name of a TIFF.
 _PRINTED = re.compile(
-    rb"^(Corrupt JPEG|Premature end of JPEG|Invalid JPEG|Invalid SOS|Inconsistent progression|Unknown Adobe color"
-    rb"|Warning: unknown JFIF|Application transferred|Unsupported marker|Unsupported JPEG|Bogus |Not a JPEG"
-    rb"|(\x1b\[[\d;]*m)*\[(ERROR|WARNING|INFO)\]).*(\n|$)",
+    rb"^(Corrupt JPEG|Premature end of|Invalid (JPEG|SOS|component|progressive|scan|crop|memory)|Not a JPEG|Empty JPEG"
+    rb"|Inconsistent progression|(Quantization|Huffman|Arithmetic) table|Unknown Adobe|Warning: unknown JFIF|Bogus "
+    rb"|Application transferred|Unsupported |Missing Huffman|Sampling factors|Too many color|Maximum supported image"
+    rb"|DCT (coefficient|scaled)|Insufficient memory|Component index|Fractional sampling|Suspension not allowed"
+    rb"|(\x1b\[[\d;]*m)*\[(ERROR|WARNING|INFO)\]"
+    rb"|(tempfile\.tif|JPEGLib|_?TIFF\w+|Fax\w+|\w+(Decode|Encode|Setup|PreDecode|State)\w*): ).*(\n|$)",
     re.MULTILINE,
 )
 
