@@ -16,6 +16,10 @@ class DataError(EngineError):
     """The user's files or tables cannot be used as they are (exit code 1)."""
 
 
+class Exhausted(EngineError):
+    """Memory ran out, on the host or on a device (exit code 1)."""
+
+
 class CheckpointError(EngineError):
     """A checkpoint that is missing, damaged or of a newer format (exit code 1)."""
 
