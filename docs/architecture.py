@@ -19,7 +19,10 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 
-GROUND = ("errors", "text", "files", "system", "quarantine", "hush", "pictures", "events", "predictions", "metrics")
+GROUND = (
+    *("errors", "text", "files", "system", "exhausted", "quarantine", "hush", "pictures"),
+    *("events", "predictions", "metrics"),
+)
 
 # Stretches of the way from the ground to the command line, and in each the rooms in order. Rooms on one line are
 # siblings that do not know each other. `kernels` imports nothing; decoding already hands on its type of ragged images.

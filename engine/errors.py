@@ -27,6 +27,10 @@ class StorageError(EngineError, OSError):
         self.errno = code
 
 
+class Exhausted(EngineError):
+    """Memory ran out, on the host or on a device (exit code 1)."""
+
+
 class CheckpointError(EngineError):
     """A checkpoint that is missing, damaged or of a newer format (exit code 1)."""
 

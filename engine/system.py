@@ -22,6 +22,10 @@ from engine.errors import EngineError
 
 GIB = 2**30
 
+_CGROUPS = (  # control groups of versions 2 and 1: the folder, and the files of limit and usage in it
+    (Path("/sys/fs/cgroup"), "memory.max", "memory.current"),
+    (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes"),
+)
 _LIBRARIES = ("torch", "timm", "torchvision", "kornia", "nvidia-dali-cuda130", "numpy", "pyarrow", "safetensors")
 
 
@@ -174,6 +178,49 @@ def peak_host_bytes() -> int:
     import resource  # not on every system
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def host_bytes() -> int:
+    """Bytes of main memory that this process holds now, libraries and all."""
+    status = Path("/proc/self/status")
+    found = re.search(r"^VmRSS:\s+(\d+) kB", status.read_text("utf-8"), re.MULTILINE) if status.is_file() else None
+    return int(found[1]) * 1024 if found else peak_host_bytes()
+
+
+def reset_peak() -> None:
+    """Let `peak_host_bytes` begin again from what is held now, where the system can (Linux)."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", "ascii")
+
+
+def available_host_bytes() -> int | None:
+    """Bytes of main memory that this process can still take without swapping, within its control group's limit; None
+    where the system does not say."""
+    info = Path("/proc/meminfo")
+    found = re.search(r"^MemAvailable:\s+(\d+) kB", info.read_text("utf-8"), re.MULTILINE) if info.is_file() else None
+    free = [int(found[1]) * 1024] if found else []
+    for folder, limit, used in _CGROUPS:
+        try:
+            # Files that nobody uses count as used, and give way.
+            stat = (folder / "memory.stat").read_text("utf-8")
+            spare = sum(int(n) for n in re.findall(r"^inactive_file (\d+)$", stat, re.MULTILINE))
+            free.append(max(0, int((folder / limit).read_text()) - int((folder / used).read_text()) + spare))
+        except (OSError, ValueError):  # no such group, or "max"
+            continue
+    return min(free, default=None)
+
+
+def total_host_bytes() -> int | None:
+    """Bytes of main memory that this machine, or this process's control group, has; None where nobody says."""
+    info = Path("/proc/meminfo")
+    found = re.search(r"^MemTotal:\s+(\d+) kB", info.read_text("utf-8"), re.MULTILINE) if info.is_file() else None
+    total = [int(found[1]) * 1024] if found else []
+    for folder, limit, _ in _CGROUPS:
+        try:
+            total.append(int((folder / limit).read_text()))
+        except (OSError, ValueError):
+            continue
+    return min(total, default=None)
 
 
 def library_versions() -> dict[str, str]:

@@ -20,6 +20,7 @@ from engine.augment.mix import MixedLabels
 from engine.augment.policy import Policy
 from engine.augment.views import views_of
 from engine.bench.timers import Busy, PeakMemory, Rate, measure
+from engine.exhausted import told_when_exhausted
 from engine.inference.members import Members
 from engine.kernels import Ragged
 from engine.loader.batches import Batch, Epoch, Loader, Samples
@@ -84,7 +85,11 @@ class Bench:
         for name, phase in self.phases().items():
             watch(name)
             memory = PeakMemory(self.device)
-            yield Phase(name, phase(), memory.gib, peak_host_bytes() / GIB)
+            with told_when_exhausted(
+                f"measuring: {name}", lambda _: "Measure smaller batches or images: --batch, --res"
+            ):
+                rate = phase()
+            yield Phase(name, rate, memory.gib, peak_host_bytes() / GIB)
 
     def decode(self) -> Rate:
         """Files to pixels of their own size."""

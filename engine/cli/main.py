@@ -18,9 +18,11 @@ from engine.cli.common import RECIPE
 from engine.cli.lazy import LazyGroup
 from engine.cli.terminal import settle
 from engine.errors import EngineError, Interrupted, RecipeError
+from engine.exhausted import exhausted, first_line
 from engine.system import settle_environment
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 3
+_SMALLER = "Choose a smaller model.backbone, or smaller batches (stage.*.batch, predict.batch), or use a larger machine"
 
 # Decoding, the pass and the model take turns on the same cores. Threads of torch that spin while they wait for each
 # other then keep the others from working, and on few cores a training step takes far longer. Read by the OpenMP runtime
@@ -61,6 +63,12 @@ class Main(LazyGroup):
                 raise
             click.secho(message, fg="red" if sys.stderr and sys.stderr.isatty() else None, err=True)
             ctx.exit(_exit_code(error))
+        except (MemoryError, RuntimeError) as error:
+            where = exhausted(error)
+            if where is None or ctx.params["debug"]:
+                raise
+            click.secho(f"{where} ran out ({first_line(error)}). {_SMALLER}", fg=None, err=True)
+            ctx.exit(FAILED)
 
 
 def _message(error: BaseException, recipe: str) -> str | None:

@@ -15,6 +15,8 @@ from engine.system import GIB
 
 if TYPE_CHECKING:  # they import torch, and a mistyped recipe must not wait for that
     from engine.ranks import Ranks
+    from engine.training.memory import Memory
+    from engine.training.plan import RunPlan
     from engine.training.prepare import Prepared
     from engine.training.run import Result
 
@@ -71,13 +73,37 @@ def _print_plan(prepared: Prepared, ranks: Ranks) -> None:
     title = f"{len(prepared.ids):,} images, {len(prepared.classes):,} classes, {len(prepared.left_out):,} left out"
     table("fold", "trained on", "held out", rows=folds, title=title)
     stages: list[tuple[object, ...]] = []
+    on_gpu = ranks.device.type == "cuda"
     for number, one in enumerate(plan.stages):
-        stage, memory = one.stage, f"{one.step_bytes / GIB:.1f} GiB"
+        stage = one.stage
         size, lr = f"{stage.size[0]}x{stage.size[1]}", f"{stage.lr:g}"
-        stages.append((number, size, stage.batch, stage.epochs, one.steps, one.images, lr, memory))
-    columns = ("stage", "size", "batch", "epochs", "steps", "images", "lr", "memory")
-    table(*columns, rows=stages, title="stages, a fold")
+        cells = (number, size, stage.batch, stage.epochs, one.steps, one.images, lr)
+        stages.append((*cells, *_memory(one.memory, on_gpu)))
+    columns = ("stage", "size", "batch", "epochs", "steps", "images", "lr")
+    table(*columns, *(("GPU", "host") if on_gpu else ("memory",)), rows=stages, title="stages, a fold")
     print_plan(plan)
+    _print_memory(plan, prepared, ranks)
+
+
+def _memory(memory: Memory, on_gpu: bool) -> tuple[str, ...]:
+    shown = (memory.device, memory.host) if on_gpu else (memory.host,)
+    return tuple(f"{count / GIB:.1f} GiB" for count in shown)
+
+
+def _print_memory(plan: RunPlan, prepared: Prepared, ranks: Ranks) -> None:
+    """What the estimates mean, what answering takes and what there is."""
+    from engine.system import available_host_bytes
+
+    on_gpu = ranks.device.type == "cuda"
+    places = ("GPU", "host") if on_gpu else ("main memory",)
+    if plan.answering is not None:
+        of = ", ".join(f"{place} {shown}" for place, shown in zip(places, _memory(plan.answering, on_gpu), strict=True))
+        click.echo(f"memory to answer for what is held out, {prepared.recipe.predict.batch} at a time: {of}")
+    free = available_host_bytes()
+    if free is not None:
+        click.echo(f"main memory free now: {free / GIB:.1f} GiB")
+    for warning in plan.warnings:
+        click.echo(f"may not fit: {warning}")
 
 
 def _print_result(result: Result, prepared: Prepared) -> None:

@@ -24,7 +24,7 @@ def decoder_for(section: DecodeSection, device: torch.device, rounds: int = 1) -
     if device.type == "cuda":
         gpu = torch.cuda.current_device() if device.index is None else device.index
     device = decode_device(section, device)
-    if _uses_turbo(section, device):
+    if uses_turbo(section, device):
         return TurboDecoder(section.threads, rounds, others)
     return DaliDecoder(device, section.threads, others, gpu)
 
@@ -38,7 +38,7 @@ def decode_device(section: DecodeSection, device: torch.device) -> torch.device:
     return device if device.type == "cuda" else torch.device("cuda", torch.cuda.current_device())
 
 
-def _uses_turbo(section: DecodeSection, device: torch.device) -> bool:
+def uses_turbo(section: DecodeSection, device: torch.device) -> bool:
     """Whether libjpeg-turbo decodes, given that decoding happens on `device`."""
     if section.decoder != "turbo":
         return section.decoder == "auto" and device.type == "cpu" and jpeg.available()

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from engine.augment.views import views_of
+from engine.exhausted import Where, told_when_exhausted
 from engine.inference.members import Members
 from engine.inference.scoring import Blend, Images, score
 from engine.loader.batches import Loader, Samples
@@ -49,4 +50,16 @@ def ask(
         told(answered + len(loader.quarantine))
 
     images = Images(loader, rows_N, recipe.predict.batch)
-    return score(members, images, ranks, blend, told=count), loader.quarantine
+    with told_when_exhausted(f"answering in batches of {images.batch}", lambda where: smaller_answers(recipe, where)):
+        return score(members, images, ranks, blend, told=count), loader.quarantine
+
+
+def smaller_answers(recipe: Recipe, where: Where) -> str:
+    """What to change when there is too little memory to answer."""
+    batch, keys = recipe.predict.batch, []
+    if batch > 1:
+        keys.append(f"predict.batch = {batch // 2}")
+    if where == "main memory" and recipe.decode.prefetch > 1:
+        keys.append("decode.prefetch = 1")
+    ways = f"Set {' and '.join(keys)} (the answers stay the same)" if keys else "Give it a larger machine"
+    return f"{ways}, or keep fewer models (train.keep_last, train.keep_best)"

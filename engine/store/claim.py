@@ -125,7 +125,25 @@ def claim(*claims: Claim) -> list[str]:
 
 def changes_between(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
     """What differs between two recipes' tables, as "key: old -> new", leaving out keys that do not touch learning."""
-    yield from _changes(before, now, "", FREE_KEYS)
+    yield from _changes(_in_steps(before, now), now, "", FREE_KEYS)
+
+
+def _in_steps(before: Mapping[str, Any], now: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`before`, with `now`'s batch and accumulate in stages whose steps are of as many images: where memory ran out, a
+    run goes on in smaller batches."""
+    stages, others = before.get("stage"), now.get("stage")
+    if not isinstance(stages, list) or not isinstance(others, list) or len(stages) != len(others):
+        return before
+    keys = ("batch", "accumulate")
+    merged = [
+        {**old, **{key: new[key] for key in keys}} if _images(old) == _images(new) else old
+        for old, new in zip(stages, others, strict=True)
+    ]
+    return {**before, "stage": merged}
+
+
+def _images(stage: Mapping[str, Any]) -> int:
+    return int(stage["batch"]) * int(stage["accumulate"])
 
 
 def _changes(before: Any, now: Any, key: str, free: Collection[str] = ()) -> Iterator[str]:

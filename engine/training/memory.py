@@ -1,26 +1,112 @@
-"""An estimate of the memory a training step takes, without taking it.
+"""An estimate of the memory that a run takes, without taking it; and what to change where there is too little.
 
 The model is built of fake tensors, which have shapes and no memory, and run forward once: what autograd would keep for
-the backward pass is counted tensor by tensor, instead of being guessed from a table of architectures.
+the backward pass is counted tensor by tensor, instead of being guessed from a table of architectures. In the same way
+the optimiser is asked what it keeps, and the photos' parts that a batch decodes are those of plans drawn for the sizes
+in the manifest.
+
+Not counted: Python with its libraries, which are there before (0.5 to 1 GiB), a CUDA context, and torch.compile, which
+keeps fewer activations. Held to measured peaks on the CPU by `benchmarks/bench_memory.py`.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from engine.model.build import build_model
-from engine.recipe.sections import ModelSection, StageSection
+from engine.augment.contract import Contract
+from engine.augment.policy import Policy
+from engine.augment.regions import needed_regions
+from engine.augment.views import PLAIN, view_plan, views_of
+from engine.decode.choose import decode_device, uses_turbo
+from engine.exhausted import Where
+from engine.kernels import Plan
+from engine.model.build import backbone_config, build_shapes
+from engine.model.runtime import Runtime
+from engine.order import Sampler
+from engine.ranks import Ranks
+from engine.recipe.sections import DecodeSection, ModelSection, Recipe, StageSection, TrainSection
+from engine.training.optim import build_optimizer
 
 # Workspace of convolutions and the allocator's fragmentation, on top of what is counted.
 OVERHEAD = 1.15
 
+_STEPS = 6  # after which an optimiser keeps all that it will; Lookahead's slow weights are the latest
+_LOOKED_AT = 4  # batches for which plans are drawn
+_EXTRAS = 6  # images at the output's size, in float32, that blurring and noise hold at once for each image
 
-def step_bytes(model: ModelSection, classes: int, stage: StageSection, bf16: bool, averages: int) -> int:
-    """Bytes at the peak of a step of `stage`: weights, gradients, AdamW's two moments and `averages` in fp32, and the
-    activations kept for the backward pass, times `OVERHEAD`. Without torch.compile, which keeps less."""
-    shapes_only = model.model_copy(update={"pretrained": False, "weights": ""})
+
+@dataclasses.dataclass(frozen=True)
+class StepMemory:
+    """Bytes of one optimiser step: of the weights, of as many gradients, of what the optimiser keeps, of the averages;
+    of the activations that autograd keeps, and of the largest map among them."""
+
+    weights: int
+    optimizer: int
+    averages: int
+    activations: int
+    largest: int
+    gradients_stay: bool  # from one backward pass to the next: they are put together, or exchanged between processes
+
+    @property
+    def fixed(self) -> int:
+        """What is there between two steps."""
+        return self.weights + self.optimizer + self.averages
+
+    @property
+    def peak(self) -> int:
+        """Activations go as gradients come; a map's own gradient is there twice while it is handed on."""
+        working = self.activations + 2 * self.largest
+        gradients = self.weights
+        return self.fixed + (working + gradients if self.gradients_stay else max(working, gradients))
+
+    @property
+    def scoring(self) -> int:
+        """While a batch of the same size is scored, without gradients."""
+        return self.fixed + 3 * self.largest
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """Bytes at the peak of a part of a run, on one process's host and device; on a CPU all of it is the host's.
+
+    `certain`: what of the host's and the device's cannot be less, however the allocator does.
+    """
+
+    host: int
+    device: int
+    certain_host: int
+    certain_device: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Photos:
+    """The samples of a run as far as memory goes: (height, width) of each, upright, the bytes of its file, the 64-bit
+    key of its id, and whether libjpeg-turbo would take a part of it."""
+
+    sizes_N2: np.ndarray
+    bytes_N: np.ndarray
+    keys_N: np.ndarray
+    jpeg_N: np.ndarray
+
+    @classmethod
+    def of(cls, sizes_N2: np.ndarray, bytes_N: np.ndarray, keys_N: np.ndarray, paths: Sequence[str]) -> Photos:
+        jpeg_N = np.array([Path(path).suffix.lower() in (".jpg", ".jpeg", ".jpe", ".jfif") for path in paths])
+        return cls(np.maximum(sizes_N2, 1), np.maximum(bytes_N, 0), keys_N, jpeg_N)
+
+
+def step_memory(
+    model: ModelSection, train: TrainSection, classes: int, stage: StageSection, bf16: bool, world: int = 1
+) -> StepMemory:
+    """What an optimiser step of `stage` takes on each of `world` processes, uncompiled."""
     kept: dict[int, int] = {}  # address of a storage -> bytes
 
     def keep(tensor: Tensor) -> Tensor:
@@ -28,15 +114,199 @@ def step_bytes(model: ModelSection, classes: int, stage: StageSection, bf16: boo
         kept[storage._cdata] = storage.nbytes()
         return tensor
 
-    with torch.device("meta"):
-        network = build_model(shapes_only, classes, stage.size).train()
+    network = build_shapes(model, classes, stage.size).train()
     with FakeTensorMode(allow_non_fake_inputs=True), torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
         network.to_empty(device="cpu")  # fake too, in this mode; autocast knows no meta device
-        weights = sum(p.numel() * 4 for p in network.parameters())
         own = {p.untyped_storage()._cdata for p in network.parameters()}
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             answer = network(torch.zeros(stage.batch, 3, *stage.size))
-        activations = sum(size for address, size in kept.items() if address not in own)
+        activations = [size for address, size in kept.items() if address not in own]
         del answer
-    copies = 4 + averages  # weights, gradients, two moments
-    return int((weights * copies + activations) * OVERHEAD)
+    weights = sum(p.numel() * 4 for p in network.parameters())
+    buffers = sum(b.numel() * b.element_size() for b in network.buffers())
+    averages = (train.ema > 0) + (train.swa_epochs > 0)
+    return StepMemory(
+        weights=weights,
+        optimizer=int(weights * optimizer_share(train)),
+        averages=buffers + averages * (weights + buffers),
+        activations=sum(activations),
+        largest=max(activations, default=0),
+        gradients_stay=stage.accumulate > 1 or world > 1,
+    )
+
+
+@functools.lru_cache(maxsize=8)
+def optimizer_share(train: TrainSection) -> float:
+    """Bytes that the optimiser keeps for each byte of weights: it is asked, with a matrix for weights."""
+    with torch.random.fork_rng([]):
+        layer = nn.Linear(64, 64, bias=False)
+    optimizer = build_optimizer(_Alone(layer), train)  # type: ignore[arg-type]  it is asked for parameters alone
+    for group in optimizer.param_groups:
+        group["lr"] = 1e-3
+    for _ in range(_STEPS):
+        layer.weight.grad = torch.ones_like(layer.weight)
+        optimizer.step()
+    inner = getattr(optimizer, "_base_optimizer", optimizer)  # timm's Lookahead keeps all of it there
+    states = [state for state in inner.state.values() if isinstance(state, dict)]
+    held = [value for state in states for value in state.values() if isinstance(value, Tensor)]
+    return sum(value.numel() * value.element_size() for value in held) / (4 * layer.weight.numel())
+
+
+class _Alone(nn.Module):
+    """A model of one layer, which is its head."""
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head, self.backbone = head, nn.Identity()
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        return list(self.head.parameters())
+
+    def backbone_parameters(self) -> list[nn.Parameter]:
+        return []
+
+
+def training_memory(
+    recipe: Recipe, stage: StageSection, classes: int, train: Photos, held: Photos, ranks: Ranks
+) -> Memory:
+    """The peak of a stage that is trained on some photos and scored on others."""
+    bf16 = Runtime.of(recipe.train, ranks.device).bf16
+    step = step_memory(recipe.model, recipe.train, classes, stage, bf16, ranks.world)
+    pixels = stage.batch * stage.size[0] * stage.size[1] * 3
+    extras = _EXTRAS * 4 * pixels if _has_extras(recipe) else 0
+    decoding = _Decoding.of(recipe.decode, ranks.device)
+    parts, counts = _trained_parts(recipe, stage, train, decoding), (len(train.sizes_N2), stage.batch)
+    training, ahead = (decoding.bytes(parts, rounds, *counts) for rounds in (decoding.rounds, decoding.rounds - 1))
+    parts, counts = _scored_parts(recipe, stage.size, stage.batch, held, decoding), (len(held.sizes_N2), stage.batch)
+    scoring = decoding.bytes(parts, decoding.rounds, *counts)
+    files = int(3 * stage.batch * (train.bytes_N.mean() if len(train.bytes_N) else 0))
+    working = max(step.peak + extras, step.scoring)
+    # While images are scored, the next epoch's first batches are decoded.
+    photos = max(training, ahead + scoring if len(held.sizes_N2) else 0)
+    together = max(step.peak + extras + training, step.scoring + ahead + scoring)
+    return _placed(ranks, decoding, together, working, photos, files, certain=step.fixed + step.activations)
+
+
+def answering_memory(recipe: Recipe, classes: int, held: Photos, ranks: Ranks) -> Memory:
+    """The peak while trained models answer about some photos, in batches of `predict.batch`."""
+    stage = recipe.stage[-1]
+    batch = min(recipe.predict.batch, max(1, len(held.sizes_N2)))
+    one = stage.model_copy(update={"batch": 1})
+    step = step_memory(recipe.model, recipe.train, classes, one, Runtime.of(recipe.train, ranks.device).bf16)
+    models = max(1, recipe.train.keep_last + recipe.train.keep_best)
+    pixels = 4 * batch * stage.size[0] * stage.size[1] * 3
+    working = models * step.weights + pixels + 3 * step.largest * batch
+    decoding = _Decoding.of(recipe.decode, ranks.device)
+    parts = _scored_parts(recipe, stage.size, batch, held, decoding, whole=len(views_of(recipe.predict)) > 1)
+    photos = decoding.bytes(parts, decoding.rounds, len(held.sizes_N2), batch)
+    files = int(3 * batch * (held.bytes_N.mean() if len(held.bytes_N) else 0))
+    certain = models * step.weights + pixels
+    return _placed(ranks, decoding, working + photos, working, photos, files, certain)
+
+
+def _placed(
+    ranks: Ranks, decoding: _Decoding, together: int, working: int, photos: int, files: int, certain: int
+) -> Memory:
+    """Host and device apart: on a CPU `together` is the peak of model and photos; on a GPU each has its own."""
+    if ranks.device.type == "cpu":
+        return Memory(int(together * OVERHEAD) + files, 0, certain, 0)
+    on_device = working + (photos if decoding.device.type == "cuda" else 0)
+    on_host = files + (0 if decoding.device.type == "cuda" else photos)
+    return Memory(int(on_host * OVERHEAD), int(on_device * OVERHEAD), 0, certain)
+
+
+# --- photos ---------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class _Decoding:
+    """Where and how photos are decoded, and how many batches of them are alive at once."""
+
+    device: torch.device
+    parts: bool  # only the part of a JPEG that is looked at
+    rounds: int
+
+    @classmethod
+    def of(cls, section: DecodeSection, device: torch.device) -> _Decoding:
+        where = decode_device(section, device)
+        # Those in the queue, the model's and the one that is being made; on a GPU also those whose kernels are queued.
+        rounds = section.prefetch + 2 + (section.prefetch + 1 if where.type == "cuda" else 0)
+        return cls(where, uses_turbo(section, where), rounds)
+
+    def bytes(self, batches: Sequence[int], rounds: int, images: int, batch: int) -> int:
+        """Of `rounds` batches, if so many `images` make so many: as large as the largest of those looked at, where
+        their memory is used again."""
+        if not batches:
+            return 0
+        return int(min(rounds, -(-images // batch)) * (max(batches) if self.parts else np.mean(batches)))
+
+
+def _trained_parts(recipe: Recipe, stage: StageSection, photos: Photos, decoding: _Decoding) -> list[int]:
+    """Bytes of decoded pixels in each of a few training batches."""
+    config = backbone_config(recipe.model.backbone)
+    policy = Policy(recipe.augment, config.mean, config.std)
+    labels_N = np.zeros(len(photos.sizes_N2), dtype=np.int64)
+    rows_N = np.arange(len(labels_N))
+    sampler = Sampler(rows_N, labels_N, recipe.train.sampling.model_copy(update={"power": 0.0}), recipe.seed)
+    found = []
+    for rows_B in sampler.epoch(0, stage.batch)[:_LOOKED_AT]:
+        rows_B = rows_B % len(rows_N)
+        sizes_B2 = torch.from_numpy(photos.sizes_N2[rows_B]).int()
+        plan = policy.draw(torch.from_numpy(photos.keys_N[rows_B]), sizes_B2, *stage.size, recipe.seed, 0)
+        found.append(_bytes(plan, sizes_B2, photos.jpeg_N[rows_B] & decoding.parts, reduce=True))
+    return found
+
+
+def _scored_parts(
+    recipe: Recipe, size: tuple[int, int], batch: int, photos: Photos, decoding: _Decoding, whole: bool = False
+) -> list[int]:
+    """The same of a few batches that are scored: of the largest photos, since all of them are scored."""
+    config = backbone_config(recipe.model.backbone)
+    contract = Contract.of(recipe.augment, size, config.mean, config.std)
+    areas = [int(photos.sizes_N2[at : at + batch].prod(1).sum()) for at in range(0, len(photos.sizes_N2), batch)]
+    found = []
+    for at in np.argsort(areas, kind="stable")[::-1][:_LOOKED_AT].tolist():
+        rows = slice(at * batch, (at + 1) * batch)
+        sizes_B2 = torch.from_numpy(photos.sizes_N2[rows]).int()
+        plan = view_plan(PLAIN, contract, sizes_B2, torch.device("cpu"))
+        found.append(_bytes(plan, sizes_B2, photos.jpeg_N[rows] & decoding.parts & (not whole), reduce=False))
+    return found
+
+
+def _bytes(plan: Plan, sizes_B2: Tensor, parted_B: np.ndarray, reduce: bool) -> int:
+    """Decoded bytes of a batch: of the regions that the plan looks at, of other photos all."""
+    regions = needed_regions(plan, sizes_B2, reduce)
+    wholes = (3 * sizes_B2.long().prod(1)).tolist()
+    parts = [3 * -(-(r.x1 - r.x0) // r.reduction) * -(-(r.y1 - r.y0) // r.reduction) for r in regions]
+    return sum(part if parted else all_ for part, all_, parted in zip(parts, wholes, parted_B.tolist(), strict=True))
+
+
+def _has_extras(recipe: Recipe) -> bool:
+    config = backbone_config(recipe.model.backbone)
+    policy = Policy(recipe.augment, config.mean, config.std)
+    return policy.extras(torch.zeros(1, dtype=torch.int64), recipe.seed, 0) is not None
+
+
+# --- where there is too little --------------------------------------------------------------------------------------
+
+
+def size_of(stage: StageSection) -> str:
+    """Its size in words: height x width."""
+    return f"{stage.size[0]} x {stage.size[1]}"
+
+
+def smaller_stage(number: int, stage: StageSection, where: Where) -> str:
+    """What to change when there is too little memory for a stage: keys and values."""
+    if stage.batch > 1:
+        batch, parts = stage.batch // 2, stage.accumulate * 2
+        even = "the same images a step" if stage.batch % 2 == 0 else f"{batch * parts} images a step"
+        way = f"Set stage.{number}.batch = {batch} and stage.{number}.accumulate = {parts} ({even})"
+    else:
+        way = f"Set a smaller stage.{number}.size, or a smaller model.backbone"
+    decoding = ", and decode.prefetch = 1 (fewer decoded photos are held)" if where == "main memory" else ""
+    return f"{way}{decoding}"
+
+
+def local_processes(ranks: Ranks) -> int:
+    """Processes that share this machine's main memory."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", ranks.world))

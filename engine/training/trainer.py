@@ -23,6 +23,7 @@ from torch import Tensor
 
 from engine.errors import EngineError, Interrupted
 from engine.events import EpochEnded, EpochRecord, FileSetAside, FoldBegan, ImagesDone, Stop, Watcher
+from engine.exhausted import Where, told_when_exhausted
 from engine.inference.member import Member
 from engine.inference.members import Members
 from engine.inference.scoring import Images, NotFinite
@@ -40,6 +41,7 @@ from engine.store.run_folder import FoldFolder, MemberFolder
 from engine.training.feed import Feed, FoldData
 from engine.training.history import TRAIN_LOSS, epochs_without_gain, kept_epochs
 from engine.training.learner import Learner
+from engine.training.memory import size_of, smaller_stage
 from engine.training.position import Position, Timetable, own_randomness, seed_torch
 from engine.training.writer import Writer, set_apart
 
@@ -99,7 +101,7 @@ class FoldTrainer:
             save_begun(self.folder.resume)
         at = self.position
         watcher.hear(FoldBegan(self.fold, self.timetable.images, self.timetable.images_done(at), at.run_epoch))
-        with own_randomness(self.ranks.device), self._writer:
+        with told_when_exhausted(self._doing, self._smaller), own_randomness(self.ranks.device), self._writer:
             self._begin_stage(restored)
             try:
                 while not self.timetable.is_over(at) or self._goes_on():
@@ -353,6 +355,16 @@ class FoldTrainer:
         self.position = Position(**state["position"])
         self.learner.load_state_dict(state)
         self._stage_best = state["stage_best"]
+
+    def _doing(self) -> str:
+        stage = self.stage
+        return (
+            f"training fold {self.fold}, stage {self.position.stage}: batches of {stage.batch}, {size_of(stage)} pixels"
+        )
+
+    def _smaller(self, where: Where) -> str:
+        stage = self.position.stage
+        return f"{smaller_stage(stage, self.stage, where)}; {_GOES_ON}, at the last epoch that was saved"
 
     def _seed(self, step: int) -> None:
         seed_torch(self.recipe.seed, self.fold, self.position.run_epoch, step, self.ranks.rank)

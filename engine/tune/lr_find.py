@@ -14,12 +14,14 @@ import torch
 
 from engine.errors import EngineError
 from engine.events import ImagesDone, Watcher
+from engine.exhausted import told_when_exhausted
 from engine.loader.batches import Batch
 from engine.model.runtime import Runtime
 from engine.ranks import Ranks
 from engine.recipe.sections import StageSection
 from engine.training.feed import Feed
 from engine.training.learner import Learner
+from engine.training.memory import size_of, smaller_stage
 from engine.training.position import own_randomness, seed_torch
 from engine.training.prepare import Prepared
 from engine.tune.curve import Curve
@@ -41,7 +43,11 @@ def range_test(prepared: Prepared, stage: int, curve: Curve, ranks: Ranks, watch
     def seed(epoch: int, number: int) -> None:
         seed_torch(recipe.seed, fold, epoch, number, ranks.rank)
 
-    with own_randomness(ranks.device), closing(_endless(feed, section, first, fold)) as batches:
+    def doing() -> str:
+        return f"trying rates in stage {stage}: batches of {section.batch}, {size_of(section)} pixels"
+
+    told = told_when_exhausted(doing, lambda where: f"{smaller_stage(stage, section, where)}")
+    with told, own_randomness(ranks.device), closing(_endless(feed, section, first, fold)) as batches:
         seed(0, 0)
         counts_C = torch.tensor(data.class_counts)
         learner = Learner(recipe.model, recipe.train, len(data.classes), recipe.stage[0].size, runtime, counts_C)
