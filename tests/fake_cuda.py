@@ -27,27 +27,35 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
+import itertools
 import math
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Literal, Self
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import SimpleNamespace
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 from unittest import mock
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
-from torch.cuda._sanitizer import EventHandler
+from torch.cuda import _sanitizer
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
+from engine.decode.dali import DaliDecoder
+from engine.decode.decoder import Opened, Pixels, whole
 from engine.kernels import Filter, Plan, Ragged, triton_pass
 from engine.kernels.reference import reference_pass
+from engine.quarantine import Fault
 
 DEVICE = torch.device("cuda", 0)
 _HOST = torch.device("cpu")
 Kind = Literal["pageable", "pinned", "device", "lent"]
+_STAGED = 64 << 10
 _ON_DEVICE = ("device", "lent")
 
 
@@ -57,12 +65,20 @@ class CudaFault(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Upload:
-    """One copy from the host to the device. From pageable memory, or without `non_blocking`, the host waits for it."""
+    """One copy from the host to the device. The host waits for it without `non_blocking`, and where more than 64 KiB of
+    pageable memory have to be staged (CUDA's "API synchronization behavior")."""
 
     bytes: int
     pinned: bool
     blocking: bool
     stream: int
+
+
+class Wait(NamedTuple):
+    """The host waited for the device, in this thread."""
+
+    why: str
+    thread: str
 
 
 @dataclasses.dataclass
@@ -90,14 +106,16 @@ class _Running:
 class FakeCuda:
     """See the module. All counters may be read and cleared (`clear`) at any time."""
 
+    # Shared: libraries keep tables on the device from one test to the next.
+    _memories: ClassVar[dict[int, _Memory]] = {}
+    _numbers = itertools.count(1)
+
     def __init__(self) -> None:
         self.uploads: list[Upload] = []
-        self.waits: list[str] = []  # what made the host wait for the device, uploads that block not among them
+        self.waits: list[Wait] = []  # of the host for the device, uploads that block not among them
         self.launches: Counter[str] = Counter()
-        self._handler = EventHandler()
-        self._memories: dict[int, _Memory] = {}
+        self._handler = _sanitizer.EventHandler()
         self._running: list[_Running] = []
-        self._numbers = iter(range(1, 1 << 62))
         self._lock = threading.RLock()
         self._local = threading.local()
         self._faults: list[str] = []
@@ -110,19 +128,23 @@ class FakeCuda:
     def blocking_uploads(self) -> list[Upload]:
         return [one for one in self.uploads if one.blocking]
 
+    @property
+    def pageable_uploads(self) -> list[Upload]:
+        return [one for one in self.uploads if not one.pinned]
+
     def clear(self) -> None:
         """Count from here on."""
+        with self._lock:
+            for address in [address for address, memory in self._memories.items() if memory.ref.expired()]:
+                del self._memories[address]
         self.uploads.clear()
         self.waits.clear()
         self.launches.clear()
 
-    def counts(self) -> dict[str, int]:
-        return {
-            "uploads": len(self.uploads),
-            "blocking uploads": len(self.blocking_uploads),
-            "waits": len(self.waits),
-            "launches": self.launches.total(),
-        }
+    @property
+    def waits_here(self) -> list[Wait]:
+        """Those of the calling thread."""
+        return [one for one in self.waits if one.thread == threading.current_thread().name]
 
     def lend(self, tensor: Tensor) -> Tensor:
         """The same tensor as one on the device whose memory belongs to somebody else than torch."""
@@ -169,6 +191,11 @@ class FakeCuda:
         self._stack.enter_context(
             mock.patch.object(torch._C, "_group_tensors_by_device_and_dtype", self._grouping(torch._C))
         )
+        self._stack.enter_context(mock.patch.object(torch, "Generator", _Generator))
+        # The sanitizer keeps a stack trace of every access, which takes longer than all else.
+        summary = SimpleNamespace(extract=lambda *_, **__: [])
+        untraced = SimpleNamespace(StackSummary=summary, walk_stack=lambda frame: ())
+        self._stack.enter_context(mock.patch.object(_sanitizer, "traceback", untraced))
         self._stack.enter_context(mock.patch.object(Tensor, "record_stream", self._record_stream))
         for name in ("pass", "look"):
             self._stack.enter_context(mock.patch.object(triton_pass, f"_{name}_kernel", _PassKernels(self, name)))
@@ -215,13 +242,13 @@ class FakeCuda:
             return stream
 
     def _wait_for_all(self) -> None:
-        self.waits.append("synchronize")
+        self.waits.append(Wait("synchronize", threading.current_thread().name))
         self.finish()
 
     def _wait_for(self, state: dict[int, int], why: str) -> None:
         """The host waits until streams have come as far as `state` says; "" for a wait that is counted elsewhere."""
         with self._lock:
-            self.waits += [why] if why else []
+            self.waits += [Wait(why, threading.current_thread().name)] if why else []
             self._end([one for one in self._running if one.number <= state.get(one.stream, -1)])
             self._raise()
 
@@ -311,7 +338,7 @@ class FakeCuda:
 
         def by_device(lists: Any, *args: Any) -> Any:
             found = group(lists, *args)
-            device = next((one for one in tree_leaves(lists) if isinstance(one, Tensor)), None)
+            device = next(_tensors(lists), None)
             if device is None or not self.on_device(device):
                 return found
             return {(DEVICE, dtype): value for (_, dtype), value in found.items()}
@@ -328,11 +355,11 @@ class FakeCuda:
     def upload(self, to: Tensor, source: Tensor, non_blocking: bool) -> None:
         """Note a copy from the host."""
         pinned = self.kind_of(source) == "pinned"
-        blocking = not (pinned and non_blocking)
         size = source.numel() * source.element_size()
+        blocking = not non_blocking or (not pinned and size > _STAGED)
         self.uploads.append(Upload(size, pinned, blocking, self.current_stream.number))
         if not blocking:
-            self.launch("upload", [source], [to], copy=True)
+            self.launch("upload", [source] if pinned else [], [to], copy=True)
             return
         self._order("upload", self.current_stream.number, [], [self._known(to)])
         self.current_stream._waited("")
@@ -403,6 +430,31 @@ class Event:
     def query(self) -> bool:
         """Late: True only for what the host has waited for."""
         return not any(one.number <= self._state.get(one.stream, -1) for one in self._gpu._running)
+
+
+class _Generator(torch.Generator):
+    """On the CPU, whatever device is asked for."""
+
+    def __new__(cls, device: object = None) -> Self:
+        return super().__new__(cls)
+
+
+class LendingDecoder:
+    """Decodes as DALI on a GPU does: whole photos, into memory that is its own. Stands in the place of DaliDecoder."""
+
+    def __init__(self, gpu: FakeCuda) -> None:
+        self._gpu, self._by = gpu, DaliDecoder(_HOST, 1)
+        self.device = DEVICE
+
+    def open(self, contents: Sequence[bytes]) -> list[Opened | Fault]:
+        return self._by.open(contents)
+
+    def pixels(self, opened: Sequence[Opened], regions: object = None) -> list[Pixels | Fault]:
+        def decoded(one: Opened) -> Pixels:
+            with Image.open(io.BytesIO(one.content)) as image:
+                return whole(self._gpu.lend(torch.from_numpy(np.array(image.convert("RGB")))))
+
+        return [decoded(one) for one in opened]
 
 
 # --- what programs call ---------------------------------------------------------------------------------------------
@@ -547,7 +599,7 @@ class _Dispatch(TorchDispatchMode):
         if getattr(gpu._local, "unseen", 0):
             return func(*args, **kwargs)
         name = func._schema.name
-        inputs = [one for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor)]
+        inputs = [*_tensors([args, *kwargs.values()])]
         device = [one for one in inputs if gpu.on_device(one)]
         if name == "aten::copy_":
             return self._copy(func, args, kwargs)
@@ -556,7 +608,7 @@ class _Dispatch(TorchDispatchMode):
         self._look_at_indices(name, args, inputs)
         made = func(*args, **kwargs)
         before = {_address(one) for one in inputs}
-        outputs = [one for one in tree_leaves(made) if isinstance(one, Tensor)]
+        outputs = [*_tensors(made)]
         for one in outputs:
             if _address(one) not in before:
                 gpu._note(one, "device")
@@ -603,7 +655,16 @@ def _arguments(func: Any, args: Any, kwargs: Any) -> Iterator[tuple[Tensor, bool
     for number, argument in enumerate(func._schema.arguments):
         value = args[number] if number < len(args) else kwargs.get(argument.name)
         written = argument.alias_info is not None and argument.alias_info.is_write
-        yield from ((one, written) for one in tree_leaves(value) if isinstance(one, Tensor))
+        yield from ((one, written) for one in _tensors(value))
+
+
+def _tensors(value: object) -> Iterator[Tensor]:
+    """All that there are in lists of lists."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for one in value:
+            yield from _tensors(one)
 
 
 class _PassKernels:

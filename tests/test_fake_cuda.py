@@ -43,11 +43,13 @@ def test_uploads_are_told_apart_by_what_blocks() -> None:
         memory.to(CUDA, non_blocking=True)
         assert not gpu.blocking_uploads
         memory.to(CUDA)
-        torch.ones(8).to(CUDA, non_blocking=True)
+        torch.ones(8).to(CUDA, non_blocking=True)  # staged
+        assert len(gpu.pageable_uploads) == 1 and len(gpu.blocking_uploads) == 1
+        torch.ones(1 << 16).to(CUDA, non_blocking=True)
         torch.tensor([1, 2], device=CUDA)
         torch.zeros(4, device=CUDA)[torch.tensor([1, 2])]  # indices are copied, too
         torch.zeros(8, device=CUDA).copy_(torch.ones(8))
-        assert [one.pinned for one in gpu.uploads] == [True, True, False, False, False, False]
+        assert [one.pinned for one in gpu.uploads] == [True, True, False, False, False, False, False]
         assert len(gpu.blocking_uploads) == 5
         assert gpu.uploads[0].bytes == 32
 

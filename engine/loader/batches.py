@@ -114,7 +114,7 @@ class Loader:
         images = decoded.images
         extras = policy.extras(self._keys(decoded.rows_B), epoch.seed, epoch.number)
         if extras is not None:
-            images, plan = apply_extras(extras, self._pass.place(images), plan.to(self.device), self._pass.executor)
+            images, plan = apply_extras(extras, self._pass.place(images), plan, self._pass.executor)
         return self._batch(images, decoded.rows_B, plan)
 
     def valid(
@@ -161,10 +161,10 @@ class Loader:
                 yield decoded
 
     def _batch(self, images: Ragged, draws_B: np.ndarray, plan: Plan) -> Batch:
-        images_BCHW = self._pass(images, plan)
         rows_B = self.samples.rows(draws_B)
-        own_B = torch.from_numpy(self.samples.labels_N[rows_B]).to(self.device)
-        return Batch(images_BCHW, mixed_labels(plan, own_B), rows_B)
+        labels = mixed_labels(plan, torch.from_numpy(self.samples.labels_N[rows_B]))
+        plan, labels_3B = plan.along(labels, self.device)
+        return Batch(self._pass(images, plan), MixedLabels(*labels_3B), rows_B)
 
 
 def _filled(decoded: Iterable[Decoded], batches: Sequence[np.ndarray]) -> Iterator[Decoded]:
