@@ -1,12 +1,12 @@
-"""What a training step asks of a GPU and its host, counted without one: copies to the device, those that block, waits of
-the host, launches.
+"""What a training step asks of a GPU and its host, counted without one: copies to the device, those that block, waits
+of the host, launches.
 
     python benchmarks/step_counts.py --json benchmarks/results/step_counts.json
     PYTHONPATH=OTHER_TREE python benchmarks/step_counts.py       # the same of another checkout's engine
 
-An epoch is trained on the tests' double of a GPU (tests/fake_cuda.py), and all that it counts is divided by the steps. The
-numbers are those of the program and not of a machine, so they may be compared across machines and commits. Kernels of
-torch's own operations are counted one for each operation that computes something, as CUDA has it for most.
+An epoch is trained on the tests' double of a GPU (tests/fake_cuda.py), and all that it counts is divided by the steps.
+The numbers are those of the program and not of a machine, so they may be compared across machines and commits. Kernels
+of torch's own operations are counted one for each operation that computes something, as CUDA has it for most.
 
 "in other threads": of these, what the threads did that make batches ahead of the model, which hold nobody up.
 """
@@ -30,21 +30,21 @@ from rich.console import Console
 import frame
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))  # last: the engine may be another checkout's
-from fake_cuda import DEVICE, FakeCuda, LendingDecoder  # noqa: E402
+from fake_cuda import DEVICE, FakeCuda, LendingDecoder
 
-from engine.augment.contract import Contract  # noqa: E402
-from engine.augment.policy import Policy  # noqa: E402
-from engine.decode import choose  # noqa: E402
-from engine.inference.member import Member  # noqa: E402
-from engine.inference.members import Members  # noqa: E402
-from engine.inference.scoring import Images, score  # noqa: E402
-from engine.loader.batches import Epoch, Loader, Samples  # noqa: E402
-from engine.loader.source import Memory  # noqa: E402
-from engine.model.runtime import Runtime  # noqa: E402
-from engine.ranks import Ranks  # noqa: E402
-from engine.recipe.sections import DecodeSection, ModelSection, StageSection, TrainSection  # noqa: E402
-from engine.recipe.sections.augment import AugmentSection, MixSection  # noqa: E402
-from engine.training.learner import Learner  # noqa: E402
+from engine.augment.contract import Contract
+from engine.augment.policy import Policy
+from engine.decode import choose
+from engine.inference.member import Member
+from engine.inference.members import Members
+from engine.inference.scoring import Images, score
+from engine.loader.batches import Epoch, Loader, Samples
+from engine.loader.source import Memory
+from engine.model.runtime import Runtime
+from engine.ranks import Ranks
+from engine.recipe.sections import DecodeSection, ModelSection, StageSection, TrainSection
+from engine.recipe.sections.augment import AugmentSection, MixSection
+from engine.training.learner import Learner
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 PLAIN: dict[str, Any] = {"color": {"p": 0.8}, "erase": {"p": 0.3}, "affine": {"p": 0.5}}
@@ -53,7 +53,7 @@ EXTRAS = {
     "blur, noise": {"most": 1, "blur": 0.1, "noise": 0.1},  # of recipes/s0_convnext_kfold.toml
     "all": {
         "most": 2,
-        **{name: 0.2 for name in ("blur", "motion", "noise", "jpeg", "clahe", "equalize", "elastic")},
+        **dict.fromkeys(("blur", "motion", "noise", "jpeg", "clahe", "equalize", "elastic"), 0.2),
     },
 }
 
@@ -75,9 +75,28 @@ def main() -> None:
     cases = [Case(decoded, extras) for decoded in ("gpu", "cpu") for extras in EXTRAS]
     rows = [train(case, samples, options) for case in cases]
     rows += [validate(decoded, samples, options) for decoded in ("gpu", "cpu")]
-    headings = ["", "decoded", "extras", "uploads", "pageable", "blocking", "waits", "in other threads", "launches", "the model's"]
+    headings = [
+        "",
+        "decoded",
+        "extras",
+        "uploads",
+        "pageable",
+        "blocking",
+        "waits",
+        "in other threads",
+        "launches",
+        "the model's",
+    ]
     names = ("what", "decoded", "extras")
-    figures = ("uploads", "pageable_uploads", "blocking_uploads", "waits", "waits_elsewhere", "launches", "model_launches")
+    figures = (
+        "uploads",
+        "pageable_uploads",
+        "blocking_uploads",
+        "waits",
+        "waits_elsewhere",
+        "launches",
+        "model_launches",
+    )
     cells = [[str(row[name]) for name in names] + [f"{row[name]:.1f}" for name in figures] for row in rows]
     Console(width=110).print(frame.table("Counts for one batch", headings, cells, words=3))
     settings = {"batch": options.batch, "steps": options.steps, "size": options.size, "optimizer": "adamw"}

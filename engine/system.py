@@ -12,6 +12,10 @@ from pathlib import Path
 
 GIB = 2**30
 
+_CGROUPS = (  # control groups of versions 2 and 1: the folder, and the files of limit and usage in it
+    (Path("/sys/fs/cgroup"), "memory.max", "memory.current"),
+    (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes"),
+)
 _LIBRARIES = ("torch", "timm", "torchvision", "kornia", "nvidia-dali-cuda130", "numpy", "pyarrow", "safetensors")
 
 
@@ -45,6 +49,19 @@ def peak_host_bytes() -> int:
     import resource  # not on every system
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def total_host_bytes() -> int | None:
+    """Bytes of main memory that this machine, or this process's control group, has; None where nobody says."""
+    info = Path("/proc/meminfo")
+    found = re.search(r"^MemTotal:\s+(\d+) kB", info.read_text("utf-8"), re.MULTILINE) if info.is_file() else None
+    total = [int(found[1]) * 1024] if found else []
+    for folder, limit, _ in _CGROUPS:
+        try:
+            total.append(int((folder / limit).read_text()))
+        except (OSError, ValueError):
+            continue
+    return min(total, default=None)
 
 
 def library_versions() -> dict[str, str]:

@@ -1,9 +1,9 @@
 """Many small tensors from the host to a GPU as one block: one copy that nobody waits for.
 
-A copy costs some ten microseconds of the host whatever its size, and one from pageable memory makes it wait until the
-GPU has come so far. A plan with its labels is a dozen tensors of some kilobytes together, so they travel as one block of
-pinned memory. The block may be let go of at once: torch hands pinned memory out again only when the copies from it are
-done.
+A copy costs some ten microseconds of the host whatever its size, and one from pageable memory can make it wait until
+the GPU has come so far. A plan with its labels is a dozen tensors of some kilobytes, so they travel together, as one
+block of pinned memory. It may be let go of at once: torch hands pinned memory out again only when the copies from it
+are done.
 """
 
 from __future__ import annotations

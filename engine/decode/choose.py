@@ -6,21 +6,21 @@ import torch
 
 from engine.decode.dali import DaliDecoder
 from engine.decode.decoder import Decoder
-from engine.decode.turbo import TurboDecoder
+from engine.decode.turbo import Memory, TurboDecoder, fresh
 from engine.errors import RecipeError
 from engine.kernels import jpeg
 from engine.recipe.sections import DecodeSection
 
 
-def decoder_for(section: DecodeSection, device: torch.device, rounds: int = 1) -> Decoder:
-    """A decoder for a model on `device`, which loads nothing before it is used. Pixels may be overwritten when
-    `rounds` more batches have been decoded.
+def decoder_for(section: DecodeSection, device: torch.device, memory: Memory = fresh) -> Decoder:
+    """A decoder for a model on `device`, which loads nothing before it is used. The pixels of a batch may come to lie
+    in what `memory` gives.
 
     Raises RecipeError when the recipe demands what is not to be had.
     """
     device = decode_device(section, device)
     if _uses_turbo(section, device):
-        return TurboDecoder(section.threads, rounds)
+        return TurboDecoder(section.threads, memory)
     return DaliDecoder(device, section.threads)
 
 

@@ -26,6 +26,7 @@ from engine.loader.neighbourhood import apply_extras
 from engine.loader.passes import BufferedPass, Name
 from engine.loader.source import Source
 from engine.loader.stream import Decoded, Draw, ImageStream
+from engine.loader.supply import Supply
 from engine.quarantine import Quarantine
 from engine.recipe.sections import DecodeSection
 from engine.recipe.sections.augment import MixSection
@@ -94,6 +95,7 @@ class Loader:
         self.device = device
         self.quarantine = Quarantine()
         self._pass = BufferedPass(executor, device, dtype)
+        self._supply = Supply(decode, device)
 
     def train(self, batches: Sequence[np.ndarray], policy: Policy, epoch: Epoch) -> Generator[Batch, None, None]:
         """Augmented batches of the draws in `batches`.
@@ -148,7 +150,7 @@ class Loader:
     def _decoded(
         self, batches: Sequence[np.ndarray], draw: Draw | None = None, reduce: bool = False
     ) -> Generator[Decoded, None, None]:
-        stream = ImageStream(self.samples.source, batches, self.decode, self.device, draw, reduce)
+        stream = ImageStream(self.samples.source, batches, self.decode, self.device, draw, reduce, self._supply)
         return self._noting(iter(stream))
 
     def _noting(self, running: Generator[Decoded, None, None]) -> Generator[Decoded, None, None]:
