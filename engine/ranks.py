@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 from engine.errors import EngineError
-from engine.system import settle_environment
+from engine.system import cores, settle_environment
 
 T = TypeVar("T")
 
@@ -54,6 +54,12 @@ class Ranks:
         total = torch.tensor(float(flag), device=self.device)
         dist.all_reduce(total)
         return total.item() > 0
+
+
+def own_cores() -> int:
+    """How many cores there are for this process: those it may use, shared out among the processes that torchrun has
+    started on this machine."""
+    return max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 @contextmanager

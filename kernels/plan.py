@@ -24,6 +24,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .upload import upload
+
 
 class Filter(enum.IntEnum):
     """How a source is read between its pixels. Triangle and cubic (a = -0.5) kernels widen when shrinking."""
@@ -161,11 +163,19 @@ class Plan:
             share = share * (1 - area / (self.height * self.width))
         return share
 
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """Those that there are, by their names."""
+        named = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {name: value for name, value in named.items() if isinstance(value, Tensor)}
+
     def to(self, device: torch.device | str) -> Plan:
         """The same plan with its tensors on `device` and contiguous, as the executors read them."""
-        moved: dict[str, Any] = {
-            f.name: value.to(device, non_blocking=True).contiguous()
-            for f in dataclasses.fields(self)
-            if isinstance(value := getattr(self, f.name), Tensor)
-        }
-        return dataclasses.replace(self, **moved)
+        return self.along((), device)[0]
+
+    def along(self, others: Sequence[Tensor], device: torch.device | str) -> tuple[Plan, list[Tensor]]:
+        """The same plan on `device`, and other tensors of its batch, which travel with it in one copy."""
+        named = self.tensors
+        moved = upload([*named.values(), *others], device)
+        plan: dict[str, Any] = dict(zip(named, moved, strict=False))
+        return dataclasses.replace(self, **plan), moved[len(named) :]

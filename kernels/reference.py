@@ -65,13 +65,15 @@ def reference_pass(images: Ragged, plan: Plan, dtype: torch.dtype = torch.float3
     return _mix(done_BHWC, plan).permute(0, 3, 1, 2)
 
 
-def noise(seed: int, pixel: Tensor, channel: Tensor) -> Tensor:
+def noise(seed: int | Tensor, pixel: Tensor, channel: Tensor) -> Tensor:
     """Uniform numbers in [0, 1), float32, for NOISE rectangles; pixel = y * width + x of the output, channel 0..2.
+    Several seeds are an int64 tensor on the device of `pixel` that broadcasts with it.
 
     h = mix(mix(seed) ^ (3 pixel + channel)), all unsigned 32-bit; the answer is (h >> 8) / 2**24. `mix` is lowbias32
     of Chris Wellons' hash prospector: x ^= x >> 16; x *= 0x7feb352d; x ^= x >> 15; x *= 0x846ca68b; x ^= x >> 16.
     """
-    start = _mix_bits(torch.tensor(seed & 0xFFFFFFFF, device=pixel.device))
+    low = seed & 0xFFFFFFFF
+    start = _mix_bits(low if isinstance(low, Tensor) else torch.tensor(low, device=pixel.device))
     return (_mix_bits(start ^ (3 * pixel.long() + channel)) >> 8).to(torch.float32) * 2.0**-24
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from .plan import LOOK, LUMA, Border, Color, Fill, Filter, Plan, Ragged
 from .reference import MAX_COORDINATE, MAX_FOOTPRINT
+from .upload import upload
 
 _TILE_X, _TILE_Y = 64, 4  # wide, so that rows are written in long runs; 2 pixels a thread with 4 warps
 _LAUNCH = {"num_stages": 1, "enable_fp_fusion": True}  # nothing to pipeline: taps do not feed a matrix product
@@ -57,7 +58,7 @@ def triton_pass(images: Ragged, plan: Plan, out: Tensor) -> None:
     if images.device.type != "cuda" and not triton.knobs.runtime.interpret:
         raise RuntimeError(f"executor 'triton' needs a CUDA device, the images are on {images.device}; use 'auto'")
     table_B3 = torch.cat([images.pointers_B.unsqueeze(1), images.sizes_B2.to(torch.int64)], dim=1)
-    source = (table_B3.to(images.device, non_blocking=True), plan.matrix_B33, plan.border_B, plan.border_color_B3)
+    source = (*upload([table_B3], images.device), plan.matrix_B33, plan.border_B, plan.border_color_B3)
     with torch.cuda.device_of(out):
         colors = _look(source, plan)
         tiles = triton.cdiv(plan.width, _TILE_X) * triton.cdiv(plan.height, _TILE_Y)

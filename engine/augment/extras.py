@@ -33,12 +33,15 @@ class Extra(enum.IntEnum):
 
 @dataclasses.dataclass(frozen=True)
 class Extras:
-    """Up to E operations for each sample, in the order of application. On any device; `apply_extras` reads the codes
-    on the host, so they are best drawn there."""
+    """Up to E operations for each sample, in the order of application. On any device; `apply_extras` reads them on the
+    host, so they are best drawn there."""
 
     op_BE: Tensor  # int32 of Extra
     arg_BE: Tensor  # float32
     seed_B: Tensor  # int64, for noise, elastic shifts and the direction of motion
+
+    def to(self, device: torch.device | str) -> Extras:
+        return Extras(self.op_BE.to(device), self.arg_BE.to(device), self.seed_B.to(device))
 
 
 def extra_streams(section: ExtrasSection) -> dict[str, int]:

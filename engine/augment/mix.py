@@ -66,9 +66,10 @@ def with_mix(plan: Plan, section: MixSection, keys_B: Tensor, seed: int, epoch: 
 
 
 def mixed_labels(plan: Plan, own_B: Tensor) -> MixedLabels:
-    """What `plan` makes of the classes `own_B` (int64), on their device."""
-    partner_B = own_B if plan.partner_B is None else own_B[plan.partner_B.to(own_B.device)]
-    return MixedLabels(own_B, partner_B, plan.own_share_B().to(own_B.device))
+    """What `plan` makes of the classes `own_B` (int64), which lie where the plan does."""
+    # A tensor of its own where nothing is mixed, too: one that came twice would be compiled for anew.
+    partner_B = own_B.clone() if plan.partner_B is None else own_B[plan.partner_B]
+    return MixedLabels(own_B, partner_B, plan.own_share_B())
 
 
 def _partners(hashes_B: Tensor) -> Tensor:

@@ -7,15 +7,15 @@ import torch
 from engine.decode.dali import DaliDecoder
 from engine.decode.decoder import Decoder
 from engine.decode.pillow import PillowDecoder
-from engine.decode.turbo import TurboDecoder
+from engine.decode.turbo import Memory, TurboDecoder, fresh
 from engine.errors import RecipeError
 from engine.kernels import jpeg
 from engine.recipe.sections import DecodeSection
 
 
-def decoder_for(section: DecodeSection, device: torch.device, rounds: int = 1) -> Decoder:
-    """A decoder for a model on `device`, which loads nothing before it is used. Pixels may be overwritten when
-    `rounds` more batches have been decoded.
+def decoder_for(section: DecodeSection, device: torch.device, memory: Memory = fresh) -> Decoder:
+    """A decoder for a model on `device`, which loads nothing before it is used. The pixels of a batch may come to lie
+    in what `memory` gives.
 
     Raises RecipeError when the recipe demands what is not to be had.
     """
@@ -25,7 +25,7 @@ def decoder_for(section: DecodeSection, device: torch.device, rounds: int = 1) -
         gpu = torch.cuda.current_device() if device.index is None else device.index
     device = decode_device(section, device)
     if uses_turbo(section, device):
-        return TurboDecoder(section.threads, rounds, others)
+        return TurboDecoder(section.threads, memory, others)
     return DaliDecoder(device, section.threads, others, gpu)
 
 

@@ -7,35 +7,43 @@ behind DALI: so both decoders take and refuse the same files.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from engine.decode.decoder import Opened, Pixels
 from engine.decode.pillow import PillowDecoder
-from engine.errors import EngineError
+from engine.errors import Exhausted
 from engine.kernels import jpeg
 from engine.kernels.jpeg import Header, Region
 from engine.quarantine import Fault
 from engine.system import cores
+
+Memory = Callable[[int], Tensor]
+"""At least so many bytes on the host: uint8, contiguous."""
+
+
+def fresh(count: int) -> Tensor:
+    return torch.empty(count, dtype=torch.uint8)
 
 
 class TurboDecoder:
     """Decodes batches of encoded images in `threads` threads (0: one per available core); `others` decodes what is no
     plain JPEG.
 
-    The pixels of a batch lie in memory that is used again `rounds` batches later: fresh memory would be mapped and
-    faulted in for every batch.
+    The pixels of a batch lie side by side in what `memory` is asked for once: fresh memory is mapped and faulted in for
+    every batch, so whoever decodes many gives the same again.
     """
 
     device = torch.device("cpu")
 
-    def __init__(self, threads: int = 0, rounds: int = 1, others: PillowDecoder | None = None) -> None:
+    def __init__(self, threads: int = 0, memory: Memory = fresh, others: PillowDecoder | None = None) -> None:
         self._threads = threads or cores()
         self._others = others or PillowDecoder(threads)
-        self._slabs = [np.empty(0, dtype=np.uint8)] * rounds
-        self._turn = 0
+        self._memory = memory
+        self._slab = torch.empty(0, dtype=torch.uint8)
 
     def open(self, contents: Sequence[bytes]) -> list[Opened | Fault]:
         """See `Decoder`."""
@@ -49,8 +57,7 @@ class TurboDecoder:
         found: dict[int, Pixels | Fault] = {}
         for (i, _, header), part in zip(jpegs, self._decoded(jpegs, regions), strict=True):
             if part is not None:
-                pixels_HW3 = torch.from_numpy(part.pixels_HW3)
-                found[i] = Pixels(pixels_HW3, *header.upright, part.x, part.y, part.reduction)
+                found[i] = Pixels(self._of_slab(part.pixels_HW3), *header.upright, part.x, part.y, part.reduction)
         others = [i for i in range(len(opened)) if i not in found]
         found |= zip(others, self._others.pixels([opened[i] for i in others]), strict=True)
         return [found[i] for i in range(len(opened))]
@@ -59,16 +66,19 @@ class TurboDecoder:
         self, jpegs: Sequence[tuple[int, bytes, Header]], regions: Sequence[Region]
     ) -> list[jpeg.Decoded | None]:
         contents, headers = [content for _, content, _ in jpegs], [header for _, _, header in jpegs]
-        return jpeg.decode(contents, headers, [regions[i] for i, _, _ in jpegs], self._threads, self._memory)
+        return jpeg.decode(contents, headers, [regions[i] for i, _, _ in jpegs], self._threads, self._take)
 
-    def _memory(self, count: int) -> np.ndarray:
-        self._turn = (self._turn + 1) % len(self._slabs)
-        if len(self._slabs[self._turn]) < count:
-            try:
-                self._slabs[self._turn] = np.empty(count + count // 4, dtype=np.uint8)  # batches differ a little
-            except MemoryError:
-                raise EngineError(
-                    f"no memory for the pixels of a batch, {count / 2**20:,.0f} MiB: set a smaller batch of the stage, "
-                    "decode.prefetch or decode.max_megapixels"
-                ) from None
-        return self._slabs[self._turn]
+    def _take(self, count: int) -> np.ndarray:
+        try:
+            self._slab = self._memory(count)
+        except (MemoryError, RuntimeError):  # the latter is torch's word for it
+            raise Exhausted(
+                f"no memory for the pixels of a batch, {count / 2**20:,.0f} MiB: set a smaller batch of the stage, "
+                "decode.prefetch or decode.max_megapixels"
+            ) from None
+        return self._slab.numpy()
+
+    def _of_slab(self, part_HW3: np.ndarray) -> Tensor:
+        """A view of the slab, and not of the bytes alone: it keeps the slab, and a copy to a GPU knows it as pinned."""
+        start = part_HW3.ctypes.data - self._slab.data_ptr()
+        return self._slab[start : start + part_HW3.size].view(part_HW3.shape)

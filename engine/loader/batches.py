@@ -26,6 +26,7 @@ from engine.loader.neighbourhood import apply_extras
 from engine.loader.passes import BufferedPass, Name
 from engine.loader.source import Source
 from engine.loader.stream import Decoded, Draw, ImageStream
+from engine.loader.supply import Supply
 from engine.quarantine import Quarantine
 from engine.recipe.sections import DecodeSection
 from engine.recipe.sections.augment import MixSection
@@ -94,6 +95,7 @@ class Loader:
         self.device = device
         self.quarantine = Quarantine()
         self._pass = BufferedPass(executor, device, dtype)
+        self._supply = Supply(decode, device)
 
     def train(self, batches: Sequence[np.ndarray], policy: Policy, epoch: Epoch) -> Generator[Batch, None, None]:
         """Augmented batches of the draws in `batches`.
@@ -114,7 +116,7 @@ class Loader:
         images = decoded.images
         extras = policy.extras(self._keys(decoded.rows_B), epoch.seed, epoch.number)
         if extras is not None:
-            images, plan = apply_extras(extras, self._pass.place(images), plan.to(self.device), self._pass.executor)
+            images, plan = apply_extras(extras, self._pass.place(images), plan, self._pass.executor)
         return self._batch(images, decoded.rows_B, plan)
 
     def valid(
@@ -148,7 +150,7 @@ class Loader:
     def _decoded(
         self, batches: Sequence[np.ndarray], draw: Draw | None = None, reduce: bool = False
     ) -> Generator[Decoded, None, None]:
-        stream = ImageStream(self.samples.source, batches, self.decode, self.device, draw, reduce)
+        stream = ImageStream(self.samples.source, batches, self.decode, self.device, draw, reduce, self._supply)
         return self._noting(iter(stream))
 
     def _noting(self, running: Generator[Decoded, None, None]) -> Generator[Decoded, None, None]:
@@ -161,10 +163,10 @@ class Loader:
                 yield decoded
 
     def _batch(self, images: Ragged, draws_B: np.ndarray, plan: Plan) -> Batch:
-        images_BCHW = self._pass(images, plan)
         rows_B = self.samples.rows(draws_B)
-        own_B = torch.from_numpy(self.samples.labels_N[rows_B]).to(self.device)
-        return Batch(images_BCHW, mixed_labels(plan, own_B), rows_B)
+        labels = mixed_labels(plan, torch.from_numpy(self.samples.labels_N[rows_B]))
+        plan, labels_3B = plan.along(labels, self.device)
+        return Batch(self._pass(images, plan), MixedLabels(*labels_3B), rows_B)
 
 
 def _filled(decoded: Iterable[Decoded], batches: Sequence[np.ndarray]) -> Iterator[Decoded]:

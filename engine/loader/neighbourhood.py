@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,19 +22,32 @@ from engine.kernels import Plan, Ragged
 from engine.kernels.reference import noise
 from engine.loader.passes import Name, execute
 
+_HASHED_AT_ONCE = 1 << 22  # numbers: bounds the memory of hashing, which takes some 64-bit integers for each
+
+
+class _Group(NamedTuple):
+    """Images that one call changes together: they drew the same operation and, where it has one, the same radius."""
+
+    op: Extra
+    radius: int  # in pixels; 0 where the operation has none
+    where_n: Tensor  # int64, on the images' device: which of them
+    arg_n: Tensor  # float32, on the images' device
+    seed_n: Tensor  # int64, on the images' device
+    host_arg_n: Tensor  # what is asked for its values is asked here
+
 
 def apply_extras(extras: Extras, images: Ragged, plan: Plan, executor: Name = "auto") -> tuple[Ragged, Plan]:
     """The batch and the plan with the samples that drew something already warped and changed; the others untouched.
 
-    Run the returned plan on the returned images by the same executor.
+    Who is changed how is settled on the host, where extras and plan are best drawn, and sent to the images' device in
+    one copy: nothing here waits for a GPU but what Kornia asks itself. Run the returned plan on the returned images by
+    the same executor.
     """
-    op_BE = extras.op_BE.cpu()
-    rows = op_BE.any(1).nonzero()[:, 0].tolist()
+    extras, plan = extras.to("cpu"), plan.to("cpu")
+    rows_n = extras.op_BE.any(1).nonzero()[:, 0]
+    rows = rows_n.tolist()
     if not rows:
         return images, plan
-    device = images.device
-    rows_n = torch.tensor(rows, device=device)
-    plan = plan.to(device)
     geometry = Plan(
         height=plan.height,
         width=plan.width,
@@ -45,44 +59,76 @@ def apply_extras(extras: Extras, images: Ragged, plan: Plan, executor: Name = "a
         border_B=None if plan.border_B is None else plan.border_B[rows_n],
         border_color_B3=None if plan.border_color_B3 is None else plan.border_color_B3[rows_n],
     )
+    settled = _grouped(extras, rows_n, (plan.height, plan.width))
+    geometry, moved = geometry.along([part for group in settled for part in group[2:5]], images.device)
+    groups = [_Group(*group[:2], *moved[3 * i : 3 * i + 3], group.host_arg_n) for i, group in enumerate(settled)]
+
     pixels_nCHW = execute(executor, Ragged([images.tensors[row] for row in rows]), geometry).contiguous()
-    arg_nE, seed_n = (t[rows_n.to(t.device)] for t in (extras.arg_BE, extras.seed_B))
-    for op_n, arg_n in zip(op_BE[rows].unbind(1), arg_nE.to(device).unbind(1), strict=True):
-        for code in op_n.unique().tolist():
-            chosen = (op_n == code).nonzero()[:, 0]
-            here = chosen.to(device)
-            seeds = seed_n[chosen.to(seed_n.device)].tolist()
-            pixels_nCHW[here] = _changed(Extra(code), pixels_nCHW[here], arg_n[here], seeds).clamp(0, 1)
+    for group in groups:
+        changed_nCHW = _changed(group, pixels_nCHW.index_select(0, group.where_n)).clamp(0, 1)
+        pixels_nCHW.index_copy_(0, group.where_n, changed_nCHW)
     changed_nHW3 = (pixels_nCHW * 255 + 0.5).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
     tensors = list(images.tensors)
     for row, image_HW3 in zip(rows, changed_nHW3.unbind(0), strict=True):
         tensors[row] = image_HW3
     matrix_B33 = plan.matrix_B33.clone()
-    matrix_B33[rows_n] = torch.eye(3, device=device)
+    matrix_B33[rows_n] = torch.eye(3)
     return Ragged(tensors), dataclasses.replace(plan, matrix_B33=matrix_B33)
 
 
-def _changed(op: Extra, images_NCHW: Tensor, arg_N: Tensor, seeds: list[int]) -> Tensor:
+def _grouped(extras: Extras, rows_n: Tensor, size: tuple[int, int]) -> list[_Group]:
+    """The operations on the rows in order, on the host: first those that come first, and within these by code and
+    radius."""
+    groups = []
+    seed_n = extras.seed_B[rows_n]
+    for op_n, arg_n in zip(extras.op_BE[rows_n].unbind(1), extras.arg_BE[rows_n].unbind(1), strict=True):
+        radius_n = _radius(op_n, arg_n, size)
+        for code, radius in torch.stack([op_n, radius_n], 1).unique(dim=0).tolist():
+            if code != Extra.NONE:
+                where_n = ((op_n == code) & (radius_n == radius)).nonzero()[:, 0]
+                own_n = arg_n[where_n]
+                groups.append(_Group(Extra(code), radius, where_n, own_n, seed_n[where_n], own_n))
+    return groups
+
+
+def _radius(op_n: Tensor, arg_n: Tensor, size: tuple[int, int]) -> Tensor:
+    """Of the kernels of blur (three sigma) and of motion (an odd number of pixels, at least 3), int32; else 0."""
+    blur_n = torch.ceil(3 * arg_n).int().clamp(max=min(size) - 1)
+    motion_n = (arg_n / 2).floor().int().clamp(min=1)
+    return blur_n.where(op_n == Extra.BLUR, motion_n.where(op_n == Extra.MOTION, 0))
+
+
+def _changed(group: _Group, images_NCHW: Tensor) -> Tensor:
     """One operation on some images, float in [0, 1]. A result does not depend on the other images in the call."""
     import kornia  # takes seconds, and most recipes have no extras
 
-    match op:
+    arg_N, seed_N = group.arg_n, group.seed_n
+    match group.op:
         case Extra.BLUR:
-            return _blurred(images_NCHW, arg_N)
+            sigma_N2 = arg_N[:, None].expand(-1, 2)
+            return kornia.filters.gaussian_blur2d(images_NCHW, 2 * group.radius + 1, sigma_N2)
         case Extra.MOTION:
-            return _moved(images_NCHW, arg_N, 360 * arg_N.new_tensor([(seed & 0xFFFF) / 0x10000 for seed in seeds]))
+            degrees_N = 360 * ((seed_N & 0xFFFF).double() / 0x10000).float()
+            return kornia.filters.motion_blur(
+                images_NCHW,
+                2 * group.radius + 1,
+                degrees_N,
+                torch.zeros_like(degrees_N),
+                border_type="replicate",
+                mode="bilinear",
+            )
         case Extra.NOISE:
-            return images_NCHW + arg_N[:, None, None, None] * _normal(images_NCHW, seeds)
+            return images_NCHW + arg_N[:, None, None, None] * _normal(images_NCHW, seed_N)
         case Extra.JPEG:
-            return kornia.enhance.jpeg_codec_differentiable(images_NCHW, arg_N)
+            return kornia.enhance.jpeg_codec_differentiable(images_NCHW, group.host_arg_n)  # it looks at the values
         case Extra.CLAHE:
             grid = tuple(max(1, min(8, side // 2)) for side in images_NCHW.shape[2:])
-            each = zip(images_NCHW.split(1), arg_N.tolist(), strict=True)
+            each = zip(images_NCHW.split(1), group.host_arg_n.tolist(), strict=True)
             return torch.cat([kornia.enhance.equalize_clahe(image, clip, grid) for image, clip in each])
         case Extra.EQUALIZE:
             return kornia.enhance.equalize(images_NCHW)
         case Extra.ELASTIC:
-            return _elastic(images_NCHW, arg_N, seeds)
+            return _elastic(images_NCHW, arg_N, seed_N)
         case Extra.SHARPNESS:
             return kornia.enhance.sharpness(images_NCHW, arg_N)
         case Extra.AUTO_CONTRAST:
@@ -91,39 +137,7 @@ def _changed(op: Extra, images_NCHW: Tensor, arg_N: Tensor, seeds: list[int]) ->
     return images_NCHW
 
 
-def _blurred(images_NCHW: Tensor, sigma_N: Tensor) -> Tensor:
-    """Kernels of three sigma to each side; images whose kernels have one size go together."""
-    import kornia
-
-    radius_N = torch.ceil(3 * sigma_N).int().clamp(max=min(images_NCHW.shape[2:]) - 1)
-    blurred_NCHW = torch.empty_like(images_NCHW)
-    for radius in radius_N.unique().tolist():
-        chosen_N = radius_N == radius
-        sigmas_n2 = sigma_N[chosen_N, None].expand(-1, 2)
-        blurred_NCHW[chosen_N] = kornia.filters.gaussian_blur2d(images_NCHW[chosen_N], 2 * radius + 1, sigmas_n2)
-    return blurred_NCHW
-
-
-def _moved(images_NCHW: Tensor, length_N: Tensor, degrees_N: Tensor) -> Tensor:
-    """Motion blur along an odd number of pixels, at least 3."""
-    import kornia
-
-    radius_N = (length_N / 2).floor().int().clamp(min=1)
-    moved_NCHW = torch.empty_like(images_NCHW)
-    for radius in radius_N.unique().tolist():
-        chosen_N = radius_N == radius
-        moved_NCHW[chosen_N] = kornia.filters.motion_blur(
-            images_NCHW[chosen_N],
-            2 * radius + 1,
-            degrees_N[chosen_N],
-            torch.zeros_like(degrees_N[chosen_N]),
-            border_type="replicate",
-            mode="bilinear",
-        )
-    return moved_NCHW
-
-
-def _elastic(images_NCHW: Tensor, share_N: Tensor, seeds: list[int]) -> Tensor:
+def _elastic(images_NCHW: Tensor, share_N: Tensor, seed_N: Tensor) -> Tensor:
     """Simard et al. 2003: random shifts, smoothed over a sixteenth of the shorter side, to the given typical size."""
     import kornia
 
@@ -132,7 +146,7 @@ def _elastic(images_NCHW: Tensor, share_N: Tensor, seeds: list[int]) -> Tensor:
     # Smoothing white noise of deviation d by a Gaussian in the plane leaves d / (2 sqrt(pi) sigma); the shift is in
     # grid_sample's units, where a side is 2.
     gain_N = 2 * share_N * (2 * math.sqrt(math.pi) * sigma)
-    shifts_N2HW = _normal(images_NCHW[:, :2], seeds) * gain_N[:, None, None, None]
+    shifts_N2HW = _normal(images_NCHW[:, :2], seed_N) * gain_N[:, None, None, None]
     return kornia.geometry.transform.elastic_transform2d(
         images_NCHW,
         shifts_N2HW,
@@ -142,10 +156,12 @@ def _elastic(images_NCHW: Tensor, share_N: Tensor, seeds: list[int]) -> Tensor:
     )
 
 
-def _normal(like_NCHW: Tensor, seeds: list[int]) -> Tensor:
+def _normal(like_NCHW: Tensor, seed_N: Tensor) -> Tensor:
     """Standard normal numbers in the shape of some images, each image's hashed from its seed and the place."""
     _, channels, height, width = like_NCHW.shape
     pixel_HW = torch.arange(height * width, device=like_NCHW.device).view(height, width)
     channel_C11 = torch.arange(channels, device=like_NCHW.device)[:, None, None]
-    uniform_NCHW = torch.stack([noise(seed, pixel_HW, channel_C11) for seed in seeds])
+    some = max(1, _HASHED_AT_ONCE // (channels * height * width))
+    parts = [noise(part_n[:, None, None, None], pixel_HW, channel_C11) for part_n in seed_N.split(some)]
+    uniform_NCHW = torch.cat(parts)
     return math.sqrt(2) * torch.erfinv((2 * uniform_NCHW - 1).clamp(-1 + 2**-23, 1 - 2**-23))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from engine.kernels import Executor, Plan, Ragged, one_pass
+from engine.kernels.upload import upload
 
 Name = Executor | Literal["kornia"]
 
@@ -50,7 +51,7 @@ class BufferedPass:
         """The images on the device; the same object when they are there already."""
         if images.device == self.device:
             return images
-        return Ragged([image.to(self.device, non_blocking=True) for image in images.tensors])
+        return Ragged(upload(images.tensors, self.device))
 
     def _out(self, plan: Plan) -> Tensor:
         shape = (plan.batch, plan.height, plan.width, 3)

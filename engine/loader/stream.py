@@ -7,6 +7,7 @@ handed over by a process would be copied once more.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import queue
 import threading
@@ -20,11 +21,13 @@ import torch
 from torch import Tensor
 
 from engine.augment.regions import fit_to_regions, needed_regions
-from engine.decode.choose import decoder_for
-from engine.decode.decoder import Decoder, Pixels
+from engine.decode.decoder import Opened, Pixels
+from engine.decode.turbo import TurboDecoder
 from engine.kernels import Plan, Ragged
 from engine.kernels.jpeg import Region
 from engine.loader.source import Source
+from engine.loader.supply import Supply
+from engine.loader.transfer import Transfer
 from engine.quarantine import Fault
 from engine.recipe.sections import DecodeSection
 
@@ -80,9 +83,13 @@ class ImageStream:
     before the first is asked for. A batch whose files are all bad comes without images.
 
     `batches` are integer arrays of draws: of the N rows of `source`, draw d is row d % N (see order.py). `device` is
-    the model's. `draw` makes each batch's plan, in the stream's own thread; then images hold what the plan looks at,
-    with `reduce` no larger than it needs. Without it images are whole. The images of a batch may be used until the next
-    batch is asked for; on a GPU also by kernels that are queued by then.
+    the model's; where it is a GPU, that is where the images are. `draw` makes each batch's plan, in the stream's own
+    thread; then images hold what the plan looks at, with `reduce` no larger than it needs. Without it images are whole.
+    `supply` is what it shares with other streams.
+
+    The images of a batch may be used until the next batch that has any is asked for; on a GPU also by kernels that are
+    queued by then, on the stream that is current where batches are asked for, and until these have ended. Those of the
+    last batch may be kept.
 
     The first iteration raises RecipeError when the recipe's decoder cannot be had here.
     """
@@ -95,6 +102,7 @@ class ImageStream:
         device: torch.device,
         draw: Draw | None = None,
         reduce: bool = False,
+        supply: Supply | None = None,
     ) -> None:
         self.source = source
         self.batches = batches
@@ -102,86 +110,208 @@ class ImageStream:
         self.device = device
         self.draw = draw
         self.reduce = reduce
+        self.supply = supply
 
     def __iter__(self) -> Generator[Decoded, None, None]:
-        # Batches alive at once: those in the queue, the consumer's, and the one being made.
-        running = self._run(decoder_for(self.section, self.device, rounds=self.section.prefetch + 2))
+        running = _Run(self, self.supply or Supply(self.section, self.device)).batches()
         next(running)  # the thread works from here on, and closing the generator ends it
         return running
 
-    def _run(self, decoder: Decoder) -> Generator[Any, None, None]:
-        ready: queue.Queue[Decoded | BaseException | None] = queue.Queue(maxsize=self.section.prefetch)
-        stop = threading.Event()
-        producer = threading.Thread(target=self._produce, args=(decoder, ready, stop), name="decode", daemon=True)
+
+@dataclasses.dataclass
+class _Made:
+    """A batch and what it holds on to."""
+
+    decoded: Decoded
+    bytes: int  # of the room
+    slab: Tensor | None = None  # where its pixels lie, on the host
+    there: torch.cuda.Event | None = None  # after it, the pixels are on the GPU
+    done: torch.cuda.Event | None = None  # after it, nothing on the GPU reads them any more
+
+
+class _Run:
+    """One iteration of a stream: a thread makes batches, the consumer's takes them.
+
+    Alive are at most the batches in the queue, the consumer's, the one being made, and, of a GPU that is behind, some
+    that it still reads. The thread waits until there is room for one more, and for the GPU where it is that which holds
+    the memory; the consumer's thread, which feeds the GPU, waits for nothing but a batch.
+    """
+
+    def __init__(self, stream: ImageStream, supply: Supply) -> None:
+        self._stream, self._supply, self._room = stream, supply, supply.room
+        self._lane = supply.lane()
+        self._on_gpu = stream.device.type == "cuda"
+        self._carries = self._on_gpu and self._lane.decoder.device.type == "cpu"
+        self._ready: queue.Queue[_Made | BaseException | None] = queue.Queue(maxsize=supply.prefetch)
+        # Guarded by the room's lock:
+        self._stopped = False
+        self._ahead = 0  # batches that are made or being made, and not handed out
+        self._used: deque[_Made] = deque()  # handed out, and perhaps read by kernels still
+        self._held: _Made | None = None  # the consumer's
+        self._sending: deque[tuple[Tensor, torch.cuda.Event]] = deque()  # slabs that are being copied from
+
+    def batches(self) -> Generator[Any, None, None]:
+        producer = threading.Thread(target=self._produce, name="decode", daemon=True)
         producer.start()
-        in_use: deque[tuple[torch.cuda.Event, Decoded]] = deque()
         try:
             yield
-            while (item := ready.get()) is not None:
+            while (item := self._ready.get()) is not None:
                 if isinstance(item, BaseException):
                     raise item
-                yield item
-                if decoder.device.type == "cuda":
-                    # The consumer has queued kernels that read these pixels; DALI must not get the memory back before
-                    # they have run.
-                    event = torch.cuda.Event()
-                    event.record()
-                    in_use.append((event, item))
-                    if len(in_use) > self.section.prefetch:
-                        in_use[0][0].synchronize()
-                    while in_use and in_use[0][0].query():
-                        in_use.popleft()
+                self._hand_out(item)
+                yield item.decoded
         finally:
-            stop.set()
-            while producer.is_alive():  # it may be waiting for room in the queue
-                try:
-                    ready.get(timeout=0.05)
-                except queue.Empty:
-                    continue
+            self._end(producer)
 
-    def _produce(
-        self, decoder: Decoder, ready: queue.Queue[Decoded | BaseException | None], stop: threading.Event
-    ) -> None:
+    # -- in the consumer's thread
+
+    def _hand_out(self, made: _Made) -> None:
+        if made.there is not None:
+            torch.cuda.current_stream(self._stream.device).wait_event(made.there)
+        with self._room.changed:
+            self._ahead -= 1
+            before = self._held
+            if len(made.decoded.rows_B):
+                self._held = made
+            else:
+                before = made
+            if before is not None and not self._on_gpu:
+                self._give(before)
+            elif before is not None:
+                # The consumer has queued kernels that read these pixels: nobody may have the memory before they ran.
+                before.done = torch.cuda.current_stream(self._stream.device).record_event()
+                self._used.append(before)
+                while self._used and self._used[0].done.query():
+                    self._give(self._used.popleft())
+            self._room.changed.notify_all()
+
+    def _end(self, producer: threading.Thread) -> None:
+        with self._room.changed:
+            self._stopped = True
+            self._room.changed.notify_all()
+        left: list[_Made | BaseException | None] = []
+        while producer.is_alive() or not self._ready.empty():  # it may be waiting for a place in the queue
+            with contextlib.suppress(queue.Empty):
+                left.append(self._ready.get(timeout=0.05))
+        if self._held is not None:  # the last one's memory is whoever's still looks at it
+            self._used.append(dataclasses.replace(self._held, slab=None))
+        if self._on_gpu and self._used:  # what was handed out may be read by all that is queued by now
+            torch.cuda.current_stream(self._stream.device).record_event().synchronize()
+        for slab, copied in self._sending:
+            copied.synchronize()
+            self._supply.slabs.give(slab)
+        for made in [*self._used, *(one for one in left if isinstance(one, _Made))]:
+            self._give(made)
+        self._used.clear()
+        self._held = None
+        self._supply.give(self._lane)
+
+    def _give(self, made: _Made) -> None:
+        self._room.give(made.bytes)
+        if made.slab is not None:
+            self._supply.slabs.give(made.slab)
+
+    # -- in the thread that makes batches
+
+    def _produce(self) -> None:
         try:
+            if self._on_gpu and self._stream.device.index is not None:
+                torch.cuda.set_device(self._stream.device)  # each thread begins with the first one
+            transfer = Transfer(self._stream.device) if self._carries else None
             with ThreadPoolExecutor(READERS, thread_name_prefix="read") as readers:
                 for rows_B, contents in self._contents(readers):
-                    if stop.is_set():
+                    made = self._made(rows_B, contents, transfer)
+                    if made is None:
                         return
-                    ready.put(self._decoded(decoder, rows_B, contents))
-            ready.put(None)
+                    self._ready.put(made)
+            self._ready.put(None)
         except BaseException as error:  # handed to the consumer, whose thread can tell the user
-            ready.put(error)
+            self._ready.put(error)
 
     def _contents(self, readers: ThreadPoolExecutor) -> Iterator[tuple[np.ndarray, list[bytes | Fault]]]:
         """Batches of draws with what their files hold, each read while the one before it is decoded."""
         reading: deque[tuple[np.ndarray, list[Future[list[bytes | Fault]]]]] = deque()
-        for draws_B in self.batches:
-            rows_B = draws_B % len(self.source)
+        for draws_B in self._stream.batches:
+            rows_B = draws_B % len(self._stream.source)
             # A few files a task: a task costs as much as reading a small file.
             size = -(-len(rows_B) // READERS) or 1
-            tasks = [readers.submit(self.source.read, rows_B[at : at + size]) for at in range(0, len(rows_B), size)]
+            tasks = [
+                readers.submit(self._stream.source.read, rows_B[at : at + size]) for at in range(0, len(rows_B), size)
+            ]
             reading.append((draws_B, tasks))
             if len(reading) > 1:
                 yield _finished(reading.popleft())
         while reading:
             yield _finished(reading.popleft())
 
-    def _decoded(self, decoder: Decoder, rows_B: np.ndarray, contents: Sequence[bytes | Fault]) -> Decoded:
+    def _made(self, rows_B: np.ndarray, contents: Sequence[bytes | Fault], transfer: Transfer | None) -> _Made | None:
+        """One batch, when there is room for it; None when none is wanted any more."""
+        stream, decoder, room = self._stream, self._lane.decoder, self._room
         faults: dict[int, Fault] = {}
         rows_B, encoded = _sound(rows_B, contents, faults)
         rows_B, opened = _sound(rows_B, decoder.open(encoded), faults)
         plan: Plan | None = None
         regions: list[Region] | None = None
         sizes_B2 = torch.tensor([(one.height, one.width) for one in opened], dtype=torch.int32)
-        if self.draw is not None and opened:
-            plan = self.draw(rows_B, sizes_B2)
-            regions = needed_regions(plan, sizes_B2, self.reduce)
-        rows_B, pixels = _sound(rows_B, decoder.pixels(opened, regions), faults)
-        decoded = Decoded.of(pixels, rows_B, faults)
-        # Where pixels are missing, or of another size than their header promised, the plan is of other photos.
-        if plan is None or len(pixels) < len(opened) or not torch.equal(sizes_B2, decoded.sizes_B2):
-            return decoded
-        return dataclasses.replace(decoded, plan=decoded.fit(plan))
+        if stream.draw is not None and opened:
+            plan = stream.draw(rows_B, sizes_B2)
+            regions = needed_regions(plan, sizes_B2, stream.reduce)
+        taken = _bytes(opened, regions if isinstance(decoder, TurboDecoder) else None)
+        if not self._has_room(taken):
+            return None
+        try:
+            rows_B, pixels = _sound(rows_B, decoder.pixels(opened, regions), faults)
+            decoded = Decoded.of(pixels, rows_B, faults)
+            # Where pixels are missing, or of another size than their header promised, the plan is of other photos.
+            if plan is not None and len(pixels) == len(opened) and torch.equal(sizes_B2, decoded.sizes_B2):
+                decoded = dataclasses.replace(decoded, plan=decoded.fit(plan))
+        except BaseException:
+            room.give(taken)
+            raise
+        found = sum(image.numel() for image in decoded.images.tensors)
+        room.take(found - taken)
+        slab = self._lane.taken()
+        if transfer is None or not found:
+            return _Made(decoded, found, slab)
+        images, there = transfer.send(decoded.images, slab)
+        if slab is not None:
+            self._sending.append((slab, there))
+        return _Made(dataclasses.replace(decoded, images=images), found, there=there)
+
+    def _has_room(self, count: int) -> bool:
+        """Wait until `count` bytes may be decoded; False when none are wanted any more."""
+        while len(self._sending) > 1:  # one slab is filled while another is copied
+            slab, copied = self._sending.popleft()
+            copied.synchronize()
+            self._supply.slabs.give(slab)
+        while True:
+            with self._room.changed:
+                if self._stopped:
+                    return False
+                fits = self._room.fits(count) and len(self._used) <= self._supply.prefetch
+                if fits or not (self._used or self._ahead):  # one is made whatever it takes
+                    self._ahead += 1
+                    self._room.take(count)
+                    return True
+                if not self._used:
+                    self._room.changed.wait()
+                    continue
+                oldest = self._used.popleft()
+            oldest.done.synchronize()
+            self._give(oldest)
+
+
+def _bytes(opened: Sequence[Opened], regions: Sequence[Region] | None) -> int:
+    """Of the pixels that will be decoded: of whole photos, or about these regions of them where they are JPEGs."""
+    if regions is None:
+        return sum(one.height * one.width * 3 for one in opened)
+    parts = zip(opened, regions, strict=True)
+    return sum(
+        (part.x1 - part.x0) * (part.y1 - part.y0) * 3 // part.reduction**2
+        if one.header is not None
+        else one.height * one.width * 3
+        for one, part in parts
+    )
 
 
 def _sound(

@@ -37,7 +37,7 @@ turbo_only = pytest.mark.skipif(not jpeg.available(), reason=jpeg.why_not())
 @pytest.fixture
 def decoder(section: DecodeSection) -> Decoder:
     """Each decoder on the CPU in turn."""
-    return decoder_for(section, HOST, rounds=4)
+    return decoder_for(section, HOST)
 
 
 def read(paths: Sequence[str]) -> list[bytes]:
@@ -154,7 +154,7 @@ def test_nothing_to_decode_is_nothing_decoded(decoder: Decoder) -> None:
 def test_libjpeg_turbo_brings_the_region_and_others_all_of_the_photo(photo: MakePhoto) -> None:
     paths = [photo("a.jpg", 200, 300), photo("b.png", 200, 300), photo("c.jpg", 300, 200, orientation=6)]
     region = Region(150, 90, 180, 120, 2)
-    first, png, turned = decoded(TurboDecoder(1, rounds=2), paths, [region] * 3)
+    first, png, turned = decoded(TurboDecoder(1), paths, [region] * 3)
     for part in (first, turned):
         rows, columns = part.pixels_HW3.shape[:2]
         assert part.reduction == 2 and (part.height, part.width) == (200, 300)

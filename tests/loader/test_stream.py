@@ -18,7 +18,7 @@ import torch
 from engine.decode.decoder import Opened, Pixels, whole
 from engine.errors import RecipeError
 from engine.kernels import Plan, jpeg
-from engine.loader import stream as stream_module
+from engine.loader import supply
 from engine.loader.source import Files, Memory
 from engine.loader.stream import ImageStream
 from engine.quarantine import Fault, FaultKind
@@ -251,7 +251,7 @@ def test_a_header_that_promised_another_size_leaves_its_batch_without_a_plan(
         def pixels(self, opened: Sequence[Opened], regions: object = None) -> list[Pixels | Fault]:
             return [whole(torch.zeros(30, 40 + len(one.content) % 2, 3, dtype=torch.uint8)) for one in opened]
 
-    monkeypatch.setattr(stream_module, "decoder_for", lambda *args, **options: Mistaken())
+    monkeypatch.setattr(supply, "decoder_for", lambda *args, **options: Mistaken())
     source = Memory([b"even", b"odd"])
     right, wrong = ImageStream(source, [np.array([0]), np.arange(2)], DecodeSection(), HOST, draws[0])
     assert right.plan is not None and wrong.plan is None

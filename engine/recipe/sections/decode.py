@@ -33,6 +33,11 @@ class DecodeSection(Section):
     )
     threads: int = Field(0, ge=0, le=256, description="CPU threads for decoding. 0: one per available core.")
     prefetch: int = Field(2, ge=1, le=16, description="Decoded batches kept ready ahead of the model.")
+    prefetch_mb: int = Field(
+        0,
+        ge=0,
+        description="MiB that decoded batches may take together, on the GPU where that decodes: fewer than `prefetch` are made ahead where they would take more, but always one. 0: an eighth of the memory.",
+    )
 
 
 DEFAULT_DECODE = DecodeSection()
