@@ -33,5 +33,5 @@ class Member:
         with torch.random.fork_rng([]):  # fresh weights are drawn, and replaced: nobody's numbers should be used up
             model = build_model(architecture, len(checkpoint.classes), recipe.stage[0].size)
         model.load_state_dict(dict(checkpoint.weights))
-        runtime = Runtime.of(recipe.train, device)
+        runtime = Runtime.of_checkpoint(recipe.train, device)
         return cls(runtime.place(model), Contract.from_dict(checkpoint.contract), runtime, checkpoint.classes)
