@@ -149,6 +149,7 @@ def recipe(settings: Settings, row: Row, stages: Sequence[Stage], seed: int, out
     augment: dict[str, Any] = {
         "crop": {"kind": "random_resized", "scale": list(settings.scale)},
         "flip": 0.5,
+        "filter": "bilinear",
         "valid": {"fit": "center"},  # scored as it is trained
     }
     if "mixing" in row.parts:

@@ -44,15 +44,20 @@ class Contender:
         return self.images / statistics.median(self.seconds)
 
 
-def take_turns(contenders: Sequence[Contender], repeats: int, warm_up: int = 1) -> None:
+def take_turns(
+    contenders: Sequence[Contender],
+    repeats: int,
+    warm_up: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
+) -> None:
     """Call each of them in every round, and note the time of the `repeats` rounds after the first `warm_up` ones, in
-    which things are compiled, allocated and faulted in."""
+    which things are compiled, allocated and faulted in. `clock` gives seconds."""
     for turn in range(warm_up + repeats):
         for contender in contenders:
-            start_s = time.perf_counter()
+            start_s = clock()
             contender.run()
             if turn >= warm_up:
-                contender.seconds.append(time.perf_counter() - start_s)
+                contender.seconds.append(clock() - start_s)
 
 
 def table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]], words: int = 1) -> Table:

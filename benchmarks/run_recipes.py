@@ -33,7 +33,8 @@ import frame
 from engine.bench.envelope import read
 
 ROOT = Path(__file__).resolve().parents[1]
-ZEPTO = ("model.backbone=convnext_zepto_rms", "model.pretrained=false")
+FRESH = ("model.pretrained=false", "augment.filter=bilinear")  # random weights are used to no filter
+ZEPTO = ("model.backbone=convnext_zepto_rms", *FRESH)
 PHOTOS = ("data.train={photos}", "data.test=", "data.sample_submission=", "data.cache={folder}/cache")
 KINDS = (
     "flip,vertical_flip,quarter_turn,turn,shift,zoom,shear,perspective,crop,elastic,"
@@ -94,7 +95,7 @@ RUNS = {
         (
             *PHOTOS,
             "model.backbone=convnextv2_atto",
-            "model.pretrained=false",
+            *FRESH,
             "train.ema=0.98",
             "data.label_table={folder}/class_names.csv",
             "train.swa_epochs=2",
@@ -107,7 +108,7 @@ RUNS = {
         (
             *PHOTOS,
             "model.backbone=mobilenetv3_small_100",
-            "model.pretrained=false",
+            *FRESH,
             *stages(("[48,66]", 7, 2e-3), ("[72,100]", 2, 3e-4)),
             "stage.1.accumulate=1",
         ),

@@ -7,7 +7,8 @@ Each side runs from a checkout of its own, through the command line alone, so th
 small recipes have between them everything switched on that touches learning: folds, a specialist, hard pairs, moving
 average and weight average, kept epochs, mixing, extras, published policy, angular margin, freezing, accumulation,
 stages that start from the best weights; some files are PNG, damaged or no images. Each run is interrupted once and
-goes on, and its models predict a folder with one view and with three.
+goes on, and its models predict a folder with one view and with three. Keys whose defaults have changed since
+(`augment.filter`, `train.channels_last`) say what they once were, so that older commits can be compared.
 
 Compared bit for bit: weights, the log (all but times), out-of-fold and test predictions by id and class name, scores,
 submission. Exit code 1 when anything differs, which is then listed.
@@ -63,6 +64,7 @@ pretrained = false
 pooling = "gem2"
 head = "arcface"
 [augment]
+filter = "bilinear"
 affine.p = 0.8
 color.p = 0.8
 perspective.p = 0.3
@@ -74,6 +76,7 @@ mixup = 0.2
 cutmix = 1.0
 epochs = [0, 2]
 [train]
+channels_last = "off"
 ema = 0.9
 keep_last = 2
 head_lr_multiplier = 5.0
@@ -108,10 +111,12 @@ backbone = "test_efficientnet"
 pretrained = false
 dropout = 0.2
 [augment]
+filter = "bilinear"
 policy.kind = "randaugment"
 quarter_turn = 0.3
 valid.fit = "letterbox"
 [train]
+channels_last = "off"
 optimizer = "sgd"
 loss = "focal"
 swa_epochs = 2

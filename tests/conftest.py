@@ -92,7 +92,7 @@ def make_fold(
         architecture = recipe.model.model_copy(update={"pretrained": False, "weights": ""})
         model = build_model(architecture, len(classes), (size, size))
         torch.nn.init.normal_(model.head.linear.weight, std=1.0)
-    contract = Contract.of(recipe.augment, (size, size), (0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
+    contract = Contract.of(recipe.augment, (size, size), (0.5, 0.4, 0.3), (0.2, 0.25, 0.3), "bicubic")
     return Checkpoint(
         weights=model.state_dict(),
         recipe=recipe.model_dump(mode="json"),

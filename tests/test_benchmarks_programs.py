@@ -21,10 +21,13 @@ from PIL import Image
 from engine.bench.envelope import read
 from engine.errors import EngineError
 from engine.model.build import build_model
+from engine.store.checkpoint import load
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
+import bench_channels_last  # noqa: E402
+import bench_filter  # noqa: E402
 import bench_timm  # noqa: E402
 import experiments  # noqa: E402
 import frame  # noqa: E402
@@ -162,6 +165,45 @@ def test_contenders_take_turns_and_first_calls_do_not_count() -> None:
     for contender in contenders:
         assert len(contender.windows) == 3
         assert min(contender.windows) <= contender.rate <= max(contender.windows) <= 4 / 0.002
+
+
+def test_a_slow_minute_of_the_machine_is_no_time_of_the_processor() -> None:
+    contenders = [frame.Contender("asleep", lambda: time.sleep(0.05), 1)]
+    frame.take_turns(contenders, repeats=2, clock=time.process_time)
+    assert max(contenders[0].seconds) < 0.04
+
+
+def test_every_layout_trains_and_answers_on_its_own_memory_format() -> None:
+    found = bench_channels_last.contenders("test_convnext", 32, 2, compiled=False)
+    assert [c.name for c in found] == [
+        f"{work}, {layout}" for work in ("training", "inference") for layout in ("first", "batch", "last")
+    ]
+    frame.take_turns(found, repeats=1, warm_up=0)
+    rows = [
+        {"work": work, "layout": layout, "images_per_cpu_second": contender.windows}
+        for contender in found
+        for work, layout in [contender.name.split(", ")]
+    ]
+    assert bench_channels_last.rate(rows, work="training", layout="last") == found[2].rate
+
+
+def test_each_filter_of_training_is_scored_with_each_filter(squares: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(
+        f"""
+data = {{train = "{squares}", cache = "{tmp_path}/cache", folds.count = 2}}
+model = {{backbone = "test_convnext", pretrained = false}}
+decode.threads = 1
+track.tensorboard = false
+stage = [{{size = 32, batch = 8, epochs = 1, lr = 3e-3}}]
+""",
+        encoding="utf-8",
+    )
+    rows = bench_filter.accuracy_rows(recipe, [], str(squares), 1, tmp_path / "runs")
+    by_filters = {(row["trained"], row["scored"]): row["log_loss"] for row in rows}
+    assert len(by_filters) == len(set(by_filters.values())) == 4
+    saved = load(tmp_path / "runs" / "bicubic-0" / "0")
+    assert saved.contract["filter"] == "bicubic"
 
 
 def test_a_program_ends_with_its_result(

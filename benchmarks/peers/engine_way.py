@@ -22,6 +22,7 @@ def recipe(task: Task) -> Recipe:
     augment: dict[str, Any] = {
         "crop": {"kind": "random_resized", "scale": list(task.scale)},
         "flip": 0.5,
+        "filter": "bilinear",
         "random_erasing": {"p": task.erase_p, "fill": "noise"},
         "mix": [{"mixup": task.mixup, "cutmix": task.cutmix, "p": task.mix_p}],
     }

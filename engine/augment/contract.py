@@ -56,8 +56,10 @@ class Contract:
         size: tuple[int, int],
         mean: tuple[float, float, float],
         std: tuple[float, float, float],
+        interpolation: str,
     ) -> Self:
-        """The contract of a recipe at one size (height, width), with the backbone's own mean and std."""
+        """The contract of a recipe at one size (height, width), with the backbone's own mean and std, and its
+        interpolation (timm's word) for `augment.filter = "auto"`."""
         return cls(
             height=size[0],
             width=size[1],
@@ -65,7 +67,7 @@ class Contract:
             std=std,
             fit=section.valid.fit,
             crop=section.valid.crop,
-            filter=section.filter,
+            filter=chosen_filter(section, interpolation),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -90,3 +92,13 @@ class Contract:
         values: dict[str, Any] = {key: saved[key] for key in known}
         values |= {key: tuple(values[key]) for key in ("mean", "std")}  # JSON has lists
         return cls(**values)
+
+
+def chosen_filter(section: AugmentSection, interpolation: str) -> str:
+    """The filter that images are read with, in training and in scoring: the recipe's, or for "auto" the backbone's own.
+
+    `interpolation` is timm's word for that one; where the pass has none of its name it is bicubic, timm's default.
+    """
+    if section.filter != "auto":
+        return section.filter
+    return interpolation if interpolation in _FILTERS else "bicubic"

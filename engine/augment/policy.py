@@ -16,6 +16,7 @@ from torch import Tensor
 from engine.augment import geometry
 from engine.augment.auto import choose, policy_streams
 from engine.augment.color import Steps, color_steps, color_streams
+from engine.augment.contract import chosen_filter
 from engine.augment.extras import Extras, draw_extras, extra_streams
 from engine.augment.mix import with_mix
 from engine.augment.rects import rect_streams, with_rects
@@ -27,14 +28,20 @@ Draws = dict[str, Tensor]
 
 
 class Policy:
-    """What a recipe's `augment` section says, ready to draw plans. `mean` and `std` are the backbone's."""
+    """What a recipe's `augment` section says, ready to draw plans. `mean`, `std` and `interpolation` (timm's word; for
+    `filter = "auto"`) are the backbone's."""
 
     def __init__(
-        self, section: AugmentSection, mean: tuple[float, float, float], std: tuple[float, float, float]
+        self,
+        section: AugmentSection,
+        mean: tuple[float, float, float],
+        std: tuple[float, float, float],
+        interpolation: str = "bilinear",
     ) -> None:
         self.section = section
         self.mean = mean
         self.std = std
+        self.filter = Filter[chosen_filter(section, interpolation).upper()]
         self._streams = _streams(section)
         self._extra_streams = policy_streams(section.policy) | extra_streams(section.extras)
 
@@ -68,7 +75,7 @@ class Policy:
             matrix_B33=matrix_B33.float(),
             mean=self.mean,
             std=self.std,
-            filter=Filter[self.section.filter.upper()],
+            filter=self.filter,
             border_B=torch.where(padded_B, int(Border.CONSTANT), int(Border[self.section.border.upper()])).int(),
             border_color_B3=matrix_B33.new_tensor(self.mean, dtype=torch.float32).repeat(len(keys_B), 1),
             color_op_BK=torch.stack([op for op, _ in steps], dim=1) if steps else None,

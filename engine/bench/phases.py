@@ -59,9 +59,9 @@ class Bench:
 
     def __init__(self, recipe: Recipe, paths: Sequence[str], device: torch.device, seconds: float) -> None:
         self.recipe, self.stage, self.device, self.seconds = recipe, recipe.stage[0], device, seconds
-        self.backbone = backbone_config(recipe.model.backbone)
+        self.backbone = own = backbone_config(recipe.model.backbone)
         self.runtime = Runtime.of(recipe.train, device)
-        self.policy = Policy(recipe.augment, self.backbone.mean, self.backbone.std)
+        self.policy = Policy(recipe.augment, own.mean, own.std, own.interpolation)
         self.images = len(paths)
         rows_N = np.arange(self.images)
         self.samples = Samples(paths, Files(paths), rows_N, rows_N % CLASSES)
@@ -191,10 +191,11 @@ class Bench:
         return self._learner
 
     def _checkpoint(self) -> Checkpoint:
-        contract = Contract.of(self.recipe.augment, self.stage.size, self.backbone.mean, self.backbone.std)
+        own, recipe = self.backbone, self.recipe
+        contract = Contract.of(self.recipe.augment, self.stage.size, own.mean, own.std, own.interpolation)
         return Checkpoint(
             weights=build_model(self.recipe.model, CLASSES, self.stage.size).state_dict(),
-            recipe=self.recipe.model_dump(mode="json"),
+            recipe=recipe.model_copy(update={"train": self.runtime.settled(recipe.train)}).model_dump(mode="json"),
             contract=contract.to_dict(),
             classes=tuple(f"class {i}" for i in range(CLASSES)),
             class_counts=(1,) * CLASSES,

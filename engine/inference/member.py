@@ -43,5 +43,5 @@ class Member:
                 f"({' '.join(str(error).split())[:200]}...); they were trained with timm {there}: install that, "
                 "copy the folder again, or train the fold again"
             ) from None
-        runtime = Runtime.of(recipe.train, device)
+        runtime = Runtime.of_checkpoint(recipe.train, device)
         return cls(runtime.place(model), Contract.from_dict(checkpoint.contract), runtime, checkpoint.classes)

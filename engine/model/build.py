@@ -30,18 +30,22 @@ from engine.text import nearest
 log = logging.getLogger(__name__)
 
 _FULL_DROP_PATH = 0.5  # rate the backbone is built with, to learn which share of it each block takes
+_FITS = {"squash": "stretch", "border": "letterbox"}  # timm's crop_mode
 _SIZE_STEPS = (4, 7, 8, 14, 16, 28, 32, 64)  # patch and window sizes, to suggest a size that fits
 
 
 @dataclasses.dataclass(frozen=True)
 class BackboneConfig:
-    """What timm records of a backbone's pretraining: normalisation of RGB in [0, 1], size in pixels, resize filter."""
+    """What timm records of how a backbone's weights were made and scored: normalisation of RGB in [0, 1], size in
+    pixels, resize filter, and how an image was fitted, in the words of `augment.valid`."""
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     height: int
     width: int
-    interpolation: str  # "bicubic", "bilinear", ...
+    interpolation: str  # "bicubic", "bilinear", ...: what augment.filter = "auto" scores with
+    fit: str  # "center"; "stretch" and "letterbox" for a few
+    crop_pct: float  # center: the share of the shorter side that was kept, as augment.valid.crop says it
     fixed_size: bool  # True: made for one size, others only as far as `check_sizes` finds
 
 
@@ -91,6 +95,8 @@ def backbone_config(name: str) -> BackboneConfig:
         height=height,
         width=width,
         interpolation=cfg.interpolation,
+        fit=_FITS.get(cfg.crop_mode, "center"),
+        crop_pct=cfg.crop_pct,
         fixed_size=cfg.fixed_input_size,
     )
 

@@ -25,8 +25,8 @@ class Runtime:
 
     @classmethod
     def of(cls, section: TrainSection, device: torch.device) -> Self:
-        """What the recipe says, `auto` decided: everything on for a GPU, nothing for a CPU; and no compiling without a
-        compiler."""
+        """What the recipe says, `auto` decided: channels-last everywhere, as batches come out of the one pass; bf16 and
+        compiling on a GPU alone, the latter where there is a compiler."""
         on_gpu = device.type == "cuda"
         bf16 = section.precision == "bf16" or (
             section.precision == "auto" and on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
@@ -34,10 +34,22 @@ class Runtime:
         return cls(
             device=device,
             bf16=bf16,
-            channels_last=section.channels_last == "on" or (section.channels_last == "auto" and on_gpu),
+            channels_last=section.channels_last != "off",
             compile=section.compile == "on"
             or (section.compile == "auto" and on_gpu and compiler(_language(device)) is not None),
         )
+
+    def settled(self, section: TrainSection) -> TrainSection:
+        """The recipe's section as a checkpoint keeps it: with the memory format that was used, which the last bits of
+        answers depend on, and no longer `auto`."""
+        return section.model_copy(update={"channels_last": "on" if self.channels_last else "off"})
+
+    @classmethod
+    def of_checkpoint(cls, section: TrainSection, device: torch.device) -> Self:
+        """As the saved recipe says. `auto` stands there only from before `settled`, when it meant: on a GPU."""
+        if section.channels_last == "auto" and device.type != "cuda":
+            section = section.model_copy(update={"channels_last": "off"})
+        return cls.of(section, device)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -59,8 +59,8 @@ def preview(prepared: Prepared, stage: int = 0, images: int = 12, epochs: int = 
     config = backbone_config(recipe.model.backbone)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     loader = Loader(prepared.samples, recipe.decode, device, recipe.augment.executor)
-    policy = Policy(recipe.augment, config.mean, config.std)
-    contract = Contract.of(recipe.augment, at.size, config.mean, config.std)
+    policy = Policy(recipe.augment, config.mean, config.std, config.interpolation)
+    contract = Contract.of(recipe.augment, at.size, config.mean, config.std, config.interpolation)
     rows_N = _turns(prepared, images)
 
     columns = [loader.valid([rows_N], contract)]

@@ -53,8 +53,8 @@ class Feed:
 
     def __init__(self, recipe: Recipe, data: FoldData, ranks: Ranks, dtype: torch.dtype) -> None:
         self._recipe, self._ranks = recipe, ranks
-        self._backbone = backbone_config(recipe.model.backbone)
-        self._policy = Policy(recipe.augment, self._backbone.mean, self._backbone.std)
+        self._backbone = own = backbone_config(recipe.model.backbone)
+        self._policy = Policy(recipe.augment, own.mean, own.std, own.interpolation)
         self.loader = Loader(data.samples, recipe.decode, ranks.device, recipe.augment.executor, dtype)
         sampling = recipe.train.sampling
         boost_C = np.where(np.isin(data.classes, sampling.boost_classes), sampling.boost, 1.0)
@@ -79,7 +79,8 @@ class Feed:
 
     def contract(self, stage: StageSection) -> Contract:
         """How images are scored after an epoch of the stage."""
-        return Contract.of(self._recipe.augment, stage.size, self._backbone.mean, self._backbone.std)
+        own = self._backbone
+        return Contract.of(self._recipe.augment, stage.size, own.mean, own.std, own.interpolation)
 
     def some_bad_files(self) -> str:
         """The first files that could not be used, to stand behind an error's message; "" for none."""

@@ -322,9 +322,10 @@ class FoldTrainer:
         return write
 
     def _checkpoint(self, record: EpochRecord) -> checkpoint.Checkpoint:
+        settled = self.recipe.model_copy(update={"train": self.runtime.settled(self.recipe.train)})
         return checkpoint.Checkpoint(
             weights=set_apart(self.learner.scored.state_dict()),
-            recipe=self.recipe.model_dump(mode="json"),
+            recipe=settled.model_dump(mode="json"),
             contract=self.feed.contract(self.stage).to_dict(),
             classes=tuple(self.data.classes),
             class_counts=self.data.class_counts,

@@ -33,7 +33,7 @@ def test_it_comes_back_from_json_as_it_was(contract: Contract) -> None:
 
 def test_it_is_built_from_the_recipe() -> None:
     section = AugmentSection(filter="bicubic", valid=ValidSection(fit="center", crop=0.9))
-    contract = Contract.of(section, (64, 96), (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    contract = Contract.of(section, (64, 96), (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "bilinear")
     expected = {
         "version": 1,
         "height": 64,
@@ -46,6 +46,16 @@ def test_it_is_built_from_the_recipe() -> None:
         "orientation": "upright",
     }
     assert contract.to_dict() == expected
+
+
+@pytest.mark.parametrize(
+    ("interpolation", "saved"), [("bilinear", "bilinear"), ("bicubic", "bicubic"), ("lanczos", "bicubic")]
+)
+def test_a_filter_that_is_not_chosen_is_the_backbones_and_saved_by_name(interpolation: str, saved: str) -> None:
+    contract = Contract.of(AugmentSection(), (64, 96), PLAIN.mean, PLAIN.std, interpolation)
+    assert contract.to_dict()["filter"] == saved
+    chosen = Contract.of(AugmentSection(filter="nearest"), (64, 96), PLAIN.mean, PLAIN.std, interpolation)
+    assert chosen.filter == "nearest"
 
 
 @pytest.mark.parametrize(

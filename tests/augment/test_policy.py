@@ -12,7 +12,7 @@ from scipy import stats
 from torch import Tensor
 
 from engine.augment.policy import Policy
-from engine.kernels import Border, Color, Fill, Plan
+from engine.kernels import Border, Color, Fill, Filter, Plan
 from engine.recipe.sections.augment import AugmentSection, MixSection
 
 COUNT = 4000
@@ -54,6 +54,22 @@ def _rows(plan: Plan, rows: Tensor) -> dict[str, Tensor]:
 
 def _is_uniform(values: Tensor, low: float, high: float) -> bool:
     return bool(stats.kstest(values.double().numpy(), stats.uniform(low, high - low).cdf).pvalue > 0.01)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "interpolation", "filter"),
+    [("nearest", "bicubic", 0), ("bilinear", "bicubic", 1), ("auto", "bilinear", 1), ("auto", "bicubic", 2)],
+)
+def test_the_filter_is_the_chosen_or_the_backbones_own_and_all_else_is_drawn_alike(
+    chosen: str, interpolation: str, filter: int
+) -> None:
+    section = AugmentSection.model_validate({**EVERYTHING, "filter": chosen})
+    policy = Policy(section, (0.5, 0.4, 0.3), (0.2, 0.2, 0.2), interpolation)
+    plan = policy.draw(KEYS, SIZES, 100, 200, seed=11, epoch=0)
+    assert plan.filter == Filter(filter)
+    other = _plan({"flip": 0.5, **EVERYTHING})
+    for name, values in _rows(plan, torch.arange(len(KEYS))).items():
+        assert torch.equal(values, getattr(other, name)), name
 
 
 def test_a_samples_plan_does_not_depend_on_its_batch() -> None:

@@ -130,6 +130,21 @@ def test_resizing_is_pils_and_torchvisions(
     assert mean_difference(mine, tv) < 2 / 255
 
 
+@pytest.mark.parametrize("scale", [0.3, 2.7])
+def test_bicubic_has_the_kernel_that_pil_shrinks_and_enlarges_with(scale: float) -> None:
+    """a = -0.5, with which most backbones' weights were made. Kornia has -0.75, as torch where it does not widen."""
+    image_HW3 = torch.zeros(60, 80, 3, dtype=torch.uint8)
+    image_HW3[:, 40:] = 200  # one edge: how far it rings is the kernel's
+    size = (round(60 * scale), round(80 * scale))
+    matrix_33 = torch.diag(torch.tensor([80 / size[1], 60 / size[0], 1]))
+    edge_1 = torch.tensor([Border.EDGE], dtype=torch.int32)
+    mine = ours(image_HW3, size, matrix_33, filter=Filter.BICUBIC, border_B=edge_1)
+    pil = Image.fromarray(image_HW3.numpy()).resize(size[::-1], Image.Resampling.BICUBIC)
+    assert (mine - floats(torch.from_numpy(np.array(pil)))).abs().max() <= 1 / 255
+    sharper = torch.nn.functional.interpolate(floats(image_HW3), size, mode="bicubic").clamp(0, 1)
+    assert scale < 1 or (mine - sharper).abs().max() > 4 / 255
+
+
 # --- colours ----------------------------------------------------------------------------------------------------------
 
 COLORS: list[tuple[Color, float, Callable[[Tensor, float], Tensor]]] = [

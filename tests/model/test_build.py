@@ -15,6 +15,7 @@ from torch._dynamo.testing import CompileCounter
 from engine.errors import RecipeError
 from engine.model.build import Classifier, backbone_config, build_model, check_sizes, set_drop_path
 from engine.recipe.sections import ModelSection
+from engine.recipe.sections.augment import ValidSection
 
 SIZE = (64, 64)
 
@@ -153,6 +154,15 @@ def test_the_config_is_that_of_the_pretrained_tag() -> None:
     assert clip.std == pytest.approx((0.2686, 0.2613, 0.2758), abs=1e-4)
     assert backbone_config("convnext_base").mean == pytest.approx((0.485, 0.456, 0.406))
     assert backbone_config("test_vit").fixed_size
+
+
+def test_how_images_were_fitted_is_said_in_the_words_of_a_recipe() -> None:
+    lite = backbone_config("tf_efficientnet_lite0")
+    assert (lite.interpolation, lite.fit, lite.crop_pct) == ("bicubic", "center", 0.875)
+    squashed = backbone_config("convnext_base.fb_in22k_ft_in1k_384")
+    assert (squashed.fit, squashed.crop_pct) == ("stretch", 1.0)
+    for name in (lite, squashed):
+        ValidSection.model_validate({"fit": name.fit, "crop": name.crop_pct})
 
 
 def test_rising_and_rectangular_sizes_pass_where_the_backbone_takes_them() -> None:

@@ -60,7 +60,7 @@ def test_the_pictures_are_those_that_training_makes(recipe: Recipe) -> None:
     made = preview(prepared, stage=0, images=3, epochs=2, first=1)
     assert made.epochs == (1,)
     loader = Loader(prepared.samples, recipe.decode, torch.device("cpu"))
-    policy = Policy(recipe.augment, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    policy = Policy(recipe.augment, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bicubic")
     source = prepared.samples.source
     paths = [Path(source.where(row)) for row in range(len(source))]
     names = [path.name + path.parent.name for path in paths]

@@ -80,6 +80,9 @@ def test_the_weights_scored_are_the_weights_saved(
     )
     folder, _ = trained(made, tmp_path)
     saved = checkpoint.load(folder)
+    # What `auto` came to is saved: answering must not depend on what it means elsewhere, or one day.
+    assert (made.augment.filter, made.train.channels_last) == ("auto", "auto")
+    assert (saved.contract["filter"], saved.recipe["train"]["channels_last"]) == ("bicubic", "on")
 
     # Answered anew from what was saved alone: weights, recipe, contract, classes.
     told = parse_recipe(saved.recipe)

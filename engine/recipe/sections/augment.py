@@ -236,8 +236,9 @@ class AugmentSection(Section):
         "auto",
         description="What runs the pass. auto: the fast one for the device; reference: plain torch; kornia: Kornia's own functions, for comparison.",
     )
-    filter: Literal["nearest", "bilinear", "bicubic"] = Field(
-        "bilinear", description="Interpolation, antialiased when shrinking."
+    filter: Literal["auto", "nearest", "bilinear", "bicubic"] = Field(
+        "auto",
+        description="Interpolation, antialiased when shrinking; bicubic is as PIL's. auto: the one that the backbone was pretrained with, in training as in scoring. It is saved with the weights.",
     )
     border: Literal["constant", "edge", "reflect"] = Field(
         "reflect",

@@ -179,7 +179,10 @@ class TrainSection(Section):
     precision: Literal["auto", "bf16", "fp32"] = Field(
         "auto", description="auto: bf16 autocast on a GPU that has it, else fp32."
     )
-    channels_last: Switch = Field("auto", description="Channels-last weights. auto: on the GPU.")
+    channels_last: Switch = Field(
+        "auto",
+        description="Channels-last weights. auto: on, as batches are. off: for comparison; the last bits of answers differ.",
+    )
     compile: Switch = Field("auto", description="torch.compile for the training step. auto: on the GPU.")
 
     @model_validator(mode="after")
