@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ FREE_KEYS = (
     "track",
     "specialist",  # each makes a claim of its own
 )
+
+_STEP = ("batch", "accumulate")  # keys of a stage whose product is the images of a step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,16 +89,15 @@ def _in_steps(before: Mapping[str, Any], now: Mapping[str, Any]) -> Mapping[str,
     stages, others = before.get("stage"), now.get("stage")
     if not isinstance(stages, list) or not isinstance(others, list) or len(stages) != len(others):
         return before
-    keys = ("batch", "accumulate")
     merged = [
-        {**old, **{key: new[key] for key in keys}} if _images(old) == _images(new) else old
+        {**old, **{key: new[key] for key in _STEP if key in new}} if _images(old) == _images(new) else old
         for old, new in zip(stages, others, strict=True)
     ]
     return {**before, "stage": merged}
 
 
 def _images(stage: Mapping[str, Any]) -> int:
-    return int(stage["batch"]) * int(stage["accumulate"])
+    return math.prod(int(stage.get(key, 1)) for key in _STEP)
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:

@@ -78,3 +78,14 @@ def test_a_damaged_claim_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "run.json").write_bytes(content)
     with pytest.raises(RecipeError, match=r"run\.json is damaged .*Go elsewhere"):
         claim(made_with(tmp_path))
+
+
+def test_a_run_goes_on_in_smaller_batches_of_as_many_images_a_step(tmp_path: Path) -> None:
+    def made(batch: int, accumulate: int) -> Claim:
+        stage = {"batch": batch, "accumulate": accumulate, "lr": 0.1}
+        return Claim(tmp_path / "run.json", "a run", {"recipe": {"stage": [stage]}}, "Choose another")
+
+    claim(made(32, 1))
+    claim(made(16, 2))
+    with pytest.raises(RecipeError, match=r"stage\.0\.batch: 16 -> 8"):
+        claim(made(8, 2))
