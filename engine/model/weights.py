@@ -146,7 +146,9 @@ def _by_name(target: Tensors, _: nn.Module, file: Tensors, plain: Tensors) -> It
 def _by_converter(target: Tensors, backbone: nn.Module, file: Tensors, plain: Tensors) -> Iterator[_Reading]:
     """Through timm's own converter for this architecture (original releases, other grid sizes), if there is one."""
     convert = getattr(sys.modules[type(backbone).__module__], "checkpoint_filter_fn", None)
-    for prefix in _prefixes(file, plain) if convert is not None else ():
+    if convert is None:
+        return
+    for prefix in _prefixes(file, plain):
         own = {name.removeprefix(prefix): tensor for name, tensor in file.items() if name.startswith(prefix)}
         try:
             converted = {f"backbone.{name}": tensor for name, tensor in convert(own, backbone).items()}

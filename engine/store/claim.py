@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,8 @@ _FINGERPRINTS = {
     SPLIT: "the division of the images into folds",
     START: "the contents of model.weights",
 }
+
+_STEP = ("batch", "accumulate")  # keys of a stage whose product is the images of a step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,16 +137,15 @@ def _in_steps(before: Mapping[str, Any], now: Mapping[str, Any]) -> Mapping[str,
     stages, others = before.get("stage"), now.get("stage")
     if not isinstance(stages, list) or not isinstance(others, list) or len(stages) != len(others):
         return before
-    keys = ("batch", "accumulate")
     merged = [
-        {**old, **{key: new[key] for key in keys}} if _images(old) == _images(new) else old
+        {**old, **{key: new[key] for key in _STEP if key in new}} if _images(old) == _images(new) else old
         for old, new in zip(stages, others, strict=True)
     ]
     return {**before, "stage": merged}
 
 
 def _images(stage: Mapping[str, Any]) -> int:
-    return int(stage["batch"]) * int(stage["accumulate"])
+    return math.prod(int(stage.get(key, 1)) for key in _STEP)
 
 
 def _changes(before: Any, now: Any, key: str, free: Collection[str] = ()) -> Iterator[str]:

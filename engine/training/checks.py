@@ -118,7 +118,7 @@ def _check_metrics(recipe: Recipe, classes: int) -> None:
     """Refuse metrics by which all epochs are alike: the first one would be kept as the best."""
     train = recipe.train
     stops = {f"stage.{n}.early_stop": stage.early_stop for n, stage in enumerate(recipe.stage) if stage.early_stop}
-    used = {"train.select": train.select}
+    used: dict[str, str] = {"train.select": train.select}
     used |= {f"{k}.metric": s.metric for k, s in {"train.early_stop": train.early_stop, **stops}.items() if s.patience}
     for key, metric in used.items():
         if classes <= _TOP.get(metric, 0):

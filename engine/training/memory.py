@@ -12,14 +12,13 @@ keeps fewer activations. Held to measured peaks on the CPU by `benchmarks/bench_
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from engine.augment.contract import Contract
@@ -34,12 +33,13 @@ from engine.model.runtime import Runtime
 from engine.order import Sampler
 from engine.ranks import Ranks
 from engine.recipe.sections import DecodeSection, ModelSection, Recipe, StageSection, TrainSection
-from engine.training.optim import build_optimizer
+from engine.training.optim import kept_share
 
 # Workspace of convolutions and the allocator's fragmentation, on top of what is counted.
 OVERHEAD = 1.15
+# Main memory that libraries take when they are first used: kernels that are made for shapes, arenas of threads.
+FIRST_USE = 64 * 2**20
 
-_STEPS = 6  # after which an optimiser keeps all that it will; Lookahead's slow weights are the latest
 _LOOKED_AT = 4  # batches for which plans are drawn
 _EXTRAS = 6  # images at the output's size, in float32, that blurring and noise hold at once for each image
 
@@ -127,43 +127,12 @@ def step_memory(
     averages = (train.ema > 0) + (train.swa_epochs > 0)
     return StepMemory(
         weights=weights,
-        optimizer=int(weights * optimizer_share(train)),
+        optimizer=int(weights * kept_share(train)),
         averages=buffers + averages * (weights + buffers),
         activations=sum(activations),
         largest=max(activations, default=0),
         gradients_stay=stage.accumulate > 1 or world > 1,
     )
-
-
-@functools.lru_cache(maxsize=8)
-def optimizer_share(train: TrainSection) -> float:
-    """Bytes that the optimiser keeps for each byte of weights: it is asked, with a matrix for weights."""
-    with torch.random.fork_rng([]):
-        layer = nn.Linear(64, 64, bias=False)
-    optimizer = build_optimizer(_Alone(layer), train)  # type: ignore[arg-type]  it is asked for parameters alone
-    for group in optimizer.param_groups:
-        group["lr"] = 1e-3
-    for _ in range(_STEPS):
-        layer.weight.grad = torch.ones_like(layer.weight)
-        optimizer.step()
-    inner = getattr(optimizer, "_base_optimizer", optimizer)  # timm's Lookahead keeps all of it there
-    states = [state for state in inner.state.values() if isinstance(state, dict)]
-    held = [value for state in states for value in state.values() if isinstance(value, Tensor)]
-    return sum(value.numel() * value.element_size() for value in held) / (4 * layer.weight.numel())
-
-
-class _Alone(nn.Module):
-    """A model of one layer, which is its head."""
-
-    def __init__(self, head: nn.Module) -> None:
-        super().__init__()
-        self.head, self.backbone = head, nn.Identity()
-
-    def head_parameters(self) -> list[nn.Parameter]:
-        return list(self.head.parameters())
-
-    def backbone_parameters(self) -> list[nn.Parameter]:
-        return []
 
 
 def training_memory(
@@ -209,10 +178,10 @@ def _placed(
 ) -> Memory:
     """Host and device apart: on a CPU `together` is the peak of model and photos; on a GPU each has its own."""
     if ranks.device.type == "cpu":
-        return Memory(int(together * OVERHEAD) + files, 0, certain, 0)
+        return Memory(int(together * OVERHEAD) + files + FIRST_USE, 0, certain, 0)
     on_device = working + (photos if decoding.device.type == "cuda" else 0)
     on_host = files + (0 if decoding.device.type == "cuda" else photos)
-    return Memory(int(on_host * OVERHEAD), int(on_device * OVERHEAD), 0, certain)
+    return Memory(int(on_host * OVERHEAD) + FIRST_USE, int(on_device * OVERHEAD), 0, certain)
 
 
 # --- photos ---------------------------------------------------------------------------------------------------------

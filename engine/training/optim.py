@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from engine.recipe.sections import TrainSection
 from engine.text import similar
 
 _HEAD = "a name that no matcher knows"  # timm counts what it has no rule for to the head
+_STEPS = 6  # after which an optimiser keeps all that it will; Lookahead's slow weights come last
 _FUSED = ("adam", "adamw", "sgd")  # torch's own, which have one kernel for all parameters
 
 
@@ -72,6 +74,21 @@ def build_optimizer(model: Classifier, section: TrainSection) -> torch.optim.Opt
 def check_optimizer(section: TrainSection) -> None:
     """Raise RecipeError, naming the nearest names, when there is no optimiser of the name or it cannot be used here."""
     _create([{"params": [nn.Parameter(torch.zeros(2, 2))], "weight_decay": 0.0, "scale": 1.0}], section)
+
+
+@functools.lru_cache(maxsize=8)
+def kept_share(section: TrainSection) -> float:
+    """Bytes that the optimiser keeps for each byte of weights in matrices: it is asked, with a matrix to learn."""
+    weight = nn.Parameter(torch.zeros(64, 64))
+    optimizer = _create([{"params": [weight], "weight_decay": 0.0, "scale": 1.0}], section)
+    set_rate(optimizer, 1e-3)
+    for _ in range(_STEPS):
+        weight.grad = torch.ones_like(weight)
+        optimizer.step()
+    inner = getattr(optimizer, "_base_optimizer", optimizer)  # timm's Lookahead keeps all of it there
+    states = [state for state in inner.state.values() if isinstance(state, dict)]
+    held = [value for state in states for value in state.values() if isinstance(value, torch.Tensor)]
+    return sum(value.numel() * value.element_size() for value in held) / (4 * weight.numel())
 
 
 def set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:

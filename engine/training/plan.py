@@ -91,8 +91,8 @@ def plan_run(prepared: Prepared, ranks: Ranks) -> RunPlan:
 def _stage(prepared: Prepared, stage: StageSection, data: FoldData, ranks: Ranks) -> StagePlan:
     in_step = stage.batch * stage.accumulate * ranks.world
     steps = max(1, len(data.train_rows_N) // in_step) * stage.epochs
-    photos = (_photos(prepared, rows_N) for rows_N in (data.train_rows_N, data.held_rows_N))
-    memory = training_memory(prepared.recipe, stage, len(prepared.classes), *photos, ranks)
+    train, held = (_photos(prepared, rows_N) for rows_N in (data.train_rows_N, data.held_rows_N))
+    memory = training_memory(prepared.recipe, stage, len(prepared.classes), train, held, ranks)
     return StagePlan(stage, steps, steps * in_step, memory)
 
 

@@ -100,3 +100,14 @@ def test_what_is_free_and_changed_is_told(tmp_path: Path) -> None:
     moved = RECIPE | {"data": {"train": "photos/", "cache": "a"}, "output": "elsewhere", "decode": {"threads": 2}}
     assert claim(made_with(tmp_path, recipe=moved)) == ['data.train: "photos" -> "photos/"', "decode.threads: 0 -> 2"]
     assert claim(made_with(tmp_path, recipe=moved)) == []
+
+
+def test_a_run_goes_on_in_smaller_batches_of_as_many_images_a_step(tmp_path: Path) -> None:
+    def made(batch: int, accumulate: int) -> Claim:
+        stage = {"batch": batch, "accumulate": accumulate, "lr": 0.1}
+        return Claim(tmp_path / "run.json", "a run", {"recipe": {"stage": [stage]}}, "Choose another")
+
+    claim(made(32, 1))
+    claim(made(16, 2))
+    with pytest.raises(RecipeError, match=r"stage\.0\.batch: 16 -> 8"):
+        claim(made(8, 2))
