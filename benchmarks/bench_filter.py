@@ -17,6 +17,7 @@ with each filter in turns, in processor seconds of all threads (neighbours take 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import statistics
@@ -105,7 +106,7 @@ def pass_rows(repeats: int) -> list[Row]:
             contract = Contract(size, size, (0.5,) * 3, (0.5,) * 3, fit="center", filter=filter)
             plan = view_plan(PLAIN, contract, images.sizes_B2, frame.CPU)
             out = torch.empty((PHOTOS, 3, size, size), memory_format=torch.channels_last)
-            contenders.append(frame.Contender(filter, lambda plan=plan, out=out: one_pass(images, plan, out), PHOTOS))
+            contenders.append(frame.Contender(filter, functools.partial(one_pass, images, plan, out), PHOTOS))
         frame.take_turns(contenders, repeats, clock=time.process_time)
         rows += [
             {"filter": c.name, "span": span, "size": size, "images_per_cpu_second": [round(w, 1) for w in c.windows]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -29,6 +30,16 @@ def test_restoring_a_model_leaves_the_callers_random_numbers_alone(fold: FoldMak
     before = torch.get_rng_state()
     Members.restored([saved], CPU)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(("saved", "expected"), [("auto", False), ("off", False), ("on", True)])
+def test_a_model_answers_in_the_memory_format_it_was_scored_in(fold: FoldMaker, saved: str, expected: bool) -> None:
+    """`auto` is saved no longer; where it was, it meant channels-first on a CPU."""
+    made = fold(0)
+    made = dataclasses.replace(made, recipe={**made.recipe, "train": {**made.recipe["train"], "channels_last": saved}})
+    (member,) = Members.restored([made], CPU)
+    kernel = next(p for p in member.model.parameters() if p.ndim == 4 and p.shape[1] == 3)
+    assert kernel.is_contiguous(memory_format=torch.channels_last) == expected
 
 
 def test_one_tensor_a_model_with_a_row_of_logits_for_each_view_and_image(fold: FoldMaker, images: Ragged) -> None:
