@@ -48,8 +48,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from engine.decode.dali import DaliDecoder
 from engine.decode.decoder import Opened, Pixels, whole
-from engine.kernels import Filter, Plan, Ragged, triton_pass
-from engine.kernels.reference import reference_pass
+from engine.kernels import Filter, Plan, Ragged, one_pass, triton_pass
 from engine.quarantine import Fault
 
 DEVICE = torch.device("cuda", 0)
@@ -186,8 +185,8 @@ class FakeCuda:
             self._stack.enter_context(mock.patch.object(torch.cuda, name, replacement))
         self._stack.enter_context(mock.patch.object(threading.Thread, "run", self._in_modes(threading.Thread.run)))
         # Optimizers ask whether a graph is being captured.
-        capturing = mock.Mock(**{"current_stream.return_value.is_capturing.return_value": False})
-        self._stack.enter_context(mock.patch.object(torch, "accelerator", capturing))
+        current = SimpleNamespace(is_capturing=lambda: False)
+        self._stack.enter_context(mock.patch.object(torch.accelerator, "current_stream", lambda: current))
         self._stack.enter_context(
             mock.patch.object(torch._C, "_group_tensors_by_device_and_dtype", self._grouping(torch._C))
         )
@@ -668,7 +667,7 @@ def _tensors(value: object) -> Iterator[Tensor]:
 
 
 class _PassKernels:
-    """The pass's two kernels: they read a table of addresses and what is there, and write one batch, here by torch."""
+    """The pass's two kernels: they read a table of addresses and what is there, and write a batch, here on the CPU."""
 
     def __init__(self, gpu: FakeCuda, name: str) -> None:
         self._gpu, self._name = gpu, name
@@ -694,7 +693,7 @@ class _PassKernels:
             *(Filter(FILTER), ANTIALIAS, border, border_color, op, arg, rect, fill, color, seed, partner, weight, box),
         )
         with _Unseen(gpu), torch._C.DisableTorchFunction():
-            out.copy_(reference_pass(Ragged(images), plan))
+            out.copy_(one_pass(Ragged(images), plan))
 
 
 def _is_cuda(device: object) -> bool:
