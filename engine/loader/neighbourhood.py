@@ -61,7 +61,11 @@ def apply_extras(extras: Extras, images: Ragged, plan: Plan, executor: Name = "a
     )
     settled = _grouped(extras, rows_n, (plan.height, plan.width))
     geometry, moved = geometry.along([part for group in settled for part in group[2:5]], images.device)
-    groups = [_Group(*group[:2], *moved[3 * i : 3 * i + 3], group.host_arg_n) for i, group in enumerate(settled)]
+    there = [moved[i : i + 3] for i in range(0, len(moved), 3)]
+    groups = [
+        group._replace(where_n=where_n, arg_n=arg_n, seed_n=seed_n)
+        for group, (where_n, arg_n, seed_n) in zip(settled, there, strict=True)
+    ]
 
     pixels_nCHW = execute(executor, Ragged([images.tensors[row] for row in rows]), geometry).contiguous()
     for group in groups:
