@@ -17,7 +17,7 @@ allocator must be there and hold what it held when the operation was queued:
 * memory that somebody else owns, such as a decoder's (`lend`): unchanged, and not given back;
 * device memory that belongs to another stream than the one that used it: not given back (`record_stream` allows it).
 
-What is wrong raises CudaFault, where it is found or at the end of the `with` at the latest.
+What is wrong raises CudaFault where it is found, and at the end of the `with` whatever became of that.
 
 What it does not know: how long anything takes, dtypes and layouts that CUDA lacks, several devices, and copies to the
 host that are not waited for, which it refuses.
@@ -263,7 +263,8 @@ class FakeCuda:
             read, written = [self._known(one) for one in reads], [self._known(one) for one in writes]
             for memory in read + written:
                 if memory.kind == "pageable" or (memory.kind == "pinned" and not copy):
-                    raise CudaFault(f"{name} looks at {memory.kind} memory of the host")
+                    self._faults.append(f"{name} looks at {memory.kind} memory of the host")
+            self._raise()
             stream = self.current_stream.number
             self._order(name, stream, read, written)
             held = []
@@ -280,7 +281,8 @@ class FakeCuda:
         errors = self._handler._handle_kernel_launch(stream, only_read, changed, changed, name, names)
         for error in errors:
             before = error.previous_access  # type: ignore[attr-defined]
-            raise CudaFault(f"{name} on stream {stream} races with {before.operator} on stream {before.stream}")
+            self._faults.append(f"{name} on stream {stream} races with {before.operator} on stream {before.stream}")
+        self._raise()
 
     def _end(self, ended: list[_Running]) -> None:
         for one in ended:
@@ -295,9 +297,9 @@ class FakeCuda:
         self._running = [one for one in self._running if id(one) not in ids]
 
     def _raise(self) -> None:
+        """What was found stays: an exception may get lost, in a generator that is closed by nobody or in a thread."""
         if self._faults:
-            faults, self._faults = self._faults, []
-            raise CudaFault("; ".join(dict.fromkeys(faults)))
+            raise CudaFault("; ".join(dict.fromkeys(self._faults)))
 
     # -- memory
 
@@ -326,7 +328,9 @@ class FakeCuda:
                 start = address - storage.data_ptr()
                 if 0 <= start < storage.nbytes():
                     return torch.empty(0, dtype=torch.uint8).set_(storage)[start : start + math.prod(shape)].view(shape)
-        raise CudaFault("a kernel looks at an address that is not the device's")
+        self._faults.append("a kernel looks at an address that is not the device's")
+        self._raise()
+        raise AssertionError
 
     def on_device(self, tensor: Tensor) -> bool:
         return self.kind_of(tensor) in _ON_DEVICE
