@@ -30,7 +30,7 @@ from rich.console import Console
 import frame
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))  # last: the engine may be another checkout's
-from fake_cuda import DEVICE, FakeCuda, LendingDecoder
+from fake_cuda import DEVICE, FakeCuda, LendingDecoder  # type: ignore[import-not-found]
 
 from engine.augment.contract import Contract
 from engine.augment.policy import Policy
@@ -161,7 +161,7 @@ class on_double(ExitStack):
         super().__init__()
         self.decoded = decoded
 
-    def __enter__(self) -> FakeCuda:  # type: ignore[override]
+    def __enter__(self) -> FakeCuda:
         gpu = self.enter_context(FakeCuda())
         if self.decoded == "gpu":
             lending = lambda *_: LendingDecoder(gpu)  # noqa: E731

@@ -17,7 +17,7 @@ allocator must be there and hold what it held when the operation was queued:
 * memory that somebody else owns, such as a decoder's (`lend`): unchanged, and not given back;
 * device memory that belongs to another stream than the one that used it: not given back (`record_stream` allows it).
 
-What is wrong raises CudaFault, where it is found or at the end of the `with` at the latest.
+What is wrong raises CudaFault where it is found, and at the end of the `with` whatever became of that.
 
 What it does not know: how long anything takes, dtypes and layouts that CUDA lacks, several devices, and copies to the
 host that are not waited for, which it refuses.
@@ -48,8 +48,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from engine.decode.dali import DaliDecoder
 from engine.decode.decoder import Opened, Pixels, whole
-from engine.kernels import Filter, Plan, Ragged, triton_pass
-from engine.kernels.reference import reference_pass
+from engine.kernels import Filter, Plan, Ragged, one_pass, triton_pass
 from engine.quarantine import Fault
 
 DEVICE = torch.device("cuda", 0)
@@ -186,8 +185,8 @@ class FakeCuda:
             self._stack.enter_context(mock.patch.object(torch.cuda, name, replacement))
         self._stack.enter_context(mock.patch.object(threading.Thread, "run", self._in_modes(threading.Thread.run)))
         # Optimizers ask whether a graph is being captured.
-        capturing = mock.Mock(**{"current_stream.return_value.is_capturing.return_value": False})
-        self._stack.enter_context(mock.patch.object(torch, "accelerator", capturing))
+        current = SimpleNamespace(is_capturing=lambda: False)
+        self._stack.enter_context(mock.patch.object(torch.accelerator, "current_stream", lambda: current))
         self._stack.enter_context(
             mock.patch.object(torch._C, "_group_tensors_by_device_and_dtype", self._grouping(torch._C))
         )
@@ -264,7 +263,8 @@ class FakeCuda:
             read, written = [self._known(one) for one in reads], [self._known(one) for one in writes]
             for memory in read + written:
                 if memory.kind == "pageable" or (memory.kind == "pinned" and not copy):
-                    raise CudaFault(f"{name} looks at {memory.kind} memory of the host")
+                    self._faults.append(f"{name} looks at {memory.kind} memory of the host")
+            self._raise()
             stream = self.current_stream.number
             self._order(name, stream, read, written)
             held = []
@@ -281,7 +281,8 @@ class FakeCuda:
         errors = self._handler._handle_kernel_launch(stream, only_read, changed, changed, name, names)
         for error in errors:
             before = error.previous_access  # type: ignore[attr-defined]
-            raise CudaFault(f"{name} on stream {stream} races with {before.operator} on stream {before.stream}")
+            self._faults.append(f"{name} on stream {stream} races with {before.operator} on stream {before.stream}")
+        self._raise()
 
     def _end(self, ended: list[_Running]) -> None:
         for one in ended:
@@ -296,9 +297,9 @@ class FakeCuda:
         self._running = [one for one in self._running if id(one) not in ids]
 
     def _raise(self) -> None:
+        """What was found stays: an exception may get lost, in a generator that is closed by nobody or in a thread."""
         if self._faults:
-            faults, self._faults = self._faults, []
-            raise CudaFault("; ".join(dict.fromkeys(faults)))
+            raise CudaFault("; ".join(dict.fromkeys(self._faults)))
 
     # -- memory
 
@@ -327,7 +328,9 @@ class FakeCuda:
                 start = address - storage.data_ptr()
                 if 0 <= start < storage.nbytes():
                     return torch.empty(0, dtype=torch.uint8).set_(storage)[start : start + math.prod(shape)].view(shape)
-        raise CudaFault("a kernel looks at an address that is not the device's")
+        self._faults.append("a kernel looks at an address that is not the device's")
+        self._raise()
+        raise AssertionError
 
     def on_device(self, tensor: Tensor) -> bool:
         return self.kind_of(tensor) in _ON_DEVICE
@@ -668,7 +671,7 @@ def _tensors(value: object) -> Iterator[Tensor]:
 
 
 class _PassKernels:
-    """The pass's two kernels: they read a table of addresses and what is there, and write one batch, here by torch."""
+    """The pass's two kernels: they read a table of addresses and what is there, and write a batch, here on the CPU."""
 
     def __init__(self, gpu: FakeCuda, name: str) -> None:
         self._gpu, self._name = gpu, name
@@ -694,7 +697,7 @@ class _PassKernels:
             *(Filter(FILTER), ANTIALIAS, border, border_color, op, arg, rect, fill, color, seed, partner, weight, box),
         )
         with _Unseen(gpu), torch._C.DisableTorchFunction():
-            out.copy_(reference_pass(Ragged(images), plan))
+            out.copy_(one_pass(Ragged(images), plan))
 
 
 def _is_cuda(device: object) -> bool:

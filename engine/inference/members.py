@@ -7,7 +7,8 @@ price is that all of them lie in memory; weights are small beside activations.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Self, overload
 
 import torch
@@ -96,6 +97,26 @@ class Members(Sequence[Member]):
     def outputs_of_pixels(self, pixels_BCHW: Tensor, features: bool = False) -> list[Output]:
         """What each model makes of images that are prepared as all of them want it, as one view."""
         return [_stacked([_output(member, pixels_BCHW, features)]) for member in self]
+
+    @contextlib.contextmanager
+    def weights_cast_once(self) -> Iterator[None]:
+        """Within it weights are cast to a lower precision at the first batch and kept, not cast anew at each; they must
+        not change meanwhile.
+
+        Autocast keeps what it casts until its outermost context ends, of tensors that require gradients.
+        """
+        frozen = [p for member in self for p in member.model.parameters() if not p.requires_grad]
+        types = dict.fromkeys(member.runtime.device.type for member in self if member.runtime.bf16)
+        with contextlib.ExitStack() as stack:
+            for device in types:
+                stack.enter_context(torch.autocast(device, enabled=False))
+                for parameter in frozen:
+                    parameter.requires_grad_(True)
+            try:
+                yield
+            finally:
+                for parameter in frozen:
+                    parameter.requires_grad_(False)
 
     def _sharing(self) -> dict[tuple[Contract, torch.dtype], list[int]]:
         """Which models see the same pixels."""

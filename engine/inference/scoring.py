@@ -17,6 +17,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from engine.errors import EngineError
 from engine.inference.members import Members, Output
@@ -28,6 +29,8 @@ from engine.ranks import Ranks
 Blend = Callable[[NDArray[np.floating]], NDArray[np.floating]]  # (V, B, C) -> (B, C)
 Extra = Literal["logits", "features"]
 Arrays = dict[str, NDArray[np.float32]]  # by the name of the field of Predictions
+Tensors = dict[str, Tensor]  # the same, on the device
+FETCH_EVERY = 16  # batches between fetches of answers: each makes the CPU wait for the GPU
 
 
 class NotFinite(EngineError):
@@ -65,12 +68,23 @@ def score(
     batches = eval_batches(images.rows_N, images.batch, ranks.rank, ranks.world)
     rows: list[NDArray[np.int64]] = []
     answers: list[list[Arrays]] = [[] for _ in members]
-    with closing(_outputs(members, images.loader, batches, "features" in extras)) as running:
+    waiting: list[list[Tensors]] = []  # of batches, what is still on the device
+
+    def fetch() -> None:
+        for own, found in zip(answers, zip(*waiting, strict=True), strict=True):
+            own.extend(_arrays(each, blend) for each in found)
+        waiting.clear()
+
+    running = _outputs(members, images.loader, batches, "features" in extras)
+    with closing(running), members.weights_cast_once():
         for rows_B, outputs in running:
             rows.append(rows_B)
-            for own, output in zip(answers, outputs, strict=True):
-                own.append(_arrays(output, blend, extras))
+            waiting.append([_asked_for(output, extras) for output in outputs])
+            if len(waiting) == FETCH_EVERY:
+                fetch()
             told(len(rows_B))
+        if waiting:
+            fetch()
     piece = (np.concatenate(rows), [_joined(own) for own in answers]) if rows else None
     pieces = [piece for piece in ranks.gather(piece) if piece is not None]
     if not pieces:
@@ -102,16 +116,22 @@ def _outputs(
                 yield photos.rows_B, members.outputs(photos.images, features)
 
 
-def _arrays(output: Output, blend: Blend, extras: Collection[Extra]) -> Arrays:
-    """One member's answer to a batch, on the host."""
-    views_VBC = output.logits_VBC.softmax(dim=2).cpu().numpy()
-    arrays = {"probabilities_NC": views_VBC[0] if len(views_VBC) == 1 else blend(views_VBC).astype(np.float32)}
+def _asked_for(output: Output, extras: Collection[Extra]) -> Tensors:
+    """What is to be fetched of a member's answer to a batch: probabilities of views, (V, B, C), the rest (B, ...)."""
+    tensors = {"probabilities_NC": output.logits_VBC.softmax(dim=2)}
     if "logits" in extras:
-        arrays["logits_NC"] = output.logits_VBC.mean(0).cpu().numpy()
+        tensors["logits_NC"] = output.logits_VBC.mean(0)
     if "features" in extras:
         assert output.features_VBE is not None  # they were asked for
-        arrays["features_NE"] = output.features_VBE.mean(0).cpu().numpy()
-    return arrays
+        tensors["features_NE"] = output.features_VBE.mean(0)
+    return tensors
+
+
+def _arrays(tensors: Tensors, blend: Blend) -> Arrays:
+    """The same on the host, with one answer made of the views."""
+    arrays = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
+    views_VBC = arrays["probabilities_NC"]
+    return arrays | {"probabilities_NC": views_VBC[0] if len(views_VBC) == 1 else blend(views_VBC).astype(np.float32)}
 
 
 def _joined(parts: Sequence[Arrays]) -> Arrays:

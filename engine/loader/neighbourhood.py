@@ -40,7 +40,7 @@ def apply_extras(extras: Extras, images: Ragged, plan: Plan, executor: Name = "a
     """The batch and the plan with the samples that drew something already warped and changed; the others untouched.
 
     Who is changed how is settled on the host, where extras and plan are best drawn, and sent to the images' device in
-    one copy: nothing here waits for a GPU but what Kornia asks itself. Run the returned plan on the returned images by
+    one copy: nothing here waits for a GPU. Run the returned plan on the returned images by
     the same executor.
     """
     extras, plan = extras.to("cpu"), plan.to("cpu")
@@ -61,7 +61,11 @@ def apply_extras(extras: Extras, images: Ragged, plan: Plan, executor: Name = "a
     )
     settled = _grouped(extras, rows_n, (plan.height, plan.width))
     geometry, moved = geometry.along([part for group in settled for part in group[2:5]], images.device)
-    groups = [_Group(*group[:2], *moved[3 * i : 3 * i + 3], group.host_arg_n) for i, group in enumerate(settled)]
+    there = [moved[i : i + 3] for i in range(0, len(moved), 3)]
+    groups = [
+        group._replace(where_n=where_n, arg_n=arg_n, seed_n=seed_n)
+        for group, (where_n, arg_n, seed_n) in zip(settled, there, strict=True)
+    ]
 
     pixels_nCHW = execute(executor, Ragged([images.tensors[row] for row in rows]), geometry).contiguous()
     for group in groups:
@@ -105,7 +109,7 @@ def _changed(group: _Group, images_NCHW: Tensor) -> Tensor:
     arg_N, seed_N = group.arg_n, group.seed_n
     match group.op:
         case Extra.BLUR:
-            sigma_N2 = arg_N[:, None].expand(-1, 2)
+            sigma_N2 = group.host_arg_n[:, None].expand(-1, 2)  # Kornia asks whether they are positive
             return kornia.filters.gaussian_blur2d(images_NCHW, 2 * group.radius + 1, sigma_N2)
         case Extra.MOTION:
             degrees_N = 360 * ((seed_N & 0xFFFF).double() / 0x10000).float()
@@ -120,7 +124,7 @@ def _changed(group: _Group, images_NCHW: Tensor) -> Tensor:
         case Extra.NOISE:
             return images_NCHW + arg_N[:, None, None, None] * _normal(images_NCHW, seed_N)
         case Extra.JPEG:
-            return kornia.enhance.jpeg_codec_differentiable(images_NCHW, group.host_arg_n)  # it looks at the values
+            return kornia.enhance.jpeg_codec_differentiable(images_NCHW, group.host_arg_n)  # within range?
         case Extra.CLAHE:
             grid = tuple(max(1, min(8, side // 2)) for side in images_NCHW.shape[2:])
             each = zip(images_NCHW.split(1), group.host_arg_n.tolist(), strict=True)

@@ -126,7 +126,6 @@ class _Made:
     bytes: int  # of the room
     slab: Tensor | None = None  # where its pixels lie, on the host
     there: torch.cuda.Event | None = None  # after it, the pixels are on the GPU
-    done: torch.cuda.Event | None = None  # after it, nothing on the GPU reads them any more
 
 
 class _Run:
@@ -146,7 +145,8 @@ class _Run:
         # Guarded by the room's lock:
         self._stopped = False
         self._ahead = 0  # batches that are made or being made, and not handed out
-        self._used: deque[_Made] = deque()  # handed out, and perhaps read by kernels still
+        # Handed out, and read by kernels until the event.
+        self._used: deque[tuple[torch.cuda.Event, _Made]] = deque()
         self._held: _Made | None = None  # the consumer's
         self._sending: deque[tuple[Tensor, torch.cuda.Event]] = deque()  # slabs that are being copied from
 
@@ -179,10 +179,10 @@ class _Run:
                 self._give(before)
             elif before is not None:
                 # The consumer has queued kernels that read these pixels: nobody may have the memory before they ran.
-                before.done = torch.cuda.current_stream(self._stream.device).record_event()
-                self._used.append(before)
-                while self._used and self._used[0].done.query():
-                    self._give(self._used.popleft())
+                done = torch.cuda.current_stream(self._stream.device).record_event()
+                self._used.append((done, before))
+                while self._used and self._used[0][0].query():
+                    self._give(self._used.popleft()[1])
             self._room.changed.notify_all()
 
     def _end(self, producer: threading.Thread) -> None:
@@ -193,14 +193,15 @@ class _Run:
         while producer.is_alive() or not self._ready.empty():  # it may be waiting for a place in the queue
             with contextlib.suppress(queue.Empty):
                 left.append(self._ready.get(timeout=0.05))
+        alive = [made for _, made in self._used]
         if self._held is not None:  # the last one's memory is whoever's still looks at it
-            self._used.append(dataclasses.replace(self._held, slab=None))
-        if self._on_gpu and self._used:  # what was handed out may be read by all that is queued by now
+            alive.append(dataclasses.replace(self._held, slab=None))
+        if self._on_gpu and alive:  # what was handed out may be read by all that is queued by now
             torch.cuda.current_stream(self._stream.device).record_event().synchronize()
         for slab, copied in self._sending:
             copied.synchronize()
             self._supply.slabs.give(slab)
-        for made in [*self._used, *(one for one in left if isinstance(one, _Made))]:
+        for made in [*alive, *(one for one in left if isinstance(one, _Made))]:
             self._give(made)
         self._used.clear()
         self._held = None
@@ -296,8 +297,8 @@ class _Run:
                 if not self._used:
                     self._room.changed.wait()
                     continue
-                oldest = self._used.popleft()
-            oldest.done.synchronize()
+                done, oldest = self._used.popleft()
+            done.synchronize()
             self._give(oldest)
 
 

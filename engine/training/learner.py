@@ -69,7 +69,7 @@ class Learner:
     def restart_average(self) -> None:
         """Begin the moving average, if there is one, again from the current weights."""
         if self.average is not None:
-            self.average.restart(self.model)
+            self.average.restart()
 
     def begin_epoch(self, stage: StageSection, epoch: int) -> None:
         """Training mode, and what learns in an epoch of the stage let learn."""
@@ -92,7 +92,7 @@ class Learner:
         last = part == parts - 1
         loss = self._step(batch.images_BCHW, batch.labels, parts, last)
         if last and self.average is not None:
-            self.average.update(self.model)
+            self.average.update()
         return loss
 
     def take_into_mean(self) -> bool:

@@ -56,7 +56,7 @@ class _Trained:
     loss: float  # mean over all of the epoch's steps, on all ranks
     images: int
     seconds: float
-    waited: float  # of these seconds, the share in which the next batch was waited for
+    waited: float  # of these seconds, the share in which the host waited for the next batch; see _Waits
 
 
 class FoldTrainer:
@@ -372,7 +372,12 @@ class FoldTrainer:
 
 
 class _Waits:
-    """Adds up the time in which the next batch is waited for."""
+    """Adds up the time in which this thread waits for the next batch and makes its images.
+
+    It is the host's time. On a GPU the host runs ahead: it may wait here while the GPU has steps queued and loses
+    nothing, and what the GPU loses between launches that come too slowly is not in it. It stays near 0 where data is no
+    bottleneck; where it does not, compare the whole rate with `engine bench`'s of the model alone.
+    """
 
     def __init__(self) -> None:
         self.seconds = 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import threading
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 from scipy.special import softmax
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from engine.augment.views import tta_views
 from engine.inference.member import Member
@@ -26,6 +28,8 @@ from engine.quarantine import FaultKind
 from engine.ranks import Ranks
 from engine.recipe.sections import DecodeSection
 from engine.store.checkpoint import Checkpoint
+
+from ..fake_cuda import DEVICE, FakeCuda
 
 CPU = torch.device("cpu")
 ALONE = Ranks(0, 1, CPU)
@@ -185,3 +189,45 @@ def test_ranks_take_a_share_each_and_all_get_everything(
     with ThreadPoolExecutor(world) as threads:
         for (found,) in threads.map(on_rank, range(world)):
             close(found, alone)
+
+
+def test_on_a_gpu_answers_are_fetched_for_many_batches_at_once(fold: FoldMaker, photos: list[bytes]) -> None:
+    expected = score(Members.restored([fold(1)], CPU), images_of(photos, batch=2), ALONE)[0]
+    with FakeCuda() as gpu:
+        there = Ranks(0, 1, DEVICE)
+        members = Members.restored([fold(1)], DEVICE)
+        ids = [f"id {i}" for i in range(COUNT)]
+        samples = Samples(ids, Memory(photos), np.arange(COUNT), np.full(COUNT, -1))
+        images = Images(Loader(samples, DecodeSection(device="cpu", threads=1), DEVICE), np.arange(COUNT), 2)
+        gpu.clear()
+        close(score(members, images, there)[0], expected, atol=0.02)
+        assert [wait.why for wait in gpu.waits_here].count("cpu") == 5  # after the last of five batches
+        assert not gpu.blocking_uploads
+        waits = gpu.waits_here
+        assert all(wait.why == "cpu" for wait in waits[-5:])
+
+
+def test_weights_are_cast_once_for_all_batches_and_answers_are_the_same(
+    fold: FoldMaker, photos: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In bfloat16, also those that do not learn: of an average, or frozen."""
+
+    class Casts(TorchDispatchMode):
+        count = 0
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            self.count += func is torch.ops.aten._to_copy.default and isinstance(args[0], torch.nn.Parameter)
+            return func(*args, **(kwargs or {}))
+
+    members = Members.restored([fold(1, precision="bf16")], CPU)
+    for parameter in [*members[0].model.parameters()][::2]:
+        parameter.requires_grad_(False)
+    learns = [parameter.requires_grad for parameter in members[0].model.parameters()]
+    with Casts() as few, torch.no_grad():
+        kept = score(members, images_of(photos, batch=1), ALONE)[0]
+    monkeypatch.setattr(Members, "weights_cast_once", lambda self: contextlib.nullcontext())
+    with Casts() as many, torch.no_grad():
+        anew = score(members, images_of(photos, batch=1), ALONE)[0]
+    assert few.count > 0 and many.count == COUNT * few.count
+    assert np.array_equal(kept.probabilities_NC, anew.probabilities_NC)
+    assert [parameter.requires_grad for parameter in members[0].model.parameters()] == learns

@@ -122,6 +122,18 @@ def test_the_pixels_of_a_batch_stay_until_the_next_is_asked_for(photo: MakePhoto
         assert_as_pil(before.numpy(), paths[row])
 
 
+def test_the_pixels_of_a_batch_stay_while_only_bad_batches_follow(
+    photo: MakePhoto, damaged: dict[str, str], section: DecodeSection
+) -> None:
+    """The loader fills the places of bad batches with the images of the last good one."""
+    paths = [photo("a.jpg"), damaged["cut off"]]
+    running = iter(ImageStream(Files(paths), [np.array([0])] + [np.array([1])] * 8, section, HOST))
+    pixels_HW3 = next(running).images.tensors[0]
+    before = pixels_HW3.clone()
+    for decoded in running:
+        assert not len(decoded.rows_B) and torch.equal(pixels_HW3, before)
+
+
 def test_a_stream_can_be_iterated_again(photo: MakePhoto, section: DecodeSection) -> None:
     stream = ImageStream(Files([photo("a.jpg"), photo("b.jpg")]), [np.array([0]), np.array([1])], section, HOST)
     assert [d.rows_B.tolist() for d in stream] == [d.rows_B.tolist() for d in stream] == [[0], [1]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from timm.utils import ModelEmaV3
 
 from engine.model.build import build_model
 from engine.recipe.sections import ModelSection
@@ -31,7 +32,7 @@ def test_the_average_follows_its_formula() -> None:
     expected = 0.0
     for step in range(1, 9):
         moved(model, float(step))
-        average.update(model)
+        average.update()
         decay = min(0.6, 1 - step ** (-2 / 3))
         expected = decay * expected + (1 - decay) * step
         assert value(average) == pytest.approx(expected, rel=1e-5)
@@ -42,20 +43,38 @@ def test_the_average_goes_on_from_its_state_and_begins_again_when_restarted() ->
     one, other = Average(model, 0.6), Average(model, 0.6)
     for step in range(4):
         moved(model, float(step))
-        one.update(model)
+        one.update()
     other.load_state_dict(one.state_dict())
     moved(model, 9.0)
-    one.update(model)
-    other.update(model)
+    one.update()
+    other.update()
     assert value(one) == value(other) != 9.0
-    one.restart(model)
+    one.restart()
     assert value(one) == 9.0
     moved(model, 1.0)
-    one.update(model)
+    one.update()
     assert value(one) == 1.0  # the first step counts in full
     moved(model, 2.0)
-    one.update(model)
+    one.update()
     assert value(one) == pytest.approx(1 + 2 ** (-2 / 3), rel=1e-5)
+
+
+def test_it_is_timms_average_to_the_bit_and_asks_for_no_state_dict(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build_model(
+        ModelSection(backbone="test_resnet", pretrained=False), 3, (32, 32)
+    )  # with batch norms' counters
+    average, timms = Average(model, 0.9), ModelEmaV3(model, decay=0.9, use_warmup=True)
+    for step in range(1, 12):
+        with torch.no_grad():
+            for tensor in model.state_dict().values():
+                tensor.copy_(torch.randn(tensor.shape) * 100 * step)
+        timms.update(model, step=step)
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.nn.Module, "state_dict", None)
+            average.update()
+    expected = timms.module.state_dict()
+    for name, tensor in average.model.state_dict().items():
+        assert torch.equal(tensor, expected[name]), name
 
 
 def test_the_averaged_model_is_not_the_model_and_never_in_training_mode() -> None:

@@ -10,11 +10,13 @@ import torch
 from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from engine.augment.mix import MixedLabels
+from engine.augment.mix import MixedLabels, mixed_labels, with_mix
+from engine.kernels import Plan
 from engine.model.build import Classifier, build_model, set_drop_path
 from engine.model.losses import build_loss
 from engine.model.runtime import Runtime
 from engine.recipe.sections import ModelSection, TrainSection
+from engine.recipe.sections.augment import MixSection
 from engine.training.optim import build_optimizer
 from engine.training.step import TrainStep
 
@@ -112,3 +114,18 @@ def test_the_step_runs_as_it_is_compiled_on_a_cpu() -> None:
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
     assert losses[0][1] < losses[0][0]
     torch.testing.assert_close(compiled.head.weight, plain.head.weight)
+
+
+def test_when_mixing_ends_nothing_is_compiled_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend("eager")
+    compile_ = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda function, **options: compile_(function, backend=counter, **options))
+    step = step_for(fresh(ARCFACE), ARCFACE, compiled=True)
+    images_BCHW, _ = batch(32)
+    plan = Plan(32, 32, torch.eye(3).repeat(6, 1, 1), (0.5,) * 3, (0.2,) * 3)
+    plans = (with_mix(plan, MixSection(cutmix=1.0, p=1.0), torch.arange(6), 0, 0), plan)
+    for each in plans:
+        for _ in range(2):
+            step(images_BCHW, mixed_labels(each, torch.arange(6) % 3))
+    assert counter.frame_count == 1

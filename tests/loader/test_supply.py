@@ -1,0 +1,159 @@
+"""What streams share: room by the bytes, memory that is used again."""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+
+import numpy as np
+import pytest
+import torch
+
+from engine.decode.decoder import Opened, Pixels, whole
+from engine.errors import EngineError
+from engine.loader import supply as supply_module
+from engine.loader.source import Memory
+from engine.loader.stream import ImageStream
+from engine.loader.supply import Slabs, Supply, prefetch_bytes
+from engine.recipe.sections import DecodeSection
+from engine.system import total_host_bytes
+
+HOST = torch.device("cpu")
+MIB = 2**20
+
+
+class Counting:
+    """Decodes any file to a photo of one MiB, and counts the bytes that are alive."""
+
+    device = HOST
+    alive = 0
+    most = 0
+    lock = threading.Lock()
+
+    def open(self, contents: Sequence[bytes]) -> list[Opened]:
+        return [Opened(content, 512, 682) for content in contents]
+
+    def pixels(self, opened: Sequence[Opened], regions: object = None) -> list[Pixels]:
+        return [whole(self._photo()) for _ in opened]
+
+    def _photo(self) -> torch.Tensor:
+        array = np.zeros((512, 682, 3), dtype=np.uint8)
+        pixels = torch.from_numpy(array)
+        with Counting.lock:
+            Counting.alive += 1
+            Counting.most = max(Counting.most, Counting.alive)
+        weakref.finalize(array, self._gone)
+        return pixels
+
+    @staticmethod
+    def _gone() -> None:
+        with Counting.lock:
+            Counting.alive -= 1
+
+
+@pytest.fixture(autouse=True)
+def counting(monkeypatch: pytest.MonkeyPatch) -> None:
+    Counting.alive = Counting.most = 0
+    monkeypatch.setattr(supply_module, "decoder_for", lambda *_: Counting())
+
+
+def stream(supply: Supply, photos: int = 4, batches: int = 12) -> ImageStream:
+    source = Memory([b"photo"] * photos)
+    return ImageStream(source, [np.arange(photos)] * batches, DecodeSection(), HOST, supply=supply)
+
+
+def settled() -> int:
+    """Photos that are alive when nothing changes any more."""
+    before = -1
+    while before != Counting.alive:
+        before = Counting.alive
+        time.sleep(0.1)
+    return before
+
+
+@pytest.mark.parametrize(
+    ("megabytes", "photos"), [(0, 7 * 4), (29, 7 * 4), (20, 5 * 4), (13, 3 * 4), (9, 2 * 4), (1, 2 * 4)]
+)
+def test_as_many_batches_are_made_ahead_as_fit_and_at_least_one(megabytes: int, photos: int) -> None:
+    """Batches of four photos, a MiB each: five wait, one is the consumer's, one stands before the queue."""
+    supply = Supply(DecodeSection(prefetch=5, prefetch_mb=megabytes), HOST)
+    with closing(iter(stream(supply))) as running:
+        next(running)
+        assert settled() == photos
+        seen = 1 + sum(1 for _ in running)
+    assert seen == 12 and Counting.most <= photos + 4 and supply.room.taken == 0
+
+
+def test_batches_of_two_streams_are_counted_together() -> None:
+    supply = Supply(DecodeSection(prefetch=5, prefetch_mb=17), HOST)
+    with ExitStack() as stack:
+        one = stack.enter_context(closing(iter(stream(supply))))
+        next(one)
+        assert settled() == 16
+        other = stack.enter_context(closing(iter(stream(supply, batches=3))))
+        assert settled() == 20  # the other may make one all the same
+        assert sum(1 for _ in other) == 3
+        assert settled() <= 20
+    assert supply.room.taken == 0
+
+
+def test_closing_wakes_a_thread_that_waits_for_room() -> None:
+    supply = Supply(DecodeSection(prefetch=5, prefetch_mb=1), HOST)
+    running = iter(stream(supply))
+    next(running)
+    settled()
+    began = time.monotonic()
+    running.close()
+    assert time.monotonic() - began < 5 and supply.room.taken == 0
+
+
+def test_decoders_are_used_again_by_later_streams_and_never_by_two_at_once() -> None:
+    supply = Supply(DecodeSection(), HOST)
+    made = []
+    supply_lane = supply.lane
+    supply.lane = lambda: made.append(supply_lane()) or made[-1]  # type: ignore[method-assign,func-returns-value]
+    list(stream(supply, batches=2))
+    list(stream(supply, batches=2))
+    assert made[0] is made[1]
+    one, other = iter(stream(supply)), iter(stream(supply))
+    assert made[2] is made[0] and made[3] is not made[0]
+    one.close()
+    other.close()
+
+
+def test_slabs_fit_are_used_again_and_not_hoarded() -> None:
+    slabs = Slabs(pinned=False, limit=4 * MIB)
+    small, large = slabs.take(MIB), slabs.take(2 * MIB)
+    assert len(small) >= MIB and len(large) >= 2 * MIB
+    slabs.give(large)
+    slabs.give(small)
+    assert slabs.take(MIB // 2) is small
+    assert slabs.take(MIB // 2) is large
+    slabs.give(small)
+    assert len(slabs.take(3 * MIB)) >= 3 * MIB  # in the place of the small one
+    assert slabs.take(MIB) is not small
+    slabs.give(torch.empty(5 * MIB, dtype=torch.uint8))
+    assert len(slabs.take(MIB)) < 5 * MIB
+
+
+def test_no_memory_for_a_batch_names_what_to_change() -> None:
+    with pytest.raises(EngineError, match=r"decode\.prefetch_mb"):
+        Slabs(pinned=False, limit=0).take(1 << 60)
+
+
+def test_the_room_is_what_the_recipe_says_or_a_share_of_the_memory() -> None:
+    assert prefetch_bytes(DecodeSection(prefetch_mb=300), HOST) == 300 * MIB
+    assert prefetch_bytes(DecodeSection(), HOST) == (total_host_bytes() or 0) // 8
+
+
+def test_processes_of_a_machine_share_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(supply_module, "decoder_for", lambda section, *_: asked.append(section.threads) or Counting())
+    monkeypatch.setattr("engine.ranks.cores", lambda: 16)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    Supply(DecodeSection(), HOST).lane()
+    Supply(DecodeSection(threads=7), HOST).lane()
+    assert asked == [4, 7]
