@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 
-from engine.system import GIB, cores
+from engine.system import GIB, cores, total_host_bytes
+
+_UNKNOWN = 8 * GIB  # where no system says how much there is
 
 
 @dataclass(frozen=True)
@@ -34,17 +34,4 @@ def this_machine() -> Machine:
         properties = torch.cuda.get_device_properties(0)
         bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
         return Machine(properties.name, properties.total_memory, cores(), bf16)
-    return Machine("", _host_memory(), cores(), False)
-
-
-def _host_memory() -> int:
-    """Bytes of main memory, or what the control group allows of it (Linux, version 2)."""
-    try:
-        here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # not on every system
-        return 8 * GIB
-    try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
-    except OSError:
-        return here
-    return min(here, int(limit)) if limit.isdigit() else here
+    return Machine("", total_host_bytes() or _UNKNOWN, cores(), False)

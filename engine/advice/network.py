@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from engine.advice.machine import Machine
 from engine.model.build import is_cached
-from engine.recipe.sections import ModelSection, StageSection
+from engine.recipe.sections import ModelSection, StageSection, TrainSection
 from engine.system import GIB
-from engine.training.memory import step_bytes
+from engine.training.memory import OVERHEAD, step_memory
 
 _STRIDE = 32  # pixels: sizes are whole multiples of it
 _LEAST_SIDE = 64
@@ -138,7 +138,8 @@ def _batch(choice: _Choice, machine: Machine, trained_on: int, classes: int, sid
 @functools.lru_cache(maxsize=32)
 def _step_bytes(backbone: str, classes: int, side: int, batch: int, bf16: bool) -> int:
     stage = StageSection(size=(side, side), batch=batch, epochs=1, lr=1.0)
-    return step_bytes(ModelSection(backbone=backbone), classes, stage, bf16, averages=0)
+    memory = step_memory(ModelSection(backbone=backbone), TrainSection(), classes, stage, bf16)
+    return int(OVERHEAD * memory.peak)
 
 
 def _epochs(machine: Machine, trained_on: int) -> int:

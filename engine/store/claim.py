@@ -43,6 +43,7 @@ FREE_KEYS = (
     "decode.decoder",
     "decode.threads",
     "decode.prefetch",
+    "decode.prefetch_mb",
     "decode.max_megapixels",  # which images are too large to be used shows in the fingerprint
     "ensemble",
     "predict",
@@ -110,7 +111,7 @@ class Claim:
         for name in {**before, **now}:
             old, new = before.get(name), now.get(name)
             if name == "recipe":
-                yield from _changes(old or {}, new or {}, "", free)
+                yield from _changes(_in_steps(old or {}, new or {}), new or {}, "", free)
             elif name not in _FINGERPRINTS:
                 yield from _changes(old, new, name)
             elif name in before and name in now and old != new:
@@ -124,11 +125,6 @@ def claim(*claims: Claim) -> list[str]:
     for one in claims:
         one.write()
     return list(dict.fromkeys(changes))
-
-
-def changes_between(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    """What differs between two recipes' tables, as "key: old -> new", leaving out keys that do not touch learning."""
-    yield from _changes(_in_steps(before, now), now, "", FREE_KEYS)
 
 
 def _in_steps(before: Mapping[str, Any], now: Mapping[str, Any]) -> Mapping[str, Any]:

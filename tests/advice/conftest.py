@@ -24,7 +24,7 @@ Table = Callable[..., Path]
 def quick_estimates(monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory in proportion to images, at once: how it is estimated is tried in tests/training/test_memory.py. And
     weights that are not here."""
-    monkeypatch.setattr(network, "step_bytes", lambda model, classes, stage, bf16, averages: stage.batch * 2**25)
+    monkeypatch.setattr(network, "_step_bytes", lambda backbone, classes, side, batch, bf16: batch * 2**25)
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
 

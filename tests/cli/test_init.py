@@ -18,7 +18,7 @@ def engine(*arguments: str | Path) -> Result:
 
 @pytest.fixture
 def animals(shades, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:  # type: ignore[no-untyped-def]
-    monkeypatch.setattr(network, "step_bytes", lambda *_, **__: 2**20)
+    monkeypatch.setattr(network, "_step_bytes", lambda *_: 2**20)
     monkeypatch.chdir(tmp_path)
     shades(tmp_path, {"cat": 60, "dog": 190}, "")
     return tmp_path / "photos"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from engine.errors import RecipeError
-from engine.store.claim import FREE_KEYS, Claim, changes_between, claim
+from engine.store.claim import FREE_KEYS, Claim, claim
 
 RECIPE = {"seed": 0, "data": {"train": "photos", "cache": "a"}, "stage": [{"lr": 0.1, "size": [32, 32]}]}
 
@@ -66,11 +66,11 @@ def test_keys_that_touch_no_learning_may_change_and_the_latest_is_written(tmp_pa
     assert json.loads((tmp_path / "run.json").read_text("utf-8"))["recipe"] == moved
 
 
-def test_free_keys_are_free_by_their_whole_name_with_all_below_them() -> None:
+def test_free_keys_are_free_by_their_whole_name_with_all_below_them(tmp_path: Path) -> None:
     assert "ensemble" in FREE_KEYS and "data.cache" in FREE_KEYS
-    before = {"ensemble": {"vote": 1}, "model": {"ensemble": 1}, "cache": 1}
-    now = {"ensemble": {"vote": 2}, "model": {"ensemble": 2}, "cache": 2}
-    assert list(changes_between(before, now)) == ["model.ensemble: 1 -> 2", "cache: 1 -> 2"]
+    claim(made_with(tmp_path, recipe={"ensemble": {"vote": 1}, "model": {"ensemble": 1}, "cache": 1}))
+    with pytest.raises(RecipeError, match=r"differs in model\.ensemble: 1 -> 2; cache: 1 -> 2\."):
+        claim(made_with(tmp_path, recipe={"ensemble": {"vote": 2}, "model": {"ensemble": 2}, "cache": 2}))
 
 
 @pytest.mark.parametrize("content", [b"{", b"3", b"\xff"])
