@@ -44,7 +44,7 @@ def expanded(path: str) -> str:
         return os.environ[name]
 
     plain = _VARIABLE.sub(value, path)
-    whole = os.path.expanduser(plain)  # noqa: PTH111  Path.expanduser refuses the users it does not know
+    whole = _with_home(plain)
     if whole == plain and (plain == "~" or plain.startswith("~/")):
         raise ValueError("this user has no home folder that ~ could stand for: set HOME, or write the path in full")
     return whole
@@ -53,8 +53,15 @@ def expanded(path: str) -> str:
 def as_written(path: str) -> str:
     """What `expanded` makes `path` of, for a path that is to be read again."""
     escaped = path.replace("$", "$$")
-    means_home = path.partition("/")[0] == "~" or os.path.expanduser(path) != path  # noqa: PTH111
+    means_home = path.partition("/")[0] == "~" or _with_home(path) != path
     return f"./{escaped}" if means_home else escaped
+
+
+def _with_home(path: str) -> str:
+    try:
+        return os.path.expanduser(path)  # noqa: PTH111  Path.expanduser refuses the users it does not know
+    except ValueError:  # no user's name holds a null byte
+        return path
 
 
 @contextmanager

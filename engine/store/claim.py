@@ -50,6 +50,7 @@ FREE_KEYS = (
     "track",
     "specialist",  # each makes a claim of its own
 )
+_SETTLED = ("model.weights", "train.channels_last")  # what a model's own recipe says otherwise than the run's
 _UNTOLD = ("name", "output", "specialist")  # of these, what nobody needs to be told of
 
 DATA, SPLIT, START = "data_fingerprint", "split", "starting_weights"
@@ -93,7 +94,7 @@ class Claim:
         now = json.loads(json.dumps(self.content))  # as it would be read back
         if of_model:
             before, now = ({name: side[name] for name in before if name in now} for side in (before, now))
-        if changes := list(self._differences(before, now, (*FREE_KEYS, "model.weights") if of_model else FREE_KEYS)):
+        if changes := list(self._differences(before, now, (*FREE_KEYS, *_SETTLED) if of_model else FREE_KEYS)):
             raise RecipeError(
                 f"{self.path.parent} holds {self.what} that differs in {'; '.join(changes)}. {self.remedy}"
             )

@@ -28,6 +28,7 @@ from engine.augment.views import PLAIN, view_plan, views_of
 from engine.decode.choose import decode_device, uses_turbo
 from engine.exhausted import Where
 from engine.kernels import Plan
+from engine.loader.supply import prefetch_bytes
 from engine.model.build import backbone_config, build_shapes
 from engine.model.runtime import Runtime
 from engine.order import Sampler
@@ -189,31 +190,34 @@ def _placed(
 
 @dataclasses.dataclass(frozen=True)
 class _Decoding:
-    """Where and how photos are decoded, and how many batches of them are alive at once."""
+    """Where and how photos are decoded, how many batches of them are alive at once, and in how many bytes."""
 
     device: torch.device
     parts: bool  # only the part of a JPEG that is looked at
     rounds: int
+    limit: int
 
     @classmethod
     def of(cls, section: DecodeSection, device: torch.device) -> _Decoding:
         where = decode_device(section, device)
         # Those in the queue, the model's and the one that is being made; on a GPU also those whose kernels are queued.
         rounds = section.prefetch + 2 + (section.prefetch + 1 if where.type == "cuda" else 0)
-        return cls(where, uses_turbo(section, where), rounds)
+        return cls(where, uses_turbo(section, where), rounds, prefetch_bytes(section, device))
 
     def bytes(self, batches: Sequence[int], rounds: int, images: int, batch: int) -> int:
         """Of `rounds` batches, if so many `images` make so many: as large as the largest of those looked at, where
         their memory is used again."""
         if not batches:
             return 0
-        return int(min(rounds, -(-images // batch)) * (max(batches) if self.parts else np.mean(batches)))
+        each = max(batches) if self.parts else np.mean(batches)
+        # The model's batch and the one that is being made are there whatever the limit.
+        return int(min(min(rounds, -(-images // batch)) * each, max(self.limit, 2 * each)))
 
 
 def _trained_parts(recipe: Recipe, stage: StageSection, photos: Photos, decoding: _Decoding) -> list[int]:
     """Bytes of decoded pixels in each of a few training batches."""
     config = backbone_config(recipe.model.backbone)
-    policy = Policy(recipe.augment, config.mean, config.std)
+    policy = Policy(recipe.augment, config.mean, config.std, config.interpolation)
     labels_N = np.zeros(len(photos.sizes_N2), dtype=np.int64)
     rows_N = np.arange(len(labels_N))
     sampler = Sampler(rows_N, labels_N, recipe.train.sampling.model_copy(update={"power": 0.0}), recipe.seed)
@@ -231,7 +235,7 @@ def _scored_parts(
 ) -> list[int]:
     """The same of a few batches that are scored: of the largest photos, since all of them are scored."""
     config = backbone_config(recipe.model.backbone)
-    contract = Contract.of(recipe.augment, size, config.mean, config.std)
+    contract = Contract.of(recipe.augment, size, config.mean, config.std, config.interpolation)
     areas = [int(photos.sizes_N2[at : at + batch].prod(1).sum()) for at in range(0, len(photos.sizes_N2), batch)]
     found = []
     for at in np.argsort(areas, kind="stable")[::-1][:_LOOKED_AT].tolist():

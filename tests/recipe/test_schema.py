@@ -95,6 +95,7 @@ NO_PATHS = {
     *(f"data.{role}_column" for role in ("path", "label", "id", "group", "fold")),
     *(f"{where}{key}" for where in ("", "specialist.0.") for key in ("model.backbone", "train.optimizer")),
     "specialist.0.name",
+    "predict.positive_class",
     "track.wandb",
     "track.mlflow_experiment",
 }

@@ -147,7 +147,10 @@ def test_extras_and_answers_count(recipe: MakeRecipe) -> None:
     )
 
 
-def test_on_a_gpu_photos_and_model_are_counted_where_they_lie(recipe: MakeRecipe) -> None:
+def test_on_a_gpu_photos_and_model_are_counted_where_they_lie(
+    recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda *_: (70 * 2**30, 80 * 2**30))
     gpu = Ranks(0, 1, torch.device("cuda", 0))
     made = recipe(decode={"device": "cpu", "decoder": "dali"}, train={"precision": "fp32"})
     memory = training_memory(made, made.stage[0], 3, photos(), photos(), gpu)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -169,7 +170,7 @@ def test_a_stop_is_heard_while_a_fold_answers_and_it_trains_nothing_again(recipe
 
 def test_a_fold_that_is_trained_anew_answers_anew(recipe: MakeRecipe, run: Run) -> None:
     result, diary = run(recipe())
-    RunFolder(result.folder).fold(0).resume.unlink()  # as the message about a damaged one says
+    shutil.rmtree(RunFolder(result.folder).fold(0).path)
     _, again = run(recipe())
     assert again.records and again.answered == diary.answered
 
