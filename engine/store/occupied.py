@@ -34,7 +34,8 @@ from engine.files import storage_errors
 
 BEAT_S = 30.0
 DEAD_AFTER_S = 300.0
-_TRIES = 20  # at a file that others make and take away at the same moment
+_PAUSE_S = 0.05
+_TRIES = 40  # at a file that others make and take away at the same moment
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,11 +97,13 @@ def _take(path: Path, holder: Holder, what: str, remedy: str) -> None:
     for attempt in range(_TRIES):
         if _make(path, holder):
             return
-        refuse_if_taken(path, what, remedy)
-        if _read(path) is None and attempt < _TRIES // 2:
-            time.sleep(0.05)  # it may be being written
+        found = _read(path)
+        if found is not None and not found.is_gone(_age_s(path)):
+            raise EngineError(_refusal(path, found, what, remedy))
+        if found is None and attempt < _TRIES // 2:
+            time.sleep(_PAUSE_S)  # it may be being written
         else:
-            _put_aside(path)
+            _remove(path, found)
     raise EngineError(f"{path} cannot be taken: others try at the same moment; try again")
 
 
@@ -132,17 +135,22 @@ def _make_without_links(path: Path, content: bytes) -> bool:
     return True
 
 
-def _put_aside(path: Path) -> None:
-    """Remove the file of a dead holder. Of several processes that found it dead one may have put its own there by now:
-    that one is put back."""
-    aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
-    with contextlib.suppress(FileNotFoundError):
-        os.replace(path, aside)  # noqa: PTH105
-        taken = _read(aside)
-        if taken is not None and not taken.is_gone(_age_s(aside)):
-            with contextlib.suppress(FileExistsError):
-                os.link(aside, path)
-        aside.unlink()
+def _remove(path: Path, dead: Holder | None) -> None:
+    """Remove the file of a dead holder, or (None) one that was cut short. Of several processes that found it so, one
+    at a time may, and looks again: by now another's file may stand there."""
+    right = path.with_name(f"{path.name}.over-{dead.token if dead is not None else 'damaged'}")
+    try:
+        right.open("xb").close()
+    except FileExistsError:
+        if _age_s(right) > DEAD_AFTER_S:  # left behind by who died at this very point
+            right.unlink(missing_ok=True)
+        time.sleep(_PAUSE_S)
+        return
+    try:
+        if path.exists() and _read(path) == dead:
+            path.unlink(missing_ok=True)
+    finally:
+        right.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> Holder | None:

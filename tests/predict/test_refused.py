@@ -97,7 +97,7 @@ def test_models_that_were_damaged_or_half_copied_are_named(models: Path, spoil: 
         (["--out", "noise.csv/x"], "noise.csv: is a file, so there can be no folder noise.csv/x for the answers"),
         (["--truth", "nothing"], "nothing: no such table of labels"),
         (["--truth", "empty"], "empty: no such table of labels"),
-        (["--truth", "noise.csv"], "noise.csv: not UTF-8 text"),
+        (["--truth", "noise.csv"], "noise.csv: holds zero bytes, so it is no text"),
         (["--truth", "header.csv"], "header.csv: no rows below the header"),
         (["--set", "data.sample_submission=nothing"], "nothing: no such sample submission"),
         (["--set", "data.sample_submission=empty"], "empty: no such sample submission"),
