@@ -120,7 +120,7 @@ def _written(found: Survey, network: Network, machine: Machine, refused: str = "
     _data(lines, found, machine)
     _augment(lines, found, network)
     _model(lines, network, machine)
-    _train(lines, found, network)
+    _train(lines, found)
     _stages(lines, network, machine)
     return str(lines)
 
@@ -244,7 +244,7 @@ def _model(lines: Lines, network: Network, machine: Machine) -> None:
         lines.key("pretrained", False, why)
 
 
-def _train(lines: Lines, found: Survey, network: Network) -> None:
+def _train(lines: Lines, found: Survey) -> None:
     lines.section("train")
     lines.key("select", "log_loss", "the epoch kept is the best by this; or accuracy, macro_f1")
     counts = found.classes.values()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,6 +91,12 @@ def console() -> Console:
     return _wide_enough(stderr=True)
 
 
+def tell(*notices: str) -> None:
+    """Print what a person should know, in yellow to stderr, a line each: a wrapped path cannot be copied."""
+    for notice in notices:
+        console().print(notice, markup=False, soft_wrap=True, style="yellow")
+
+
 class Resolution(click.ParamType[tuple[int, int]]):
     """An option's (height, width): one number, or HEIGHTxWIDTH."""
 
@@ -156,6 +162,15 @@ def echo_json(value: object, indent: int | None = None) -> None:
     except UnicodeEncodeError:
         text = json.dumps(value, indent=indent)
     click.echo(text)
+
+
+def class_table(classes: Mapping[str, int], most: int, title: str) -> None:
+    """Print {class: images}, the largest `most` of them first and the others as one."""
+    by_count = sorted(classes.items(), key=lambda item: (-item[1], item[0]))
+    rows: list[tuple[Any, ...]] = list(by_count[:most])
+    if hidden := by_count[most:]:
+        rows.append((f"... and {len(hidden)} smaller classes", sum(count for _, count in hidden)))
+    table("class", "images", rows=rows, title=title)
 
 
 def table(*columns: str, rows: list[tuple[Any, ...]], title: str = "") -> None:
