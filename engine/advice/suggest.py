@@ -102,9 +102,7 @@ def _refused(recipe: Recipe) -> str:
 
 def _line(finding: Finding) -> str:
     number = count(finding.images, "image") if finding.images else ""
-    case = finding.cases[0]
-    such_as = ": ".join(part for part in (", ".join(sample.id for sample in case.samples[:2]), case.note) if part)
-    return f"{finding.title}{f', {number}' if number else ''}, such as {such_as}"
+    return f"{finding.title}{f', {number}' if number else ''}, such as {finding.such_as}"
 
 
 def _written(found: Survey, network: Network, machine: Machine, refused: str = "") -> str:

@@ -13,7 +13,6 @@ from engine.cli.common import FilePath, class_table, echo_json, progress, set_op
 from engine.recipe.load import load_recipe, parse_recipe
 
 if TYPE_CHECKING:
-    from engine.data.checks import Finding
     from engine.recipe.sections import DataSection, DecodeSection, Recipe
 
 MOST_CLASSES_SHOWN = 40
@@ -155,7 +154,7 @@ def check(source: str, sets: tuple[str, ...], test: str | None, json_file: Path 
     _show(train, checked.facts)
     tell(*(checked.test_facts["notices"] if checked.test_facts else ()))
     rows = [
-        (finding.severity, finding.title, len(finding.cases), finding.images or "", _such_as(finding))
+        (finding.severity, finding.title, len(finding.cases), finding.images or "", finding.such_as)
         for finding in checked.findings
     ]
     if rows:
@@ -249,12 +248,6 @@ def augment(
     click.echo(f"{written.table}: {count(written.originals, 'original')} and {written.copies:,} copies of them")
     elsewhere = " --set data.images=" if section.images else ""
     click.echo(f"Train with --set data.train={written.table}{elsewhere}, on copies alone with --set data.copies=only")
-
-
-def _such_as(finding: Finding) -> str:
-    case = finding.cases[0]
-    ids = ", ".join(sample.id for sample in case.samples[:2])
-    return ": ".join(part for part in (ids, case.note) if part)
 
 
 def _training(source: str, sets: tuple[str, ...]) -> tuple[DataSection, int]:

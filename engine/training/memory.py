@@ -32,6 +32,7 @@ from engine.loader.supply import prefetch_bytes
 from engine.model.build import backbone_config, build_shapes
 from engine.model.runtime import Runtime
 from engine.order import Sampler
+from engine.pictures import suffixes
 from engine.ranks import Ranks
 from engine.recipe.sections import DecodeSection, ModelSection, Recipe, StageSection, TrainSection
 from engine.training.optim import kept_share
@@ -100,7 +101,7 @@ class Photos:
 
     @classmethod
     def of(cls, sizes_N2: np.ndarray, bytes_N: np.ndarray, keys_N: np.ndarray, paths: Sequence[str]) -> Photos:
-        jpeg_N = np.array([Path(path).suffix.lower() in (".jpg", ".jpeg", ".jpe", ".jfif") for path in paths])
+        jpeg_N = np.array([Path(path).suffix.lower() in suffixes("jpeg") for path in paths])
         return cls(np.maximum(sizes_N2, 1), np.maximum(bytes_N, 0), keys_N, jpeg_N)
 
 
