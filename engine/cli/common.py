@@ -76,7 +76,8 @@ set_option = click.option(
 _NARROWEST = 40  # columns; what is narrower (or 0, as some terminals say of themselves) would show nothing at all
 
 
-def _wide_enough(**options: Any) -> Console:
+def console_for(**options: Any) -> Console:
+    """A console for stdout, or as the options (rich's) say, of a width that shows something."""
     from rich.console import Console
 
     console = Console(highlight=False, **options)
@@ -88,7 +89,7 @@ def _wide_enough(**options: Any) -> Console:
 @functools.cache
 def console() -> Console:
     """The console for what is no result: stderr. Escape text from outside (rich.markup.escape) before printing it."""
-    return _wide_enough(stderr=True)
+    return console_for(stderr=True)
 
 
 def tell(*notices: str) -> None:
@@ -184,7 +185,7 @@ def table(*columns: str, rows: list[tuple[Any, ...]], title: str = "") -> None:
         shown.add_column(name, justify="right" if numbers else "left", overflow="fold")
     for row in rows:
         shown.add_row(*(f"{cell:,}" if isinstance(cell, int) else escape(str(cell)) for cell in row))
-    console = _wide_enough()
+    console = console_for()
     if title:
         console.print(title, style="bold", markup=False, soft_wrap=True)
     console.print(shown)

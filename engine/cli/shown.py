@@ -16,6 +16,7 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
+from engine.cli.common import console_for
 from engine.pictures import thumbnail
 from engine.predict.job import Job
 from engine.predict.run import Outcome
@@ -29,7 +30,7 @@ _BAR = 20  # characters of a probability of 1
 
 def show_answers(job: Job, outcome: Outcome, count: int, console: Console | None = None) -> None:
     """Print `count` of the photos that could be seen, with their likeliest classes, to stdout or to `console`."""
-    console = console or Console(highlight=False)
+    console = console or console_for()
     for row in spread(outcome, count):
         answers = _answers(job, outcome, row, ascii_only=console.options.ascii_only)
         if _has_colours(console):
