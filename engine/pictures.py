@@ -148,8 +148,10 @@ def thumbnail(path: str, box: tuple[int, int], background: RGB, megapixels: floa
     """A file's picture, upright RGB, no larger than box (width, height); a JPEG is not decoded larger than that takes,
     and one of more than `megapixels` million pixels not at all."""
     content = read_file(path)
-    header = content if isinstance(content, Fault) else read_header(content)
-    if isinstance(content, Fault) or isinstance(header, Fault):
+    if isinstance(content, Fault):
+        return content
+    header = read_header(content)
+    if isinstance(header, Fault):
         return header
     if (fault := too_large(header.height, header.width, megapixels)) is not None:
         return fault
