@@ -85,9 +85,9 @@ Examples:
 def index(source: str, sets: tuple[str, ...], as_json: bool) -> None:
     """Index images and say what there is.
 
-    SOURCE is a folder, or a .csv or .parquet table, and --set says how it is read; a RECIPE stands for its data.train
-    and data.test. The index (paths, labels, sizes, hashes, damage) is kept beside the images, and only what changed is
-    looked at again. Training does this by itself; run it to see what training will see.
+    SOURCE is a folder, or a .csv, .tsv or .parquet table, and --set says how it is read; a RECIPE stands for its
+    data.train and data.test. The index (paths, labels, sizes, hashes, damage) is kept beside the images, and only what
+    changed is looked at again. Training does this by itself; run it to see what training will see.
     """
     from engine.data.describe import describe
     from engine.data.ingest import ingest

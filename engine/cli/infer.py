@@ -45,7 +45,7 @@ Writes into --out:
 @click.option(
     "--data",
     type=FilePath(path_type=str),
-    help="Images to predict: a folder, .csv or .parquet.  [default: the recipe's data.test]",
+    help="Images to predict: a folder, .csv, .tsv or .parquet.  [default: the recipe's data.test]",
 )
 @click.option("--out", type=FilePath(), help="Folder for the answers.  [default: FOLDS/predictions]")
 @click.option(

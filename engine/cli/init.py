@@ -65,8 +65,8 @@ Examples:
 def init(source: str, out: Path, print_: bool, force: bool, **given: Any) -> None:
     """Look at images and write a first recipe for them.
 
-    SOURCE is a folder with a sub-folder for each class, or a .csv or .parquet table. The recipe is short, every line
-    says why it is there, and `engine train` runs it as it is: folds, sizes, batch and network are chosen for these
+    SOURCE is a folder with a sub-folder for each class, or a .csv, .tsv or .parquet table. The recipe is short, every
+    line says why it is there, and `engine train` runs it as it is: folds, sizes, batch and network are chosen for these
     images and this machine. Images are looked at once, as training does, and never changed.
     """
     print_ = print_ or out == Path("-")
