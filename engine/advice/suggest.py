@@ -21,7 +21,7 @@ from engine.data.checks import UNEVEN, Finding
 from engine.errors import DataError, RecipeError
 from engine.files import as_written
 from engine.recipe.load import parse_recipe
-from engine.recipe.sections import AugmentSection, Recipe
+from engine.recipe.sections import Recipe
 from engine.system import GIB
 from engine.text import count
 from engine.training.prepare import prepare
@@ -209,8 +209,6 @@ def _augment(lines: Lines, found: Survey, network: Network) -> None:
         lines.key("flip", 0.0, "no mirror images: classes are called left or right")
     else:
         lines.key("flip", 0.5, "chance of a mirror image; 0 where left and right, letters or digits matter")
-    if str(AugmentSection().filter) != "auto" and network.interpolation in ("bilinear", "bicubic"):
-        lines.key("filter", network.interpolation, "as the weights were made with")
     if network.letterbox:
         lines.key("crop", {"letterbox_p": 0.5}, "photos are long: half of the time all of one, padded, is shown")
         lines.key("valid", {"fit": "letterbox"}, "scored whole, too: a square of the middle would leave out a third")

@@ -217,8 +217,7 @@ class _Decoding:
 
 def _trained_parts(recipe: Recipe, stage: StageSection, photos: Photos, decoding: _Decoding) -> list[int]:
     """Bytes of decoded pixels in each of a few training batches."""
-    config = backbone_config(recipe.model.backbone)
-    policy = Policy(recipe.augment, config.mean, config.std, config.interpolation)
+    policy = _policy(recipe)
     labels_N = np.zeros(len(photos.sizes_N2), dtype=np.int64)
     rows_N = np.arange(len(labels_N))
     sampler = Sampler(rows_N, labels_N, recipe.train.sampling.model_copy(update={"power": 0.0}), recipe.seed)
@@ -256,9 +255,12 @@ def _bytes(plan: Plan, sizes_B2: Tensor, parted_B: np.ndarray, reduce: bool) -> 
 
 
 def _has_extras(recipe: Recipe) -> bool:
+    return _policy(recipe).extras(torch.zeros(1, dtype=torch.int64), recipe.seed, 0) is not None
+
+
+def _policy(recipe: Recipe) -> Policy:
     config = backbone_config(recipe.model.backbone)
-    policy = Policy(recipe.augment, config.mean, config.std)
-    return policy.extras(torch.zeros(1, dtype=torch.int64), recipe.seed, 0) is not None
+    return Policy(recipe.augment, config.mean, config.std, config.interpolation)
 
 
 # --- where there is too little --------------------------------------------------------------------------------------
