@@ -11,7 +11,7 @@ TRACK = ["alembic", "mlflow-skinny>=3.7", "sqlalchemy", "wandb"]
 setup(
     name="engine",
     version="0.1.0",
-    description="Train image classifiers on folders or tables of JPEGs without making the GPU wait",
+    description="Train image classifiers on folders or tables of images without making the GPU wait",
     long_description=Path("README.md").read_text("utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",

@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from engine.hush import hushed
-from engine.quarantine import Fault, FaultKind
+from engine.quarantine import Fault, FaultKind, read_file
 
 RGB = tuple[float, float, float]  # shares, 0 to 1
 WHITE: RGB = (1.0, 1.0, 1.0)
@@ -144,18 +144,24 @@ def read_pixels(content: bytes, background: RGB = WHITE) -> NDArray[np.uint8] | 
     return pixels_HW3 if header.format == "tiff" else upright(pixels_HW3, header.orientation)
 
 
-def read_small(content: bytes, side: int, background: RGB, megapixels: float) -> NDArray[np.uint8] | Fault:
-    """As `read_pixels`; a JPEG may come smaller, its sides no shorter than `side` where they are longer."""
+def thumbnail(path: str, box: tuple[int, int], background: RGB, megapixels: float) -> Image.Image | Fault:
+    """A file's picture, upright RGB, no larger than box (width, height); a JPEG is not decoded larger than that takes,
+    and one of more than `megapixels` million pixels not at all."""
+    content = read_file(path)
+    if isinstance(content, Fault):
+        return content
     header = read_header(content)
     if isinstance(header, Fault):
         return header
     if (fault := too_large(header.height, header.width, megapixels)) is not None:
         return fault
-    if header.plain:
-        small, _ = roughly(content, "RGB", side)
-        if small is not None:
-            return upright(small, header.orientation)
-    return read_pixels(content, background)
+    small_HW3 = roughly(content, "RGB", max(box))[0] if header.plain else None
+    pixels_HW3 = read_pixels(content, background) if small_HW3 is None else upright(small_HW3, header.orientation)
+    if isinstance(pixels_HW3, Fault):
+        return pixels_HW3
+    small = Image.fromarray(pixels_HW3)
+    small.thumbnail(box)
+    return small
 
 
 def roughly(jpeg: bytes, colours: str, side: int) -> tuple[NDArray[np.uint8] | None, str]:

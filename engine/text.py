@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Sized
 
@@ -15,6 +16,11 @@ def nfc(text: str) -> str:
 def nfd(text: str) -> str:
     """The text in decomposed Unicode, as a file that macOS has named may be called."""
     return unicodedata.normalize("NFD", text)
+
+
+def words(text: str) -> list[str]:
+    """The words of a name in small letters, without signs: "Don't_know!" is ["dont", "know"]."""
+    return re.findall(r"[^\W_]+", text.casefold().replace("'", "").replace("\N{RIGHT SINGLE QUOTATION MARK}", ""))
 
 
 def some(names: Collection[object], most: int = 5, show: Callable[[object], str] = repr) -> str:

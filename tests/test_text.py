@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.text import count, nearest, nfc, nfd, similar, some
+from engine.text import count, nearest, nfc, nfd, similar, some, words
 
 
 def test_composed_and_decomposed_names_meet() -> None:
@@ -32,3 +32,12 @@ def test_a_mistyped_name_finds_what_was_meant() -> None:
     known = ("accuracy", "log_loss", "entropy")
     assert similar("acuracy", known)[0] == nearest("acuracy", known)[0] == "accuracy"
     assert similar("zzz", known) == [] and nearest("zzz", known, most=2) == ["accuracy", "log_loss"]
+
+
+def test_words_are_without_capitals_and_signs() -> None:
+    assert words("Don't_know!") == words("dont KNOW") == ["dont", "know"] and words("알 수 없음") == [
+        "알",
+        "수",
+        "없음",
+    ]
+    assert words("-") == []

@@ -67,13 +67,11 @@ class Stage:
 
 @dataclass(frozen=True)
 class Network:
-    """What to train. `crop_share`, `interpolation` and `licence` are timm's record of the weights, the last "" where it
-    has none; `weights`: whether they are here, will be fetched, or cannot be; `step_bytes`: of the last stage,
-    estimated."""
+    """What to train. `crop_share` and `licence` are timm's record of the weights, the latter "" where it has none;
+    `weights`: whether they are here, will be fetched, or cannot be; `step_bytes`: of the last stage, estimated."""
 
     backbone: str
     crop_share: float
-    interpolation: str
     licence: str
     weights: Weights
     letterbox: bool
@@ -101,7 +99,6 @@ def network_for(machine: Machine, trained_on: int, classes: int, sizes_N2: NDArr
     return Network(
         backbone=choice.backbone,
         crop_share=float(config.crop_pct or 1.0),
-        interpolation=str(config.interpolation),
         licence=str(config.license or ""),
         weights=weights,
         letterbox=bool(np.median(high_N / np.maximum(low_N, 1)) > _LONG),
@@ -158,4 +155,4 @@ def _at_hand(config: timm.models.PretrainedCfg) -> Weights:
     """Where the weights are, as far as this machine knows without asking the network."""
     if is_cached(config):
         return "cached"
-    return "none" if config.hf_hub_id and constants.HF_HUB_OFFLINE else "fetched"
+    return "none" if config.hf_hub_id and constants.is_offline_mode() else "fetched"

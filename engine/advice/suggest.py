@@ -21,7 +21,7 @@ from engine.data.checks import UNEVEN, Finding
 from engine.errors import DataError, RecipeError
 from engine.files import as_written
 from engine.recipe.load import parse_recipe
-from engine.recipe.sections import AugmentSection, Recipe
+from engine.recipe.sections import Recipe
 from engine.system import GIB
 from engine.text import count
 from engine.training.prepare import prepare
@@ -102,9 +102,7 @@ def _refused(recipe: Recipe) -> str:
 
 def _line(finding: Finding) -> str:
     number = count(finding.images, "image") if finding.images else ""
-    case = finding.cases[0]
-    such_as = ": ".join(part for part in (", ".join(sample.id for sample in case.samples[:2]), case.note) if part)
-    return f"{finding.title}{f', {number}' if number else ''}, such as {such_as}"
+    return f"{finding.title}{f', {number}' if number else ''}, such as {finding.such_as}"
 
 
 def _written(found: Survey, network: Network, machine: Machine, refused: str = "") -> str:
@@ -120,7 +118,7 @@ def _written(found: Survey, network: Network, machine: Machine, refused: str = "
     _data(lines, found, machine)
     _augment(lines, found, network)
     _model(lines, network, machine)
-    _train(lines, found, network)
+    _train(lines, found)
     _stages(lines, network, machine)
     return str(lines)
 
@@ -211,8 +209,6 @@ def _augment(lines: Lines, found: Survey, network: Network) -> None:
         lines.key("flip", 0.0, "no mirror images: classes are called left or right")
     else:
         lines.key("flip", 0.5, "chance of a mirror image; 0 where left and right, letters or digits matter")
-    if str(AugmentSection().filter) != "auto" and network.interpolation in ("bilinear", "bicubic"):
-        lines.key("filter", network.interpolation, "as the weights were made with")
     if network.letterbox:
         lines.key("crop", {"letterbox_p": 0.5}, "photos are long: half of the time all of one, padded, is shown")
         lines.key("valid", {"fit": "letterbox"}, "scored whole, too: a square of the middle would leave out a third")
@@ -244,7 +240,7 @@ def _model(lines: Lines, network: Network, machine: Machine) -> None:
         lines.key("pretrained", False, why)
 
 
-def _train(lines: Lines, found: Survey, network: Network) -> None:
+def _train(lines: Lines, found: Survey) -> None:
     lines.section("train")
     lines.key("select", "log_loss", "the epoch kept is the best by this; or accuracy, macro_f1")
     counts = found.classes.values()

@@ -38,7 +38,7 @@ bench draws its own photos and keeps them. The last line of the output is JSON.
 )
 @click.option("--backbone", help="A timm model.  [default: the recipe's; convnext_base on a GPU, else convnext_atto]")
 @click.option("--recipe", type=FilePath(), help="Take augmentation, model and training from it.")
-@click.option("--data", type=FilePath(path_type=str), help="Measure on these images: a folder, .csv or .parquet.")
+@click.option("--data", type=FilePath(path_type=str), help="Measure on these images: a folder, .csv, .tsv or .parquet.")
 @click.option("--seconds", type=click.FloatRange(0.1), default=10.0, show_default=True, help="Length of each phase.")
 @click.option("--json", "json_file", type=FilePath(), help="Write the figures to this file, too.")
 @set_option

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,7 +76,8 @@ set_option = click.option(
 _NARROWEST = 40  # columns; what is narrower (or 0, as some terminals say of themselves) would show nothing at all
 
 
-def _wide_enough(**options: Any) -> Console:
+def console_for(**options: Any) -> Console:
+    """A console for stdout, or as the options (rich's) say, of a width that shows something."""
     from rich.console import Console
 
     console = Console(highlight=False, **options)
@@ -88,7 +89,13 @@ def _wide_enough(**options: Any) -> Console:
 @functools.cache
 def console() -> Console:
     """The console for what is no result: stderr. Escape text from outside (rich.markup.escape) before printing it."""
-    return _wide_enough(stderr=True)
+    return console_for(stderr=True)
+
+
+def tell(*notices: str) -> None:
+    """Print what a person should know, in yellow to stderr, a line each: a wrapped path cannot be copied."""
+    for notice in notices:
+        console().print(notice, markup=False, soft_wrap=True, style="yellow")
 
 
 class Resolution(click.ParamType[tuple[int, int]]):
@@ -158,6 +165,15 @@ def echo_json(value: object, indent: int | None = None) -> None:
     click.echo(text)
 
 
+def class_table(classes: Mapping[str, int], most: int, title: str) -> None:
+    """Print {class: images}, the largest `most` of them first and the others as one."""
+    by_count = sorted(classes.items(), key=lambda item: (-item[1], item[0]))
+    rows: list[tuple[Any, ...]] = list(by_count[:most])
+    if hidden := by_count[most:]:
+        rows.append((f"... and {len(hidden)} smaller classes", sum(count for _, count in hidden)))
+    table("class", "images", rows=rows, title=title)
+
+
 def table(*columns: str, rows: list[tuple[Any, ...]], title: str = "") -> None:
     """Print rows under column names to stdout, after a line with the title; numbers are set to the right."""
     from rich.markup import escape
@@ -169,7 +185,7 @@ def table(*columns: str, rows: list[tuple[Any, ...]], title: str = "") -> None:
         shown.add_column(name, justify="right" if numbers else "left", overflow="fold")
     for row in rows:
         shown.add_row(*(f"{cell:,}" if isinstance(cell, int) else escape(str(cell)) for cell in row))
-    console = _wide_enough()
+    console = console_for()
     if title:
         console.print(title, style="bold", markup=False, soft_wrap=True)
     console.print(shown)

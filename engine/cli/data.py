@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from engine.cli.common import FilePath, console, echo_json, progress, set_option, table
+from engine.cli.common import FilePath, class_table, echo_json, progress, set_option, table, tell
 from engine.recipe.load import load_recipe, parse_recipe
 
 if TYPE_CHECKING:
-    from engine.data.checks import Finding
     from engine.recipe.sections import DataSection, DecodeSection, Recipe
 
 MOST_CLASSES_SHOWN = 40
@@ -87,9 +85,9 @@ Examples:
 def index(source: str, sets: tuple[str, ...], as_json: bool) -> None:
     """Index images and say what there is.
 
-    SOURCE is a folder, or a .csv or .parquet table, and --set says how it is read; a RECIPE stands for its data.train
-    and data.test. The index (paths, labels, sizes, hashes, damage) is kept beside the images, and only what changed is
-    looked at again. Training does this by itself; run it to see what training will see.
+    SOURCE is a folder, or a .csv, .tsv or .parquet table, and --set says how it is read; a RECIPE stands for its
+    data.train and data.test. The index (paths, labels, sizes, hashes, damage) is kept beside the images, and only what
+    changed is looked at again. Training does this by itself; run it to see what training will see.
     """
     from engine.data.describe import describe
     from engine.data.ingest import ingest
@@ -154,9 +152,9 @@ def check(source: str, sets: tuple[str, ...], test: str | None, json_file: Path 
             return
         write_text(json_file, json.dumps(checked.to_dict(), ensure_ascii=False, indent=1) + "\n")
     _show(train, checked.facts)
-    _tell(checked.test_facts["notices"] if checked.test_facts else ())
+    tell(*(checked.test_facts["notices"] if checked.test_facts else ()))
     rows = [
-        (finding.severity, finding.title, len(finding.cases), finding.images or "", _such_as(finding))
+        (finding.severity, finding.title, len(finding.cases), finding.images or "", finding.such_as)
         for finding in checked.findings
     ]
     if rows:
@@ -243,20 +241,13 @@ def augment(
         manifest = ingest(section.train, section, meter)
     with progress(unit="images", title="Looking") as meter:
         sources, notices = originals(manifest, section, meter, decode)
-    _tell(notices)
+    tell(*notices)
     with progress(unit="copies", title="Augmenting") as meter:
         written = write_copies(sources, section, folder, spec, meter, decode)
-    for entry in written.left_out.values():
-        console().print(f"left out: {entry}", markup=False, soft_wrap=True, style="yellow")
+    tell(*(f"left out: {entry}" for entry in written.left_out.values()))
     click.echo(f"{written.table}: {count(written.originals, 'original')} and {written.copies:,} copies of them")
     elsewhere = " --set data.images=" if section.images else ""
     click.echo(f"Train with --set data.train={written.table}{elsewhere}, on copies alone with --set data.copies=only")
-
-
-def _such_as(finding: Finding) -> str:
-    case = finding.cases[0]
-    ids = ", ".join(sample.id for sample in case.samples[:2])
-    return ": ".join(part for part in (ids, case.note) if part)
 
 
 def _training(source: str, sets: tuple[str, ...]) -> tuple[DataSection, int]:
@@ -302,26 +293,15 @@ def _around(source: str, sets: tuple[str, ...]) -> Recipe:
     return recipe
 
 
-def _tell(notices: Sequence[str]) -> None:
-    for notice in notices:
-        console().print(notice, markup=False, soft_wrap=True, style="yellow")
-
-
 def _decode(source: str, sets: tuple[str, ...]) -> DecodeSection:
     """How images are decoded: as a recipe says, or what is set."""
     return (load_recipe if _is_recipe(source) else _around)(source, sets).decode
 
 
 def _show(source: str, found: dict[str, Any]) -> None:
-    _tell(found["notices"])
-    classes = found["classes"]
-    if classes:
-        few = sorted(classes.items(), key=lambda item: (-item[1], item[0]))
-        hidden = few[MOST_CLASSES_SHOWN:]
-        rows = few[:MOST_CLASSES_SHOWN]
-        if hidden:
-            rows.append((f"... and {len(hidden)} smaller classes", sum(count for _, count in hidden)))
-        table("class", "images", rows=rows, title=f"{source}: {len(classes)} classes")
+    tell(*found["notices"])
+    if classes := found["classes"]:
+        class_table(classes, MOST_CLASSES_SHOWN, f"{source}: {len(classes)} classes")
     spread = list(found["height"])
     rows = [(name, *(found[name][column] for column in spread)) for name in ("height", "width", "bytes")]
     table("", *spread, rows=rows, title="Sizes (height and width upright, in pixels)")

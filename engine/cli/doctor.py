@@ -19,6 +19,7 @@ from typing import Literal
 
 import click
 
+from engine.cli.common import console_for
 from engine.errors import EngineError
 from engine.system import GIB, cache_folder, compiler, cores, cpu_quota
 
@@ -225,11 +226,10 @@ Exit codes:
 )
 def doctor() -> None:
     """Check this machine and the installation."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False)
+    console = console_for()
     shown = Table("", "check", "found")
     colors = {"ok": "green", "warn": "yellow", "fail": "bold red"}
     failed = []

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import torch
 
-from engine.cli.common import FilePath, console, progress, set_option, table
+from engine.cli.common import FilePath, progress, set_option, table, tell
 from engine.cli.shown import show_answers
 from engine.cli.specialists import print_asked
 from engine.ensemble.vote import RULES, Rule
@@ -45,7 +45,7 @@ Writes into --out:
 @click.option(
     "--data",
     type=FilePath(path_type=str),
-    help="Images to predict: a folder, .csv or .parquet.  [default: the recipe's data.test]",
+    help="Images to predict: a folder, .csv, .tsv or .parquet.  [default: the recipe's data.test]",
 )
 @click.option("--out", type=FilePath(), help="Folder for the answers.  [default: FOLDS/predictions]")
 @click.option(
@@ -81,8 +81,7 @@ def infer(
         job = prepare(folds, Wishes(data, truth, tta, vote, batch, sets), meter)
     place = out or RunFolder(folds).predictions.path
     refuse_place(place)
-    for notice in job.notices:
-        _note(notice)
+    tell(*job.manifest.notices, *job.notices)
     with progress(title="predicting") as meter:
         outcome = answer(job, device, meter)
     files = write(job, outcome, place)
@@ -92,16 +91,13 @@ def infer(
 
 
 def _print(job: Job, outcome: Outcome, files: list[Path]) -> None:
-    for notice in job.manifest.notices:
-        _note(notice)
-    for row in outcome.failed[:_SHOWN]:
-        _note(f"not seen: {job.manifest.paths[row]}: {outcome.status[row]}")
+    tell(*(f"not seen: {job.manifest.paths[row]}: {outcome.status[row]}" for row in outcome.failed[:_SHOWN]))
     if outcome.failed:
         shares = "answered with the class shares of the training data"
-        _note(f"{len(outcome.failed):,} images could not be seen and are {shares}")
+        tell(f"{len(outcome.failed):,} images could not be seen and are {shares}")
     if job.sheet.left_out:
         more, first = len(job.sheet.left_out), job.sheet.left_out[0]
-        _note(f"{more:,} images are not asked for by the sample submission, such as {first}")
+        tell(f"{more:,} images are not asked for by the sample submission, such as {first}")
 
     everyone = f"{count(job.models.members, 'model')}, {count(job.models.recipe.predict.tta, 'view')}"
     if (scores := outcome.scores) is not None:
@@ -119,7 +115,3 @@ def _print(job: Job, outcome: Outcome, files: list[Path]) -> None:
     click.echo(f"{len(outcome.status):,} images by {everyone}: {outcome.seconds:.1f} s, {rate:,.0f} images a second")
     for path in files:
         click.echo(str(path))
-
-
-def _note(text: str) -> None:
-    console().print(text, markup=False, soft_wrap=True, style="yellow")  # a wrapped path cannot be copied

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from engine.cli.common import FilePath, console, progress, table
+from engine.cli.common import FilePath, class_table, console, progress, tell
 
 if TYPE_CHECKING:
     from engine.advice.suggest import Suggestion
@@ -65,8 +65,8 @@ Examples:
 def init(source: str, out: Path, print_: bool, force: bool, **given: Any) -> None:
     """Look at images and write a first recipe for them.
 
-    SOURCE is a folder with a sub-folder for each class, or a .csv or .parquet table. The recipe is short, every line
-    says why it is there, and `engine train` runs it as it is: folds, sizes, batch and network are chosen for these
+    SOURCE is a folder with a sub-folder for each class, or a .csv, .tsv or .parquet table. The recipe is short, every
+    line says why it is there, and `engine train` runs it as it is: folds, sizes, batch and network are chosen for these
     images and this machine. Images are looked at once, as training does, and never changed.
     """
     print_ = print_ or out == Path("-")
@@ -106,13 +106,8 @@ def _show(suggestion: Suggestion) -> None:
     from engine.advice.suggest import baseline, findings
 
     classes = suggestion.survey.classes
-    by_count = sorted(classes.items(), key=lambda item: (-item[1], item[0]))
-    rows: list[tuple[Any, ...]] = list(by_count[:MOST_CLASSES_SHOWN])
-    if hidden := by_count[MOST_CLASSES_SHOWN:]:
-        rows.append((f"... and {len(hidden)} smaller classes", sum(count for _, count in hidden)))
     title = f"{suggestion.recipe.data.train}: {sum(classes.values()):,} images in {len(classes):,} classes"
-    table("class", "images", rows=rows, title=title)
-    for line in findings(suggestion.survey):
-        console().print(line, markup=False, soft_wrap=True, style="yellow")
+    class_table(classes, MOST_CLASSES_SHOWN, title)
+    tell(*findings(suggestion.survey))
     loss, accuracy = baseline(classes)
     click.echo(f"To beat: log loss {loss:.4f}, accuracy {accuracy:.3f}, by the class shares alone")

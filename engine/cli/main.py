@@ -150,7 +150,7 @@ Tab completion:
 )
 @click.option("--debug", is_flag=True, envvar="ENGINE_DEBUG", help="Show where an error comes from. Or ENGINE_DEBUG=1.")
 def main(debug: bool) -> None:
-    """Train image classifiers on folders or tables of JPEGs."""
+    """Train image classifiers on folders or tables of images."""
 
 
 main.doors(

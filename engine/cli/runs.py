@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from engine.cli.common import FilePath, echo_json
+from engine.cli.common import FilePath, console_for, echo_json
 from engine.files import write_text
 from engine.track.runs import SORTS, PastRun, commonest, differences, find_runs, sort_runs
 
@@ -72,9 +72,8 @@ def _print(found: Sequence[PastRun], differing: dict[str, list[Scalar]]) -> None
     """The table, with the keys that differ as columns when the terminal is wide enough for them, else below it. What is
     piped is as wide as it needs to be."""
     from rich.cells import cell_len
-    from rich.console import Console
 
-    console = Console(highlight=False)
+    console = console_for()
     columns = _columns(found)
     with_keys = columns | {key: [_short(value) for value in of_runs] for key, of_runs in differing.items()}
     fits = not console.is_terminal or _width(with_keys) <= console.width
@@ -82,7 +81,8 @@ def _print(found: Sequence[PastRun], differing: dict[str, list[Scalar]]) -> None
         columns = with_keys
     lines = [_line(cells, columns) for cells in [list(columns), *map(list, zip(*columns.values(), strict=True))]]
     width = max(map(cell_len, lines))
-    console = Console(highlight=False, width=None if console.is_terminal else width)
+    if not console.is_terminal:
+        console.width = width
     console.print(lines[0], markup=False, style="bold", soft_wrap=True)
     for line in lines[1:]:
         console.print(line, markup=False, soft_wrap=True)

@@ -6,7 +6,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
-from engine.cli.common import Meter, console, progress
+from engine.cli.common import Meter, console, progress, tell
 from engine.events import (
     EpochEnded,
     EpochRecord,
@@ -85,7 +85,7 @@ class Screen(Watcher):
 
     def _say(self, message: str) -> None:
         if message not in self._said:
-            console().print(message, markup=False, soft_wrap=True, style="yellow")
+            tell(message)
         self._said.add(message)
 
 

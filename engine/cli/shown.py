@@ -10,15 +10,18 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 from rich.color import Color
 from rich.console import Console
 from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
+from engine.cli.common import console_for
+from engine.pictures import thumbnail
 from engine.predict.job import Job
 from engine.predict.run import Outcome
+from engine.quarantine import Fault
+from engine.recipe.sections import DecodeSection
 
 BEST = 5  # classes named for a photo
 PHOTO = (28, 9)  # characters, across and down
@@ -27,13 +30,13 @@ _BAR = 20  # characters of a probability of 1
 
 def show_answers(job: Job, outcome: Outcome, count: int, console: Console | None = None) -> None:
     """Print `count` of the photos that could be seen, with their likeliest classes, to stdout or to `console`."""
-    console = console or Console(highlight=False)
+    console = console or console_for()
     for row in spread(outcome, count):
         answers = _answers(job, outcome, row, ascii_only=console.options.ascii_only)
         if _has_colours(console):
             both = Table.grid(padding=(0, 2))
             both.add_column(width=PHOTO[0])
-            both.add_row(_photo(job.manifest.paths[row]), answers)
+            both.add_row(_photo(job.manifest.paths[row], job.models.recipe.decode), answers)
             console.print(both)
         else:
             console.print(answers, soft_wrap=True)
@@ -74,13 +77,14 @@ def _has_colours(console: Console) -> bool:
     return console.color_system in ("256", "truecolor") and not console.options.ascii_only
 
 
-def _photo(path: str) -> Text:
-    """The photo in half blocks: of each character, the upper pixel is the ink and the lower one the ground."""
-    with Image.open(path) as image:
-        image.draft("RGB", (4 * PHOTO[0], 8 * PHOTO[1]))
-        small = ImageOps.contain(ImageOps.exif_transpose(image).convert("RGB"), (PHOTO[0], 2 * PHOTO[1]))
-    pixels_HW3 = np.asarray(small)
+def _photo(path: str, decode: DecodeSection) -> Text:
+    """The photo as the models saw it, in half blocks: of each character, the upper pixel is the ink and the lower one
+    the ground. Nothing for a file that is gone by now."""
     blocks = Text(no_wrap=True)
+    small = thumbnail(path, (PHOTO[0], 2 * PHOTO[1]), decode.background, decode.max_megapixels)
+    if isinstance(small, Fault):
+        return blocks
+    pixels_HW3 = np.asarray(small)
     for top_W3, bottom_W3 in zip(pixels_HW3[0::2], pixels_HW3[1::2], strict=False):
         for ink_3, ground_3 in zip(top_W3, bottom_W3, strict=True):
             blocks.append("▀", Style(color=_color(ink_3), bgcolor=_color(ground_3)))

@@ -76,6 +76,13 @@ class Finding:
     def images(self) -> int:
         return sum(len(case.samples) for case in self.cases)
 
+    @property
+    def such_as(self) -> str:
+        """The first case in a line: two of its images at most, and its note."""
+        case = self.cases[0]
+        ids = ", ".join(sample.id for sample in case.samples[:2])
+        return ": ".join(part for part in (ids, case.note) if part)
+
 
 @dataclass(frozen=True)
 class Checked:

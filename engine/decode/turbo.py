@@ -15,7 +15,6 @@ from torch import Tensor
 
 from engine.decode.decoder import Opened, Pixels
 from engine.decode.pillow import PillowDecoder
-from engine.errors import Exhausted
 from engine.kernels import jpeg
 from engine.kernels.jpeg import Header, Region
 from engine.quarantine import Fault
@@ -69,13 +68,7 @@ class TurboDecoder:
         return jpeg.decode(contents, headers, [regions[i] for i, _, _ in jpegs], self._threads, self._take)
 
     def _take(self, count: int) -> np.ndarray:
-        try:
-            self._slab = self._memory(count)
-        except (MemoryError, RuntimeError):  # the latter is torch's word for it
-            raise Exhausted(
-                f"no memory for the pixels of a batch, {count / 2**20:,.0f} MiB: set a smaller batch of the stage, "
-                "decode.prefetch or decode.max_megapixels"
-            ) from None
+        self._slab = self._memory(count)
         return self._slab.numpy()
 
     def _of_slab(self, part_HW3: np.ndarray) -> Tensor:

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from engine.data.ids import find_ids
 from engine.data.names import AS_FOUND, ClassNames
+from engine.data.sources.litter import NO_VALUE
 from engine.errors import DataError
 from engine.files import atomic_write
 from engine.predictions import DIGITS, Predictions
@@ -34,7 +35,7 @@ from engine.text import nfc, similar, some
 
 _POSITIVE = frozenset({"1", "yes", "true", "positive"})
 _NEGATIVE = frozenset({"0", "no", "false", "negative"})
-_NOTHING = frozenset({"", "nan", "na", "n/a", "null", "none"})  # what stands where nothing was filled in
+_NOTHING = NO_VALUE | {"", "na", "none"}  # what stands where nothing was filled in
 # Words that people put around a class's name in a column of its probability: p_cat, prob_of_cat, is_cat, has_cat.
 _AROUND = {"p", "prob", "proba", "probability", "pred", "prediction", "predicted", "score"}
 _AROUND |= {"of", "is", "has", "class", "label", "target"}

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from engine import pictures
 from engine.data.checks import Case, Checked, Sample
-from engine.quarantine import Fault, read_file
+from engine.pictures import thumbnail
+from engine.quarantine import Fault
 from engine.recipe.sections import DecodeSection
 from engine.report.page import data_url, write_page
 
@@ -65,15 +64,8 @@ class _Thumbnails:
         return self._made[sample.path]
 
     def _make(self, path: str) -> str:
-        content = read_file(path)
-        if isinstance(content, Fault):
-            return ""
-        pixels_HW3 = pictures.read_small(content, _THUMB, self._decode.background, self._decode.max_megapixels)
-        if isinstance(pixels_HW3, Fault):
-            return ""
-        small = Image.fromarray(pixels_HW3)
-        small.thumbnail((_THUMB, _THUMB))
-        return data_url(small, quality=70)
+        small = thumbnail(path, (_THUMB, _THUMB), self._decode.background, self._decode.max_megapixels)
+        return "" if isinstance(small, Fault) else data_url(small, quality=70)
 
 
 def _spread(samples: Sequence[Sample]) -> list[Sample]:

@@ -8,7 +8,6 @@ one). What merely changes nothing is told. Everything here is settled before the
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -19,7 +18,7 @@ from engine.decode.choose import decoder_for
 from engine.errors import DataError, RecipeError
 from engine.kernels import cpu_pass
 from engine.model.build import Classifier, build_shapes, check_drop_path, check_sizes, check_weights
-from engine.model.runtime import Runtime
+from engine.model.runtime import check_compiler
 from engine.ranks import Ranks
 from engine.recipe.sections import Recipe, StageSection
 from engine.recipe.sections.augment import MixSection
@@ -71,12 +70,11 @@ def idle(recipe: Recipe) -> list[str]:
 
 def check_start(recipe: Recipe, classes: int, ranks: Ranks) -> list[str]:
     """Raise RecipeError for what cannot be had on this machine: a decoder, an executor, a compiler, weights. What is
-    to be said about the weights that training begins with, in words."""
+    to be said about the weights that training begins with, and about a compiler that is missed, in words."""
     decoder_for(recipe.decode, ranks.device)
     _check_executor(recipe, ranks.device)
-    _check_compiler(recipe, ranks.device)
-    said = check_weights(recipe.model, classes, recipe.stage[0].size)
-    return [said] if said else []
+    slower = check_compiler(recipe.train, ranks.device)
+    return [*filter(None, [slower, check_weights(recipe.model, classes, recipe.stage[0].size)])]
 
 
 # --- stages and settings --------------------------------------------------------------------------------------------
@@ -223,17 +221,3 @@ def _check_executor(recipe: Recipe, device: torch.device) -> None:
         raise RecipeError(f'{key}: it works in main memory, and the model is on {device}; use "auto"')
     if name == "cpu" and not cpu_pass.available():
         raise RecipeError(f'{key}: {cpu_pass.why_not()}; use "auto"')
-
-
-def _check_compiler(recipe: Recipe, device: torch.device) -> None:
-    """torch.compile writes C++ and has it compiled, on a GPU the launchers of its kernels."""
-    if not Runtime.of(recipe.train, device).compile:
-        return
-    names = [os.environ.get("CXX", ""), "g++", "c++", "clang++"]
-    if device.type == "cuda":
-        names += [os.environ.get("CC", ""), "gcc", "cc", "clang"]
-    if not any(shutil.which(name) for name in names if name):
-        raise RecipeError(
-            f'train.compile = "{recipe.train.compile}" needs a C++ compiler, and there is none on the PATH: '
-            'install g++ (Debian: apt install g++), or set train.compile = "off"'
-        )

@@ -32,6 +32,7 @@ from engine.loader.supply import prefetch_bytes
 from engine.model.build import backbone_config, build_shapes
 from engine.model.runtime import Runtime
 from engine.order import Sampler
+from engine.pictures import suffixes
 from engine.ranks import Ranks
 from engine.recipe.sections import DecodeSection, ModelSection, Recipe, StageSection, TrainSection
 from engine.training.optim import kept_share
@@ -100,7 +101,7 @@ class Photos:
 
     @classmethod
     def of(cls, sizes_N2: np.ndarray, bytes_N: np.ndarray, keys_N: np.ndarray, paths: Sequence[str]) -> Photos:
-        jpeg_N = np.array([Path(path).suffix.lower() in (".jpg", ".jpeg", ".jpe", ".jfif") for path in paths])
+        jpeg_N = np.array([Path(path).suffix.lower() in suffixes("jpeg") for path in paths])
         return cls(np.maximum(sizes_N2, 1), np.maximum(bytes_N, 0), keys_N, jpeg_N)
 
 
@@ -216,8 +217,7 @@ class _Decoding:
 
 def _trained_parts(recipe: Recipe, stage: StageSection, photos: Photos, decoding: _Decoding) -> list[int]:
     """Bytes of decoded pixels in each of a few training batches."""
-    config = backbone_config(recipe.model.backbone)
-    policy = Policy(recipe.augment, config.mean, config.std, config.interpolation)
+    policy = _policy(recipe)
     labels_N = np.zeros(len(photos.sizes_N2), dtype=np.int64)
     rows_N = np.arange(len(labels_N))
     sampler = Sampler(rows_N, labels_N, recipe.train.sampling.model_copy(update={"power": 0.0}), recipe.seed)
@@ -255,9 +255,12 @@ def _bytes(plan: Plan, sizes_B2: Tensor, parted_B: np.ndarray, reduce: bool) -> 
 
 
 def _has_extras(recipe: Recipe) -> bool:
+    return _policy(recipe).extras(torch.zeros(1, dtype=torch.int64), recipe.seed, 0) is not None
+
+
+def _policy(recipe: Recipe) -> Policy:
     config = backbone_config(recipe.model.backbone)
-    policy = Policy(recipe.augment, config.mean, config.std)
-    return policy.extras(torch.zeros(1, dtype=torch.int64), recipe.seed, 0) is not None
+    return Policy(recipe.augment, config.mean, config.std, config.interpolation)
 
 
 # --- where there is too little --------------------------------------------------------------------------------------

@@ -10,7 +10,6 @@ import torch
 
 from engine.errors import EngineError
 from engine.exhausted import Where
-from engine.model.runtime import check_compiler
 from engine.ranks import Ranks
 from engine.recipe.sections import Recipe, StageSection
 from engine.system import GIB, available_host_bytes, total_host_bytes
@@ -77,15 +76,14 @@ def plan_run(prepared: Prepared, ranks: Ranks) -> RunPlan:
     stages = tuple(_stage(prepared, stage, first, ranks) for stage in prepared.recipe.stage)
     held = _photos(prepared, first.held_rows_N)
     answering = answering_memory(prepared.recipe, len(prepared.classes), held, ranks) if folds[0].held_out else None
-    slower = check_compiler(prepared.recipe.train, ranks.device)
-    warnings = [*filter(None, [slower]), *_warnings(prepared.recipe, stages, answering, ranks)]
+    warnings = tuple(_warnings(prepared.recipe, stages, answering, ranks))
     specialists = []
     for course in prepared.courses:
         own = course.fold_data(data[folds[0].fold])
         epochs = sum(stage.epochs for stage in course.recipe.stage)
         counts = (len(own.train_rows_N), len(own.held_rows_N))
         specialists.append(SpecialistPlan(course.name, course.specialist.answers, epochs, *counts))
-    return RunPlan(folds, stages, tuple(specialists), answering, tuple(warnings))
+    return RunPlan(folds, stages, tuple(specialists), answering, warnings)
 
 
 def _stage(prepared: Prepared, stage: StageSection, data: FoldData, ranks: Ranks) -> StagePlan:

@@ -22,7 +22,6 @@ from engine.errors import EngineError, Interrupted
 from engine.events import Notice, Relay, Stop, Watcher
 from engine.files import write_text
 from engine.metrics import class_share_log_loss, evaluate
-from engine.model.runtime import check_compiler
 from engine.ranks import Ranks
 from engine.recipe.sections import Recipe
 from engine.store.claim import DATA, SPLIT, START, Claim, claim
@@ -77,15 +76,12 @@ def _train(
     recipe = prepared.recipe
     # Before anything is removed.
     said = check_starts(prepared, ranks, lambda name: not overwrite and _is_finished(folder, name, prepared.folds))
-    slower = check_compiler(recipe.train, ranks.device)
     if ranks.leads:
         if overwrite:
             folder.clear()
         changes = _claim(prepared)
     ranks.gather(None)  # nobody reads the folder before it is claimed
     if ranks.leads:
-        if slower:
-            watcher.hear(Notice(slower))
         if changes:
             watcher.hear(Notice(f"going on with {'; '.join(changes)}"))
         for notice in (*prepared.notices, *said):

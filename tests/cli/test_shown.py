@@ -15,6 +15,7 @@ from rich.console import Console
 from engine.cli.shown import PHOTO, show_answers, spread
 from engine.predict.run import Outcome
 from engine.predictions import Predictions
+from engine.recipe.sections import DecodeSection
 
 CLASSES = ("가방", "cap", "hat", "shoe", "sock", "tie")
 
@@ -31,7 +32,10 @@ def answered(tmp_path: Path) -> tuple[Any, Outcome]:
     probabilities_NC = np.repeat((1 - likeliest[:, None]) / 5, 6, 1)
     probabilities_NC[:, 1] = likeliest
     outcome = Outcome(Predictions(tuple("abcde"), CLASSES, probabilities_NC), ("ok",) * 4 + ("damaged",), None, 1.0)
-    job = SimpleNamespace(manifest=SimpleNamespace(paths=paths), labels=("cap", "가방", "", "cap", "cap"))
+    models = SimpleNamespace(recipe=SimpleNamespace(decode=DecodeSection(background=(0.0, 1.0, 0.0))))
+    job = SimpleNamespace(
+        models=models, manifest=SimpleNamespace(paths=paths), labels=("cap", "가방", "", "cap", "cap")
+    )
     return job, outcome
 
 
@@ -65,6 +69,25 @@ def test_a_terminal_with_colours_shows_the_photo_itself(answered: tuple[Any, Out
     told = shown(answered, 1, force_terminal=True, color_system="truecolor")
     assert told.count("▀") == 27 * PHOTO[1]  # 60 x 40 pixels fitted into 28 x 18
     assert "38;2;255;0;0;48;2;255;0;0" in told and "38;2;0;0;255;48;2;0;0;255" in told  # red above, blue below
+
+
+def test_the_photo_is_shown_as_the_models_saw_it(answered: tuple[Any, Outcome]) -> None:
+    path = answered[0].manifest.paths[1]
+    clear = Image.new("RGBA", (60, 40), (255, 0, 0, 0))
+    clear.paste((255, 0, 0, 255), (0, 0, 30, 40))  # the left half is red, the right one transparent
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn to the right: red above
+    clear.save(path, exif=exif)
+    told = shown(answered, 1, force_terminal=True, color_system="truecolor")
+    assert told.count("▀") == 12 * PHOTO[1]
+    first, last = told.index("38;2;255;0;0;48;2;255;0;0"), told.index("38;2;0;255;0;48;2;0;255;0")
+    assert first < last  # the recipe's background
+
+
+def test_a_photo_that_is_gone_by_now_leaves_its_answers(answered: tuple[Any, Outcome]) -> None:
+    Path(answered[0].manifest.paths[1]).unlink()
+    told = shown(answered, 1, force_terminal=True, color_system="truecolor")
+    assert "▀" not in told and "90.0%" in told
 
 
 def test_a_terminal_without_such_characters_gets_letters(answered: tuple[Any, Outcome]) -> None:

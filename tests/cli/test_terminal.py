@@ -97,6 +97,6 @@ def test_no_colour_where_none_is_wanted(
     variable: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(variable, "dumb")
-    console: Console = common._wide_enough()
+    console: Console = common.console_for()
     console.print("text", style="bold red")
     assert capsys.readouterr().out == "text\n"

@@ -39,7 +39,9 @@ def test_missing_files_are_counted_and_the_key_is_named(table: Path) -> None:
 def test_missing_files_are_left_out_by_name_and_not_in_a_table_to_predict(table: Path) -> None:
     result = cleaned(table, missing="leave_out")
     assert result.manifest.ids == ["0.jpg", "1.jpg", "2.jpg", "3.jpg"]
-    assert "2 of 6 files in column 'path' do not exist and are left out (data.missing), lines 6, 7" in result.notices[0]
+    said, doubtful = result.notices[1], result.notices[0]
+    assert "2 of 6 files in column 'path' do not exist and are left out (data.missing), lines 6, 7" in said
+    assert "may mean that there is none: 'Not sure' (1)" in doubtful
     assert [str(entry) for entry in result.left_out.values()] == [
         f"{table.parent / name}: cannot be read: No such file or directory" for name in ("gone.jpg", "lost/5.jpg")
     ]

@@ -128,7 +128,7 @@ def test_a_label_is_what_people_see_of_it(text: str, seen: str) -> None:
 def test_words_for_no_value() -> None:
     for word in ("nan", "NaN", "NAN", "#N/A", "N/A", "null", "NULL", "<NA>", "NaT", "#REF!", "#DIV/0!", "undefined"):
         assert means_nothing(word) and not may_mean_nothing(word)
-    for word in ("NA", "None", "none", "-", "?", "unknown"):  # Namibia, no fault, minus
+    for word in ("NA", "None", "none", "-", "?", "unknown", "Not_sure", "기타"):  # Namibia, no fault, minus
         assert may_mean_nothing(word) and not means_nothing(word)
     for word in ("Nan's kitchen", "Nana", "no", "0", "x", "nothing"):
         assert not means_nothing(word) and not may_mean_nothing(word)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -39,6 +40,7 @@ HERE = Ranks(0, 1, torch.device("cpu"))
 MakeRecipe = Callable[..., Recipe]
 
 
+@functools.cache
 def estimate(
     size: tuple[int, int] = (64, 64), batch: int = 8, bf16: bool = False, parts: int = 1, world: int = 1, **train: Any
 ) -> StepMemory:

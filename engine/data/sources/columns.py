@@ -18,30 +18,15 @@ PATH_NAMES = ("path", "img_path", "image", "file", "filename")
 LABEL_NAMES = ("label", "class", "target", "category")
 ID_NAMES = ("ID", "id")
 # What others call them, without capitals, spaces and underscores.
-_OTHER_PATHS: tuple[str, ...] = (
-    "imagepath",
-    "filepath",
-    "imagefile",
-    "imagefilename",
-    "imgfile",
-    "imagename",
-    "imgname",
-    "fname",
-    "img",
+_OTHER_PATHS = (
+    *("imagepath", "filepath", "imagefile", "imagefilename", "imgfile", "imagename", "imgname", "fname", "img"),
+    *("images", "photo", "picture", "relativepath", "filenames", "paths", "files", "imgpaths"),
 )
-_OTHER_PATHS += ("images", "photo", "picture", "relativepath", "filenames", "paths", "files", "imgpaths")
 _OTHER_IDS = ("imageid", "imgid", "photoid", "pictureid", "fileid", "sampleid", "uuid")
-_OTHER_LABELS: tuple[str, ...] = (
-    "labels",
-    "classname",
-    "labelname",
-    "categoryname",
-    "classlabel",
-    "classes",
-    "classid",
-    "labelid",
+_OTHER_LABELS = (
+    *("labels", "classname", "labelname", "categoryname", "classlabel", "classes", "classid", "labelid"),
+    *("categoryid", "y"),
 )
-_OTHER_LABELS += ("categoryid", "y")
 COPY_COLUMNS = ("made_from", "mixed_with")  # written by engine data augment
 
 

@@ -20,7 +20,7 @@ def list_samples(source: str, section: DataSection) -> Listing:
     such source or it cannot be used.
     """
     if not source:
-        raise DataError("no data: set data.train, or data.test, to a folder or a .csv or .parquet table")
+        raise DataError("no data: set data.train, or data.test, to a folder or a .csv, .tsv or .parquet table")
     path = os.path.abspath(source)  # noqa: PTH100  not resolved: the user's own spelling stands in messages and paths
     if os.path.isdir(path):  # noqa: PTH112
         return list_folder(path, section, purpose_of(source, section))

@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
-from engine.text import count, nfc, some
+from engine.text import count, nfc, some, words
 
 LITTER_FOLDERS: Mapping[str, str] = MappingProxyType(
     {
@@ -101,9 +101,22 @@ _WRITERS = {
 NO_VALUE = frozenset(word for words in _WRITERS.values() for word in words)
 """How machines write that there is no value, in lower case. No class, unless the recipe says that it is one."""
 
-MAYBE_NO_VALUE = frozenset(("na", "none", "-", "--", "?", ".", "(blank)", "unknown", "unlabeled", "unlabelled", "tbd"))
+MAYBE_NO_VALUE = frozenset(("na", "none", "-", "--", "?", ".", "(blank)"))
 """What may mean no value, and is honestly a class elsewhere (NA is Namibia, none is a wafer without a fault, - is a
 sign): a class, and said."""
+
+UNLABELLED = frozenset(
+    {
+        *("not sure", "notsure", "unsure", "skip", "skipped", "other", "others", "unknown", "unk", "unlabeled"),
+        *("unlabelled", "no label", "nolabel", "undetermined", "unclear", "uncertain", "ambiguous", "misc"),
+        *("miscellaneous", "ignore", "ignored", "invalid", "junk", "trash", "garbage", "tbd", "todo", "to do"),
+        *("unclassified", "uncategorized", "uncategorised", "do not know", "dont know", "can not tell", "cannot tell"),
+        *("not available", "not applicable", "to be determined", "unidentified", "기타", "모름", "알수없음"),
+        *("알 수 없음", "미분류", "미정", "해당없음", "해당 없음", "불명", "분류불가", "분류 불가"),
+    }
+)
+"""How people say that they did not label an image, in words of `engine.text.words`: a class, and said; a first recipe
+leaves it out."""
 
 # Space of any width; then what has none: marks of direction, byte order marks, soft hyphens. Joiners (U+200C, U+200D)
 # stay: Persian and emoji are written with them.
@@ -176,9 +189,14 @@ def means_nothing(label: str) -> bool:
     return label.casefold() in NO_VALUE
 
 
+def says_unlabelled(label: str) -> bool:
+    """Whether a label is how a person says that the image has none."""
+    return " ".join(words(label)) in UNLABELLED
+
+
 def may_mean_nothing(label: str) -> bool:
     """Whether a label may be how a person writes that there is none."""
-    return label.casefold() in MAYBE_NO_VALUE
+    return label.casefold() in MAYBE_NO_VALUE or says_unlabelled(label)
 
 
 _SPOILED = (

@@ -48,7 +48,7 @@ class DataSection(Section):
         "",
         description="Training images: a folder with one sub-folder per class, or with train and val folders of such; or a .csv, .tsv or .parquet table.",
     )
-    test: PathText = Field("", description="Images to predict: a folder, or a .csv or .parquet table.")
+    test: PathText = Field("", description="Images to predict: a folder, or a .csv, .tsv or .parquet table.")
     images: PathText = Field("", description="Folder that a table's paths start from. Empty: the table's own folder.")
     test_images: PathText = Field(
         "", description="Folder that the paths of a table of test images start from. Empty: the same as images."
