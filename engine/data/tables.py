@@ -29,6 +29,7 @@ from engine.text import count, nfc, similar
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
 SHOWN = 5  # offending rows named in an error
 _PEEKED = 20  # lines that tell what stands between the columns
+_EXCEL_TEXT = re.compile(r'^\s*="([^"]*)"\s*$')  # how a program writes 007 lest Excel make it 7
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
@@ -183,6 +184,8 @@ def read_lines(path: str, key: str = "") -> Lines:
                 again.append(start)
             else:
                 width = width or len(cells)
+                if '="' in text:
+                    cells = [_EXCEL_TEXT.sub(r"\1", cell) for cell in cells]
                 rows.append(tuple(_trimmed(cells, len(rows[0]) if rows else 1)))
                 numbers.append(start)
                 last = len(rows[0]) - 1

@@ -38,6 +38,11 @@ def test_two_names_of_one_file_are_no_choice(tmp_path: Path, photo: MakePhoto) -
     assert [Path(path).name for path in indexed(tmp_path, "1", "2").paths] == ["1.jpg", "2.jpg"]
 
 
+def test_ids_have_no_spaces_around_them(tmp_path: Path, photo: MakePhoto) -> None:
+    photo("1.jpg"), photo("2.jpg")
+    assert indexed(tmp_path, " 1.jpg", "2.jpg ").ids == ["1.jpg", "2.jpg"]
+
+
 @pytest.mark.parametrize("written", [" a/1.jpg ", "\ta/1", "a\\1.jpg ", " ./a/1.jpg", "\u00a0a/1.jpg\u200b"])
 def test_spaces_around_a_path_do_not_hide_its_file(tmp_path: Path, photo: MakePhoto, written: str) -> None:
     there = photo("a/1.jpg")

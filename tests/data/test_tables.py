@@ -57,6 +57,7 @@ EXPECTED = [("1.jpg", "a"), ("2.jpg", "b")]
         ("path,label,a|b|c|d\n1.jpg,a,0\n2.jpg,b,0\n", ""),
         ("path;label;weight,in,kg,net\n1.jpg;a;0,5\n2.jpg;b;1,5\n", "semicolons between"),
         ("path,label\n1.jpg,a\n2.jpg,b\n\x1a", ""),
+        ('path,label\n="1.jpg",="a"\n="2.jpg","=""b"""\n', ""),
     ],
 )
 def test_what_is_clearly_meant_is_read_and_told(tmp_path: Path, text: str, says: str) -> None:

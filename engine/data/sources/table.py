@@ -124,7 +124,7 @@ def _with_path(roles: Roles, columns: pa.Table, base: str, section: DataSection,
 
 
 def _ids(table: pa.Table, roles: Roles, where: RowNames) -> pa.Array:
-    ids = nfc_column(pc.utf8_trim_whitespace(table[roles.id]) if roles.id else table[roles.path])
+    ids = nfc_column(pc.utf8_trim_whitespace(table[roles.id or roles.path]))
     repeated = repeated_values(ids)
     if repeated:
         shown = [f"{value!r} in {where.name(rows_equal(ids, value))}" for value in repeated[:SHOWN]]
