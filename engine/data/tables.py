@@ -256,8 +256,24 @@ def read_pairs(path: str, key: str) -> tuple[list[tuple[str, str]], tuple[str, s
     if len(lines.rows) < 2 or short:
         where = f", which line {short[0]} has not" if short else ""
         raise DataError(f"{path}: expected a header and at least two columns in every line (data.{key}){where}")
+    if lines.rows[0][0].lower().endswith(tuple(PICTURE_SUFFIXES)):
+        raise DataError(f"{path}: there is no header (data.{key}). Put a line such as path,label above the others")
+    if _begins_with_row_numbers(lines):
+        raise DataError(
+            f"{path}: the first column has no name and holds 0, 1, 2, ..., as pandas and R number rows (data.{key}). "
+            "Remove it, or, where these are the values that are meant, give it a name"
+        )
     rows = [(nfc(cells[0].strip()), tidy(cells[1])) for cells in lines.rows]
     return rows[1:], rows[0]
+
+
+def _begins_with_row_numbers(lines: Lines) -> bool:
+    """Whether a column of the rows' numbers, without a name, stands before two others or more."""
+    header, rows = lines.rows[0], lines.rows[1:]
+    numbers = [cells[0] for cells in rows]
+    unnamed = len(header) > 2 and tidy(header[0]) in ("", "Unnamed: 0")
+    counted = any(numbers == [str(row) for row in range(first, first + len(rows))] for first in (0, 1))
+    return _numbered(rows, lines.width) or (unnamed and counted)
 
 
 def read_list(path: str, key: str) -> list[str]:

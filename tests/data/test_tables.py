@@ -142,6 +142,24 @@ def test_pairs_are_read_like_tables(tmp_path: Path) -> None:
         read_pairs(str(path), "label_table")
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (",path,label\n0,1.jpg,a\n1,2.jpg,b\n", "the first column has no name and holds 0, 1, 2"),
+        ("Unnamed: 0,path,label\n0,1.jpg,a\n", "the first column has no name"),
+        ('"path","label"\n"1","1.jpg","a"\n"2","2.jpg","b"\n', "the first column has no name"),
+        ("1.jpg,a\n2.jpg,b\n", r"there is no header \(data\.relabel\)"),
+    ],
+)
+def test_pairs_that_begin_elsewhere_are_refused(tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "relabel.csv"
+    path.write_text(text)
+    with pytest.raises(DataError, match=says):
+        read_pairs(str(path), "relabel")
+    path.write_text(",name\n0,cat\n1,dog\n")  # with two columns there is no other way to read them
+    assert read_pairs(str(path), "label_table")[0] == [("0", "cat"), ("1", "dog")]
+
+
 def test_a_list_is_read_in_any_unicode_form(tmp_path: Path) -> None:
     (tmp_path / "noise.txt").write_bytes("# noise\r\nb/3.jpg\r\n\r\n둘.jpg\r\n".encode("utf-16"))
     assert read_list(str(tmp_path / "noise.txt"), "exclude_file") == ["b/3.jpg", "둘.jpg"]
