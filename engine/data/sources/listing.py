@@ -32,7 +32,8 @@ def list_samples(source: str, section: DataSection) -> Listing:
         raise DataError(f"{source}: no such folder or table (looked for {path})")
     if path.lower().endswith(TABLE_SUFFIXES):
         return list_table(path, section, purpose_of(source, section))
-    raise DataError(f"{source}: {_remedy(path)}")
+    found = f", and this is {what}" if (what := _remedy(path)) else f" ending in {' or '.join(TABLE_SUFFIXES)}"
+    raise DataError(f"{source}: expected a folder of images, or a table{found}")
 
 
 _ARCHIVES = {
@@ -45,7 +46,7 @@ _PACKED_TABLES = {".gz": "gzip", ".bz2": "bzip2", ".xz": "xz", ".zst": "zstd"}
 
 
 def _remedy(path: str) -> str:
-    """What to do with a file that is neither a folder nor a table."""
+    """What a file is that is neither a folder nor a table, and what to do with it; "" where its name tells nothing."""
     name, quoted = path.lower(), shlex.quote(path)
     for suffixes, command in _ARCHIVES.items():
         if suffix := max((s for s in suffixes if name.endswith(s)), key=len, default=""):
@@ -61,8 +62,8 @@ def _remedy(path: str) -> str:
     if suffix.lower() in PICTURE_SUFFIXES:
         return "one image. Name the folder that it lies in, or a table of images"
     if suffix.lower() in (".txt", ".dat", ".tab", ".psv"):
-        return "if this is a table, let its name end in .csv (whatever stands between its columns)"
-    return f"expected a folder of images, or a table ending in {' or '.join(TABLE_SUFFIXES)}"
+        return "text. If it is a table, let its name end in .csv, whatever stands between its columns"
+    return ""
 
 
 def purpose_of(source: str, section: DataSection) -> Purpose:
