@@ -97,7 +97,7 @@ def _path_column(table_path: str, texts: Mapping[str, Sequence[str]], images: st
         tried = list(dict.fromkeys(value for value in texts[name] if value.strip()))
         tried = tried[:: max(1, len(tried) // _TRIED)][:_TRIED]
         for folder in folders:
-            there = sum(bool(find_file(os.path.join(folder or base, value))) for value in tried)  # noqa: PTH118
+            there = sum(bool(find_file(folder or base, value)) for value in tried)
             if there > most:
                 best, most = (name, folder), there
         if most and most == len(tried):

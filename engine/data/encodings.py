@@ -29,6 +29,21 @@ _MARKS = (  # UTF-32 first: its mark begins with that of UTF-16
 _WIDE = ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be")
 # By the names that iconv knows as well. Of two that make the same of a text, the first is named.
 _LEGACY = ("cp949", "cp932", "gb18030", "big5", "cp1252", "cp1250", "cp1251", "koi8-r", "cp1253", "cp1254", "cp850")
+_NO_TEXT = tuple(
+    (re.compile(beginning, re.IGNORECASE), words)
+    for beginning, words in (
+        (rb"PK\x03\x04", "is a workbook of a spreadsheet, or a zip, and no text. Save it as CSV (UTF-8), or: unzip {}"),
+        (rb"\xd0\xcf\x11\xe0", "is a workbook of an old spreadsheet and no text. Save it as CSV (UTF-8)"),
+        (rb"\x1f\x8b", "is compressed by gzip. Unpack it: gzip -dc {} > unpacked.csv"),
+        (rb"BZh\d1AY&SY", "is compressed by bzip2. Unpack it: bzip2 -dc {} > unpacked.csv"),
+        (rb"\xfd7zXZ", "is compressed by xz. Unpack it: xz -dc {} > unpacked.csv"),
+        (rb"\x28\xb5\x2f\xfd", "is compressed by zstd. Unpack it: zstd -dc {} > unpacked.csv"),
+        (rb"PAR1[^ -~]", "is a Parquet table. Let its name end in .parquet"),
+        (rb"version https://git-lfs", "is a pointer of Git LFS and not the file: fetch that with git lfs pull"),
+        (rb"\s*<(!doctype html|html|head|body)", "is a web page and no table, perhaps of a download that failed"),
+    )
+)
+"""How files begin that are taken for text and are none, and what to do; {} stands for the file's name."""
 _MOST_SHOWN = 5
 _EXCERPT = 60  # characters of a line that are shown
 
@@ -39,7 +54,10 @@ def read_text(path: str | Path, key: str = "") -> str:
     Raises DataError, which names the recipe key `data.key`, for what is no regular file, cannot be read, or is in an
     encoding that would have to be guessed.
     """
-    data = _bytes(os.fspath(path), f" (data.{key})" if key else "")
+    data = _bytes(os.fspath(path), f" (data.{key})" if key else "").removesuffix(b"\x1a")  # DOS marks the end so
+    for beginning, words in _NO_TEXT:
+        if beginning.match(data):
+            raise DataError(f"{path}: {words.format(shlex.quote(os.fspath(path)))}")
     for mark, encoding in _MARKS:
         if data.startswith(mark):
             return _decoded(data[len(mark) :], encoding, path)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from engine.data.ids import find_samples
 from engine.data.manifest import Manifest
 from engine.data.names import ClassNames
+from engine.data.sources.doubtful import doubts
 from engine.data.sources.litter import is_litter_label, looks_spoiled, may_mean_nothing, means_nothing
 from engine.data.tables import RowNames, read_list, read_pairs
 from engine.errors import DataError, RecipeError
@@ -125,7 +126,9 @@ def check_labels(
             f"{source}: trained as classes, though they may mean that there is none: {shown}. If they do: "
             f"data.drop_classes = {_quoted(doubtful)}"
         )
-    return notices + [f"{source}: {words}" for words in looks_spoiled(sorted(counts))]
+    names = ClassNames.of(section)
+    classes = {names.class_of(label) for label in counts}
+    return notices + [f"{source}: {words}" for words in (*looks_spoiled(sorted(counts)), *doubts(classes))]
 
 
 def _classes(section: DataSection) -> set[str]:

@@ -139,7 +139,12 @@ def write_label_table(labels: Sequence[str], path: Path) -> None:
 
 def _pairs(section: DataSection) -> list[tuple[str, str]]:
     """(label as found, class name) of the table and of the recipe, which comes last and so counts."""
-    pairs = dict(read_pairs(section.label_table, "label_table")[0]) if section.label_table else {}
+    pairs: dict[str, str] = {}
+    for label, name in read_pairs(section.label_table, "label_table")[0] if section.label_table else ():
+        if pairs.setdefault(label, name) != name:
+            raise DataError(
+                f"{section.label_table}: label {label!r} has two names: {pairs[label]!r}, {name!r}. Keep one"
+            )
     pairs |= {nfc(label): nfc(name) for label, name in section.label_names}
     if empty := [label for label, name in pairs.items() if not name]:
         raise DataError(f"{section.label_table or 'data.label_names'}: label {empty[0]!r} has no class name")

@@ -12,6 +12,7 @@ import io
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +22,14 @@ import pyarrow.parquet as pq
 
 from engine.data.encodings import read_text
 from engine.data.sources.litter import tidy
+from engine.data.sources.local import PICTURE_SUFFIXES
 from engine.errors import DataError
 from engine.text import count, nfc, similar
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
 SHOWN = 5  # offending rows named in an error
+_PEEKED = 20  # lines that tell what stands between the columns
+_EXCEL_TEXT = re.compile(r'^\s*="([^"]*)"\s*$')  # how a program writes 007 lest Excel make it 7
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
@@ -48,10 +52,12 @@ class RowNames:
 
 @dataclass(frozen=True)
 class UserTable:
-    """A table as it was found. `names`: its columns, "" for those without a name; `notices`: what was made of it."""
+    """A table as it was found. `names`: its columns, "" for those without a name; `written`: the same, letter for
+    letter; `notices`: what was made of it."""
 
     path: str
     names: list[str]
+    written: tuple[str, ...]
     where: RowNames
     notices: tuple[str, ...]
     _read: Callable[[int], pa.Array]
@@ -62,6 +68,10 @@ class UserTable:
     def columns(self, used: Sequence[str]) -> pa.Table:
         """The columns `used`, as strings; "" for what is missing. Raises DataError for what is no text or number."""
         return pa.Table.from_arrays([self._read(self.names.index(name)) for name in used], names=list(used))
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """All columns, row by row. Raises as `columns` does."""
+        return list(zip(*(self._read(column).to_pylist() for column in range(len(self.names))), strict=True))
 
 
 def open_table(table_path: str) -> UserTable:
@@ -75,21 +85,35 @@ def open_table(table_path: str) -> UserTable:
 
 def _open_csv(path: str) -> UserTable:
     lines = read_lines(path)
-    header = [tidy(cell) for cell in lines.rows[0]] if lines.rows else []
+    if not lines.rows:
+        raise DataError(f"{path}: there is nothing in this table. Expected a header, and a line for each sample")
+    written = lines.rows[0]
+    header = [tidy(cell) for cell in written]
     rows, numbers = lines.rows[1:], lines.numbers[1:]
+    if _numbered(rows, lines.width):
+        header, written = ["", *header], ("", *written)
     wide = [row for row, cells in enumerate(rows) if len(cells) > len(header)]
     if wide:
         number, cells = numbers[wide[0]], len(rows[wide[0]])
+        all_wide = len(wide) == len(rows) > 1
+        remedy = f"If line {lines.numbers[0]} is no header but a title, remove it. " if all_wide else ""
         raise DataError(
             f"{path}: not a CSV table: line {number} has {cells} cells and the header {len(header)}"
-            f"{f', and so {len(wide) - 1} more lines' if len(wide) > 1 else ''}. Put text that holds "
+            f"{f', and so {len(wide) - 1} more lines' if len(wide) > 1 else ''}. {remedy}Put text that holds "
             f"{lines.delimiter!r} between double quotes"
         )
 
     def read(column: int) -> pa.Array:
         return pa.array([cells[column] if column < len(cells) else "" for cells in rows], pa.string())
 
-    return UserTable(path, header, RowNames(path, numbers), lines.notices, read)
+    return UserTable(path, header, written, RowNames(path, numbers), lines.notices, read)
+
+
+def _numbered(rows: Sequence[tuple[str, ...]], width: int) -> bool:
+    """Whether every row begins with its number and the header has no name for that, as R's write.table leaves it."""
+    return bool(rows) and all(
+        len(cells) == width + 1 and cells[0] == str(number) for number, cells in enumerate(rows, start=1)
+    )
 
 
 def _open_parquet(path: str) -> UserTable:
@@ -108,7 +132,7 @@ def _open_parquet(path: str) -> UserTable:
             type_ = file.schema_arrow.field(column).type
             raise DataError(f"{path}: column {names[column]!r} holds {type_}, expected text or numbers") from None
 
-    return UserTable(path, names, RowNames(path, range(file.metadata.num_rows), "row"), (), read)
+    return UserTable(path, names, tuple(names), RowNames(path, range(file.metadata.num_rows), "row"), (), read)
 
 
 def _as_text(column: pa.ChunkedArray) -> pa.Array:
@@ -126,6 +150,7 @@ class Lines:
     rows: list[tuple[str, ...]]  # tuples of strings, which the garbage collector need not follow: half the time
     numbers: list[int]
     delimiter: str
+    width: int  # cells in the header's line, with the empty ones at its end
     notices: tuple[str, ...] = ()
 
 
@@ -136,12 +161,13 @@ def read_lines(path: str, key: str = "") -> Lines:
     and repetitions of the header.
     """
     text = read_text(path, key)
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # a cell may hold a whole picture or mask as text
     said = re.match(r"\s*\"?sep=(.)\"?[\r\n]+", text)  # Excel's own way to say it
     delimiter = said[1] if said else _delimiter(text)
     rows: list[tuple[str, ...]] = []
     numbers: list[int] = []
     again: list[int] = []
-    hollow = last = 0
+    hollow = last = width = 0
     first = 1
     reader = csv.reader(
         io.StringIO(text, newline=""),
@@ -157,6 +183,9 @@ def read_lines(path: str, key: str = "") -> Lines:
             elif rows and last < len(cells) and rows[0][last].strip() in cells[last] and _repeats(cells, rows[0]):
                 again.append(start)
             else:
+                width = width or len(cells)
+                if '="' in text:
+                    cells = [_EXCEL_TEXT.sub(r"\1", cell) for cell in cells]
                 rows.append(tuple(_trimmed(cells, len(rows[0]) if rows else 1)))
                 numbers.append(start)
                 last = len(rows[0]) - 1
@@ -171,19 +200,22 @@ def read_lines(path: str, key: str = "") -> Lines:
         notices.append(f"{path}: the header stands again in {where}, which are no samples")
     if hollow:
         notices.append(f"{path}: {count(hollow, 'row')} with nothing in any column passed over")
-    return Lines(rows, numbers, delimiter, tuple(notices))
+    return Lines(rows, numbers, delimiter, width, tuple(notices))
 
 
 def _delimiter(text: str) -> str:
-    """What parts the header into most columns; commas, if no other does better."""
-    header = next((line for line in io.StringIO(text) if line.strip(' ,;|\t\r\n"')), "")
-    parts = {}
-    for delimiter in _DELIMITERS:
+    """What parts most of the first lines into as many columns as the header has, and that into most; else commas."""
+
+    def fits(delimiter: str) -> tuple[int, int]:
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
         try:
-            parts[delimiter] = len(next(csv.reader([header], delimiter=delimiter), []))
-        except csv.Error:
-            parts[delimiter] = 0
-    return max(_DELIMITERS, key=lambda delimiter: parts[delimiter])
+            header, *rows = islice((cells for cells in reader if any(cell.strip(' ,;|\t"') for cell in cells)), _PEEKED)
+        except (csv.Error, ValueError):
+            return 0, 0
+        alike = sum(len(_trimmed(cells, len(header))) == len(header) for cells in rows)
+        return alike if len(header) > 1 else 0, len(header)
+
+    return max(_DELIMITERS, key=fits)
 
 
 def _repeats(cells: list[str], header: tuple[str, ...]) -> bool:
@@ -208,6 +240,11 @@ def no_column(table_path: str, wanted: str, key: str, names: list[str]) -> DataE
     named = [name for name in names if name]
     there = ", ".join(map(repr, named)) or "none"
     near = "".join(f" (nearest: {name!r})" for name in similar(wanted, named, most=1))
+    if any(name.lower().endswith(tuple(PICTURE_SUFFIXES)) for name in named):
+        return DataError(
+            f"{table_path}: there is no header: the first line is {there}. Put a line with the names of the columns "
+            "above it, such as path,label"
+        )
     return DataError(f"{table_path}: no column {wanted}; its columns are {there}. Set data.{key} to one of them{near}")
 
 
@@ -219,8 +256,24 @@ def read_pairs(path: str, key: str) -> tuple[list[tuple[str, str]], tuple[str, s
     if len(lines.rows) < 2 or short:
         where = f", which line {short[0]} has not" if short else ""
         raise DataError(f"{path}: expected a header and at least two columns in every line (data.{key}){where}")
+    if lines.rows[0][0].lower().endswith(tuple(PICTURE_SUFFIXES)):
+        raise DataError(f"{path}: there is no header (data.{key}). Put a line such as path,label above the others")
+    if _begins_with_row_numbers(lines):
+        raise DataError(
+            f"{path}: the first column has no name and holds 0, 1, 2, ..., as pandas and R number rows (data.{key}). "
+            "Remove it, or, where these are the values that are meant, give it a name"
+        )
     rows = [(nfc(cells[0].strip()), tidy(cells[1])) for cells in lines.rows]
     return rows[1:], rows[0]
+
+
+def _begins_with_row_numbers(lines: Lines) -> bool:
+    """Whether a column of the rows' numbers, without a name, stands before two others or more."""
+    header, rows = lines.rows[0], lines.rows[1:]
+    numbers = [cells[0] for cells in rows]
+    unnamed = len(header) > 2 and tidy(header[0]) in ("", "Unnamed: 0")
+    counted = any(numbers == [str(row) for row in range(first, first + len(rows))] for first in (0, 1))
+    return _numbered(rows, lines.width) or (unnamed and counted)
 
 
 def read_list(path: str, key: str) -> list[str]:

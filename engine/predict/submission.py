@@ -11,7 +11,6 @@ is called after; of two classes else that of the positive one, and of more it is
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import re
 import shlex
@@ -28,6 +27,7 @@ from numpy.typing import NDArray
 from engine.data.ids import find_ids
 from engine.data.names import AS_FOUND, ClassNames
 from engine.data.sources.litter import NO_VALUE
+from engine.data.tables import open_table
 from engine.errors import DataError
 from engine.files import atomic_write
 from engine.predictions import DIGITS, Predictions
@@ -77,25 +77,28 @@ class Sheet:
         names: ClassNames = AS_FOUND,
         positive: str = "",
     ) -> Self:
-        """The shape of `sample` (.csv, UTF-8), to be filled with predictions for `ids` over `classes`.
+        """The shape of the table `sample`, to be filled with predictions for `ids` over `classes`.
 
         Its columns may be any of a class's names: its own, an alias, or the label that `names` made it of, which is
         also how a label is written; in any case of letters, and with words such as p_ or is_ around it. A single column
         of probabilities is about the class `positive`; "" where the column's name or the classes' are to tell. Raises
         DataError naming the file and the ids or columns that do not fit.
         """
-        columns, lines = _read_sample(sample)
+        columns, lines, said = _read_sample(sample)
         known = {name: names.known_as(name) for name in classes}
+        _check_index(sample, columns, [line[0] for line in lines], known)
         contents: tuple[str | None, ...]
         if len(columns) == 2:
-            values = [line[1] if len(line) > 1 else "" for line in lines]
+            values = [re.sub(r"^(-?\d+),(\d+)$", r"\1.\2", line[1].strip()) for line in lines]  # decimal commas
             one, notices = _content_of(sample, columns[1], values, known, positive)
             contents = (one,)
         else:
             contents, notices = _contents_of(sample, columns[1:], known), ()
         labels = {name: names.found_as(name)[0] for name in classes}
         rows = tuple(line[0] for line in lines)
-        return cls(columns, contents, rows, *_match(sample, rows, ids), names.shares(contents), labels, notices)
+        return cls(
+            columns, contents, rows, *_match(sample, rows, ids), names.shares(contents), labels, (*said, *notices)
+        )
 
 
 def write_submission(path: Path, sheet: Sheet, predictions: Predictions) -> None:
@@ -115,25 +118,33 @@ def write_submission(path: Path, sheet: Sheet, predictions: Predictions) -> None
         table.to_csv(temporary, index=False, header=list(sheet.columns), float_format=DIGITS, lineterminator="\n")
 
 
-def _read_sample(sample: Path) -> tuple[tuple[str, ...], list[list[str]]]:
-    """The header and the lines below it, as text: an id of 007 stays 007."""
+def _read_sample(sample: Path) -> tuple[tuple[str, ...], list[tuple[str, ...]], tuple[str, ...]]:
+    """The header as it is written, the lines below it, as text (an id of 007 stays 007), and words about both."""
     if not sample.is_file():
         raise DataError(f"{sample}: no such sample submission; check data.sample_submission")
-    try:
-        with sample.open(encoding="utf-8-sig", newline="") as file:
-            lines = [line for line in csv.reader(file) if line]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{sample}: expected a CSV file in UTF-8 ({error})") from None
-    if not lines or len(lines[0]) < 2:
+    table = open_table(str(sample))
+    if len(table.written) < 2:
         raise DataError(f"{sample}: expected a header with the id column first and at least one further column")
-    if len(lines) == 1:
+    if not len(table):
         raise DataError(f"{sample}: no rows below the header, so nothing is asked for")
-    columns, ids = tuple(lines[0]), [line[0] for line in lines[1:]]
-    for what, names in (("columns", columns), ("ids", ids)):
-        if len(set(names)) != len(names):
-            twice = sorted(name for name, times in Counter(names).items() if times > 1)
-            raise DataError(f"{sample}: {what} that stand there twice: {some(twice)}")
-    return columns, lines[1:]
+    lines = table.rows()
+    ids = [line[0] for line in lines]
+    if twice := sorted(name for name, times in Counter(ids).items() if times > 1):
+        raise DataError(f"{sample}: ids that stand there twice: {some(twice)}")
+    return table.written, lines, table.notices
+
+
+def _check_index(
+    sample: Path, columns: Sequence[str], ids: Sequence[str], classes: Mapping[str, Sequence[str]]
+) -> None:
+    """Raise DataError for a first column that is no id's, but the rows' numbers, as pandas writes them unasked."""
+    unnamed = re.fullmatch(r"\s*(Unnamed: 0)?\s*", columns[0])
+    numbers = unnamed and all(value == str(row) for row, value in enumerate(ids))
+    if numbers and len(columns) > 2 and _class_of(sample, columns[1], classes) is None:
+        raise DataError(
+            f"{sample}: the first column holds the numbers of the rows, as pandas writes them, and not ids. Remove it "
+            f"(index=False), so that {columns[1]!r} comes first"
+        )
 
 
 def _content_of(

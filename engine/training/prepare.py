@@ -69,7 +69,7 @@ def prepare(recipe: Recipe, progress: Progress | None = None, world: int = 1) ->
     recipe = recipe.model_copy(update={"data": resolved(recipe.data)})
     found = ingest(recipe.data.train, recipe.data, progress)
     cleaned = clean(found, recipe.data, progress, recipe.decode)
-    _check_readable(found, cleaned, recipe)
+    unreadable = _check_readable(found, cleaned, recipe)
     divided = divide(cleaned.manifest, recipe.data, recipe.seed)
     usable = divided.manifest
     if divided.run != (recipe.data.folds.run or tuple(range(recipe.data.folds.count))):
@@ -90,7 +90,7 @@ def prepare(recipe: Recipe, progress: Progress | None = None, world: int = 1) ->
         fold_N=divided.fold_N,
         fingerprint=usable.fingerprint,
         left_out=cleaned.left_out,
-        notices=(*cleaned.notices, *divided.notices, *idle(recipe)),
+        notices=(*cleaned.notices, *unreadable, *divided.notices, *idle(recipe)),
         groups=groups_of(classes, recipe.data),
         courses=courses,
     )
@@ -132,8 +132,11 @@ def _about(course: Course) -> Iterator[None]:
         raise RecipeError(f"specialist {course.name}: {error}") from None
 
 
-def _check_readable(found: Manifest, cleaned: Cleaned, recipe: Recipe) -> None:
-    """Raise DataError for a class none of whose images can be read: without a word, models would not know it."""
+def _check_readable(found: Manifest, cleaned: Cleaned, recipe: Recipe) -> list[str]:
+    """Words about classes none of whose images can be read, where `data.rare_classes` drops them.
+
+    Raises DataError for them else: without a word, models would not know them.
+    """
     listed, _ = apply_lists(found, recipe.data)
     gone = set(listed.labels) - set(cleaned.manifest.labels) - {""}
     unreadable: dict[str, list[str]] = {label: [] for label in sorted(gone)}
@@ -148,8 +151,12 @@ def _check_readable(found: Manifest, cleaned: Cleaned, recipe: Recipe) -> None:
         for label, ids in unreadable.items()
         if label not in readable
     ]
-    if lost:
-        raise DataError(
-            f"{recipe.data.train}: {count(lost, 'class', 'classes')} of which no image can be read: {'; '.join(lost)}. "
-            "Mend these files, or leave them out: remove them, or name them in data.exclude"
-        )
+    if not lost:
+        return []
+    said = f"{count(lost, 'class', 'classes')} of which no image can be read"
+    if recipe.data.rare_classes == "drop":
+        return [f"left out, {said} (data.rare_classes): {'; '.join(lost)}"]
+    raise DataError(
+        f"{recipe.data.train}: {said}: {'; '.join(lost)}. Mend these files, or leave them out: remove them, name them "
+        'in data.exclude or their classes in data.drop_classes, or set data.rare_classes = "drop"'
+    )

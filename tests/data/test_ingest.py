@@ -423,7 +423,7 @@ def test_the_label_column_of_the_recipe_may_be_missing_in_a_table_to_predict(tmp
         ("path,what\n1.jpg,a\n", {}, r"no column label or .*; its columns are 'path', 'what'\. Set data\.label_column"),
         ("path,label,path\n1.jpg,a,b\n", {}, "2 columns are called 'path'"),
         ("path,label\n", {}, "no rows below the header"),
-        ("", {}, "its columns are none"),
+        ("", {}, "there is nothing in this table"),
         ("path,label\n1.jpg,a,b\n", {}, "not a CSV table"),
         ("path,label,f\n1.jpg,a,0\n2.jpg,b,x\n", {"fold_column": "f"}, r"fold numbers from 0.* not 'x' in line 3"),
         ("path,label,f\n1.jpg,a,-1\n2.jpg,b,\n", {"fold_column": "f"}, "puts no sample into any fold"),

@@ -35,13 +35,16 @@ FOLDERS = names(
     "__MACOSX,@eaDir,@tmp,#recycle,#snapshot,@Recycle,@Recently-Snapshot,~snapshot,$RECYCLE.BIN,$Recycle.Bin,"
     "System Volume Information,FOUND.000,found.012,DfsrPrivate,lost+found,LOST.DIR,Network Trash Folder,"
     "Temporary Items,__pycache__,.Trash-1000,.Trashes,.thumbnails,.ipynb_checkpoints,.git,.cache,.sync,.stversions,"
-    ".picasaoriginals,.dropbox.cache,.Spotlight-V100,.fseventsd,.engine,.anything"
+    ".picasaoriginals,.dropbox.cache,.Spotlight-V100,.fseventsd,.engine,.anything,"
+    "__MACOSX 2,__MACOSX (1),@SynoResource,@__thumb,TheVolumeSettingsFolder,Config.Msi,WPSystem,_vti_cnf,_gsdata_,"
+    "Catalog Previews.lrdata,site-packages,node_modules,__results___files,wandb,mlruns,lightning_logs"
 )
 FILES = names(
     "._photo.jpg,.DS_Store,Icon\r,Thumbs.db,thumbs.db,ehthumbs_vista.db,desktop.ini,Desktop.ini,"
     "photo.jpg:Zone.Identifier,~$locked.xlsx,.~lock.labels.ods#,.nfs000000000012a4,.fuse_hidden0001,"
     ".trashed-1700000000-IMG_1.jpg,.pending-1700000000-IMG_1.jpg,.syncthing.photo.jpg.tmp,SYNOPHOTO_THUMB_XL.jpg,"
-    "SYNOFILE_THUMB_M.png,AlbumArt_{B5020207-474E}_Large.jpg,AlbumArtSmall.jpg,Picasa.ini,.picasa.ini"
+    "SYNOFILE_THUMB_M.png,AlbumArt_{B5020207-474E}_Large.jpg,AlbumArtSmall.jpg,Picasa.ini,.picasa.ini,"
+    "SYNOPHOTO_FILM_M.jpg,Thumbs.db:encryptable,photo.jpg:AFP_AfpInfo,photo.jpg:com.dropbox.attributes"
 )
 PHOTOS = names(
     "photo (1).jpg,Copy of photo.jpg,photo - Copy.jpg,photo-edited.jpg,MVIMG_20200101.jpg,IMG_0001.JPG,#1.jpg,~1.jpg,"
@@ -91,14 +94,16 @@ def test_all_of_it_at_once_leaves_the_photos(tmp_path: Path, photo: MakePhoto) -
 def test_what_a_person_may_have_wanted_is_told() -> None:
     found = names(
         "a/.IMG_1.jpg.icloud,a/.IMG_2.jpg.icloud,a/1.jpg.crdownload,a/2.JPG.part,a/3.CR2,a/4.mp4,a/.hidden.jpg,"
-        "a/5.jpg.1,a/6.jpg?w=100,a/7.svg,a/8.zip,a/1.jpg.json,a/notes.txt,a/.keep"
+        "a/5.jpg.1,a/6.jpg?w=100,a/7.svg,a/8.zip,a/1.jpg.json,a/notes.txt,a/.keep,"
+        "b/1.jpg ,b/2.jpg\r,b/3.JPG;1,b/4.jpg_large,b/5.jpg-orig,b/6.jpg%3Fw=1,b/7.jpg_original,b/8.jpg.nextcloud"
     )
     said = passed_over(found)
     text = "\n".join(said)
     assert "2 photos that are only in iCloud passed over, such as 'a/.IMG_1.jpg.icloud': download them first" in text
     assert "2 unfinished downloads" in text and "1 camera raw file passed" in text and "1 video passed" in text
     assert "1 hidden image passed over, such as 'a/.hidden.jpg'" in text
-    assert "2 images under another suffix passed over, such as 'a/5.jpg.1'" in text
+    assert "8 images under another suffix passed over, such as 'a/5.jpg.1'" in text
+    assert "1 photo that is only in a cloud passed over, such as 'b/8.jpg.nextcloud'" in text
     assert "1 archive" in text and "1 drawing or document" in text
     assert "json" not in text and "txt" not in text and ".keep" not in text
 
@@ -127,6 +132,8 @@ def test_a_label_is_what_people_see_of_it(text: str, seen: str) -> None:
 
 def test_words_for_no_value() -> None:
     for word in ("nan", "NaN", "NAN", "#N/A", "N/A", "null", "NULL", "<NA>", "NaT", "#REF!", "#DIV/0!", "undefined"):
+        assert means_nothing(word) and not may_mean_nothing(word)
+    for word in ("#NV", "#¡VALOR!", "#ССЫЛКА!", "Loading...", r"\N", "<undefined>", "NA_character_"):
         assert means_nothing(word) and not may_mean_nothing(word)
     for word in ("NA", "None", "none", "-", "?", "unknown", "Not_sure", "기타"):  # Namibia, no fault, minus
         assert may_mean_nothing(word) and not means_nothing(word)

@@ -112,3 +112,9 @@ def test_latin_names_are_plain_and_distinct() -> None:
     assert latin[:3] == ["Deo_Nyu_GaLam_4SeDae", "Grosse", "GaNa"]
     assert len({name.lower() for name in latin}) == len(latin)
     assert all(name.isascii() and name and not set(name) - set("_-.") - set(map(chr, range(48, 123))) for name in latin)
+
+
+def test_a_label_with_two_names_in_its_table_is_refused(tmp_path: Path) -> None:
+    table = meta(tmp_path, "label,name\n0,cat\n1,dog\n0,cat\n1,wolf\n")
+    with pytest.raises(DataError, match="label '1' has two names: 'dog', 'wolf'"):
+        ClassNames.of(DataSection(label_table=table))

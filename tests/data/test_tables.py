@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 from pathlib import Path
 
@@ -9,8 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from engine.data.sources.columns import column_roles
+from engine.data.sources.listing import list_samples
 from engine.data.tables import UserTable, open_table, read_list, read_pairs
 from engine.errors import DataError
+from engine.recipe.sections import DataSection
 
 
 def opened(tmp_path: Path, text: str, name: str = "t.csv") -> UserTable:
@@ -49,6 +53,11 @@ EXPECTED = [("1.jpg", "a"), ("2.jpg", "b")]
         ("\ufeffpath,label\n1.jpg,a\n\ufeffpath,label\n2.jpg,b\n", "the header stands again in line 3"),
         (",path,label\n0,1.jpg,a\n1,2.jpg,b\n", ""),
         ("Unnamed: 0,path,label\n0,1.jpg,a\n1,2.jpg,b\n", ""),
+        ('"path","label"\n"1","1.jpg","a"\n"2","2.jpg","b"\n', ""),  # R's write.table
+        ("path,label,a|b|c|d\n1.jpg,a,0\n2.jpg,b,0\n", ""),
+        ("path;label;weight,in,kg,net\n1.jpg;a;0,5\n2.jpg;b;1,5\n", "semicolons between"),
+        ("path,label\n1.jpg,a\n2.jpg,b\n\x1a", ""),
+        ('path,label\n="1.jpg",="a"\n="2.jpg","=""b"""\n', ""),
     ],
 )
 def test_what_is_clearly_meant_is_read_and_told(tmp_path: Path, text: str, says: str) -> None:
@@ -133,6 +142,73 @@ def test_pairs_are_read_like_tables(tmp_path: Path) -> None:
         read_pairs(str(path), "label_table")
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (",path,label\n0,1.jpg,a\n1,2.jpg,b\n", "the first column has no name and holds 0, 1, 2"),
+        ("Unnamed: 0,path,label\n0,1.jpg,a\n", "the first column has no name"),
+        ('"path","label"\n"1","1.jpg","a"\n"2","2.jpg","b"\n', "the first column has no name"),
+        ("1.jpg,a\n2.jpg,b\n", r"there is no header \(data\.relabel\)"),
+    ],
+)
+def test_pairs_that_begin_elsewhere_are_refused(tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "relabel.csv"
+    path.write_text(text)
+    with pytest.raises(DataError, match=says):
+        read_pairs(str(path), "relabel")
+    path.write_text(",name\n0,cat\n1,dog\n")  # with two columns there is no other way to read them
+    assert read_pairs(str(path), "label_table")[0] == [("0", "cat"), ("1", "dog")]
+
+
 def test_a_list_is_read_in_any_unicode_form(tmp_path: Path) -> None:
     (tmp_path / "noise.txt").write_bytes("# noise\r\nb/3.jpg\r\n\r\n둘.jpg\r\n".encode("utf-16"))
     assert read_list(str(tmp_path / "noise.txt"), "exclude_file") == ["b/3.jpg", "둘.jpg"]
+
+
+def test_a_cell_may_be_of_any_length(tmp_path: Path) -> None:
+    mask = "1 " * 100_000
+    assert rows(opened(tmp_path, f"path,mask\n1.jpg,{mask}\n"), "path", "mask") == [("1.jpg", mask)]
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"PK\x03\x04\x14\0\6\0", r"a workbook of a spreadsheet, or a zip.*Save it as CSV.*unzip .*t\.csv"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old spreadsheet.*Save it as CSV"),
+        (gzip.compress(b"path,label\n1.jpg,a\n"), r"compressed by gzip.*gzip -dc .*t\.csv > unpacked\.csv"),
+        (b"PAR1\x15\0\x15\0", r"a Parquet table. Let its name end in \.parquet"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        (b"<!DOCTYPE html>\n<html>", "a web page"),
+        (b"", "there is nothing in this table"),
+        (b"1.jpg,a\n2.jpg,b\n", "there is no header: the first line is '1.jpg', 'a'. Put a line.*path,label"),
+        (b"Photos of 2020\npath,label\n1.jpg,a\n", "If line 1 is no header but a title, remove it"),
+    ],
+)
+def test_what_is_no_table_is_told_with_its_remedy(tmp_path: Path, data: bytes, says: str) -> None:
+    path = tmp_path / "t.csv"
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=says):
+        column_roles(str(path), open_table(str(path)).names, DataSection(), training=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("set.zip", "an archive. Unpack it, and name the folder: unzip -d .*set .*set.zip"),
+        ("set.tar.gz", "mkdir -p .*set && tar -C .*set -xf .*set.tar.gz"),
+        ("t.csv.gz", r"a compressed table.*gzip -dc .*t.csv.gz > .*t\.csv"),
+        ("t.xlsx", "a workbook of a spreadsheet. Save its sheet as CSV"),
+        ("1.JPG", "one image. Name the folder"),
+        ("t.txt", r"let its name end in \.csv"),
+        ("t.json", "expected a folder of images, or a table ending in"),
+    ],
+)
+def test_a_file_that_is_no_source_is_told_with_its_remedy(tmp_path: Path, name: str, says: str) -> None:
+    (tmp_path / name).write_bytes(b"PK\x03\x04")
+    with pytest.raises(DataError, match=says):
+        list_samples(str(tmp_path / name), DataSection())
+
+
+def test_an_address_is_no_source() -> None:
+    with pytest.raises(DataError, match=r"https://example.org/set.zip: an address. Download"):
+        list_samples("https://example.org/set.zip", DataSection())

@@ -101,7 +101,7 @@ def test_models_that_were_damaged_or_half_copied_are_named(models: Path, spoil: 
         (["--truth", "header.csv"], "header.csv: no rows below the header"),
         (["--set", "data.sample_submission=nothing"], "nothing: no such sample submission"),
         (["--set", "data.sample_submission=empty"], "empty: no such sample submission"),
-        (["--set", "data.sample_submission=noise.csv"], "noise.csv: expected a CSV file in UTF-8"),
+        (["--set", "data.sample_submission=noise.csv"], "noise.csv: holds zero bytes, so it is no text"),
         (["--set", "data.sample_submission=header.csv"], "header.csv: no rows below the header"),
         (["--tta", "0"], "'--tta': 0 is not in the range"),
         (["--batch", "0"], "'--batch': 0 is not in the range"),

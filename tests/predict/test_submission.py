@@ -120,7 +120,7 @@ def test_columns_that_are_not_the_classes_are_named(tmp_path: Path, answers: Pre
     [
         ([["ID", "target"]], "no rows below the header"),
         ([["ID"], ["TEST_00000"]], "at least one further column"),
-        ([["ID", "a", "a"], ["TEST_00000", "0", "0"]], "columns that stand there twice: 'a'"),
+        ([["ID", "a", "a"], ["TEST_00000", "0", "0"]], "2 columns are called 'a'"),
         ([["ID", "target"], ["TEST_00000", ""], ["TEST_00000", ""]], "ids that stand there twice: 'TEST_00000'"),
     ],
 )
@@ -138,6 +138,51 @@ def test_a_sample_file_that_is_not_there_or_not_utf8_is_refused(tmp_path: Path, 
     korean.write_bytes("ID,차종\nTEST_00000,0\n".encode("cp949"))
     with pytest.raises(DataError, match="UTF-8"):
         Sheet.like(korean, answers.ids, answers.classes)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"ID;target\r\nTEST_00000;\r\nTEST_00002;\r\n",
+        "\ufeffID,target\nTEST_00000,0\nTEST_00002,0\n".encode(),
+        "ID\ttarget\r\nTEST_00000\t0\r\nTEST_00002\t0\r\n".encode("utf-16"),
+        b"sep=;\nID;target\nTEST_00000;0\nTEST_00002;0\n",
+    ],
+)
+def test_a_sample_file_is_read_like_any_table_and_answered_as_csv(
+    tmp_path: Path, answers: Predictions, data: bytes
+) -> None:
+    sample = tmp_path / "sample_submission.csv"
+    sample.write_bytes(data)
+    told = [["ID", "target"], ["TEST_00000", "K5_3세대"], ["TEST_00002", "GLE, 클래스"]]
+    assert submission(tmp_path, sample, answers) == told
+    assert (tmp_path / "submission.csv").read_bytes().decode().startswith("ID,target\nTEST_00000,")
+
+
+def test_a_decimal_comma_asks_for_a_probability(tmp_path: Path) -> None:
+    sample = tmp_path / "sample_submission.csv"
+    sample.write_text("id;defect\n1.jpg;0,5\n2.jpg;0,5\n")
+    assert submission(tmp_path, sample, TWO) == [["id", "defect"], ["1.jpg", "0.1"], ["2.jpg", "0.75"]]
+
+
+def test_the_header_is_given_back_letter_for_letter(tmp_path: Path, answers: Predictions) -> None:
+    header = [" ID", unicodedata.normalize("NFD", "차종 ")]
+    assert submission(tmp_path, sample_file(tmp_path, header, ["TEST_00000", "0"]), answers)[0] == header
+
+
+def test_numbers_that_pandas_puts_before_the_ids_are_told(tmp_path: Path, answers: Predictions) -> None:
+    sample = sample_file(tmp_path, ["", "ID", "target"], ["0", "TEST_00000", ""], ["1", "TEST_00002", ""])
+    with pytest.raises(DataError, match=r"numbers of the rows, as pandas writes them.*index=False.*'ID' comes first"):
+        Sheet.like(sample, answers.ids, answers.classes)
+    ids = sample_file(tmp_path, ["", "target"], ["0", ""], ["1", ""])  # here they are the ids
+    assert Sheet.like(ids, ["0.jpg", "1.jpg"], answers.classes).sample_ids == ("0.jpg", "1.jpg")
+
+
+def test_a_workbook_is_no_sample_file(tmp_path: Path, answers: Predictions) -> None:
+    sample = tmp_path / "sample_submission.xlsx"
+    sample.write_bytes(b"PK\x03\x04" + bytes(50))
+    with pytest.raises(DataError, match=r"a workbook of a spreadsheet.* Save it as CSV"):
+        Sheet.like(sample, answers.ids, answers.classes)
 
 
 # One column: a label, or a probability and of what
@@ -233,7 +278,7 @@ def test_columns_are_classes_in_any_case_and_with_words_around_them(tmp_path: Pa
     [
         (["cat", "dgo", "eel"], "columns that are no class: 'dgo' (nearest 'dog'); classes without a column: 'dog'"),
         (["cat", "dog"], "classes without a column: 'eel'"),
-        (["cat", "dog", "eel", ""], "columns that are no class: one without a name"),
+        (["cat", "dog", "", "eel"], "columns that are no class: one without a name"),
         (["cat", "Cat", "dog", "eel"], "columns 'cat', 'Cat' all stand for the class 'cat'"),
         (["p_cat", "Cat", "dog", "eel"], "columns 'p_cat', 'Cat' all stand for the class 'cat'"),
     ],

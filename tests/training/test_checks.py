@@ -132,6 +132,10 @@ def test_a_class_of_which_nothing_can_be_read_is_refused_by_name(
         DataError, match=r"2 classes.*'bad' \(3 images, such as .*\); 'worse' \(4 images.*data\.exclude"
     ):
         prepare(made)
+    for keys in ({"drop_classes": ["bad", "w*"]}, {"rare_classes": "drop"}):
+        prepared = prepare(recipe(data={"train": str(photos), **keys}))
+        assert prepared.classes == ["고리", "네모", "세모"]
+    assert "left out, 2 classes of which no image can be read (data.rare_classes): 'bad'" in "".join(prepared.notices)
     names = [path.name for name in ("bad", "worse") for path in (photos / name).iterdir()]
     assert prepare(recipe(data={"train": str(photos), "exclude": names})).classes == ["고리", "네모", "세모"]
     Image.open(shapes / "고리" / "고리_00.jpg").rotate(90).save(photos / "bad" / "good.jpg")

@@ -19,8 +19,11 @@ from engine.text import count, nfc, some, words
 LITTER_FOLDERS: Mapping[str, str] = MappingProxyType(
     {
         "__macosx": "macOS, in a zip",
+        "__macosx[ (_]*": "the same, where several zips were unpacked",
         "@eadir": "Synology: thumbnails of every photo",
         "@tmp": "Synology",
+        "@syno*": "Synology",
+        "@__thumb": "QNAP: thumbnails of every photo",
         "#recycle": "Synology: deleted files",
         "#snapshot": "Synology",
         "@recycle": "QNAP: deleted files",
@@ -34,7 +37,20 @@ LITTER_FOLDERS: Mapping[str, str] = MappingProxyType(
         "lost.dir": "Android: cards that were pulled out",
         "network trash folder": "macOS, on a network drive",
         "temporary items": "macOS, on a network drive",
+        "thevolumesettingsfolder": "macOS, on a network drive",
+        "config.msi": "Windows: installers",
+        "msdownld.tmp": "Windows: installers",
+        "wpsystem": "Windows, on cards and other disks",
+        "_vti_*": "web servers: a text for each photo, of its name",
+        "_gsdata_": "GoodSync: older files",
+        "*.lrdata": "Lightroom: previews of every photo",
         "__pycache__": "Python",
+        "site-packages": "Python: the pictures of libraries",
+        "node_modules": "JavaScript: the pictures of libraries",
+        "__results___files": "Kaggle: pictures that a notebook drew",
+        "wandb": "trackers: pictures that runs drew",
+        "mlruns": "trackers",
+        "lightning_logs": "trackers",
         ".ipynb_checkpoints": "Jupyter: copies of what was opened",
         ".trash*": "Linux, macOS: deleted files",
         ".thumbnails": "Android, GNOME",
@@ -57,10 +73,12 @@ LITTER_FILES: Mapping[str, str] = MappingProxyType(
         "._*": "macOS: AppleDouble, the rest of a file of the name that follows",
         ".ds_store": "macOS",
         "icon\r": "macOS: a folder's icon",
-        "thumbs.db": "Windows",
+        "thumbs.db*": "Windows",
         "ehthumbs*.db": "Windows",
         "desktop.ini": "Windows",
         "*:zone.identifier": "Windows: where a download came from",
+        "*:afp_*": "macOS, on a network drive",
+        "*:com.*": "macOS and Dropbox: attributes of a file",
         "~$*": "Office: a document that is open",
         ".~lock.*": "LibreOffice: a document that is open",
         ".nfs*": "NFS: deleted while open",
@@ -69,6 +87,7 @@ LITTER_FILES: Mapping[str, str] = MappingProxyType(
         ".pending-*": "Android: not yet written",
         ".syncthing.*": "Syncthing: not yet written",
         "synophoto_thumb_*": "Synology: thumbnails",
+        "synophoto_film_*": "Synology: pictures of videos",
         "synofile_thumb_*": "Synology: thumbnails",
         "albumart_{*": "Windows Media Player: covers",
         "albumartsmall.jpg": "Windows Media Player: covers",
@@ -81,22 +100,31 @@ LITTER_FILES: Mapping[str, str] = MappingProxyType(
 
 _WANTED: tuple[tuple[str, str, str], ...] = (
     (r"^\..+\.icloud$", "photo that is only in iCloud", "download them first"),
+    (r"\.(nextcloud|owncloud)$", "photo that is only in a cloud", "download them first"),
     (r"^\..*\.(jpe?g|png|webp|bmp|gif|tiff?)$", "hidden image", "rename them"),
     (r"\.(part|partial|crdownload|download|opdownload|tmp|!ut|filepart)$", "unfinished download", ""),
     (r"\.(cr2|cr3|nef|arw|dng|orf|rw2|raf|srw|pef)$", "camera raw file", "develop them to JPEG"),
     (r"\.(mp4|mov|avi|mkv|webm|m4v|3gp|mts)$", "video", ""),
     (r"\.(zip|tar|tgz|gz|7z|rar)$", "archive", "unpack them first"),
     (r"\.(svg|psd|pdf|eps|ai)$", "drawing or document", ""),
-    (r"\.(jpe?g|png|webp|bmp|gif)(\.\d+|[?&!:].*)$", "image under another suffix", "rename them"),
+    (
+        r"\.(jpe?g|png|webp|bmp|gif)(\.\d+|[?&!:;%\s](.|\n)*|[_-](large|medium|small|orig|\d+))$",
+        "image under another suffix",
+        "rename them",
+    ),
 )
 """What is no image by its suffix and may have been wanted: a pattern, what it is, what to do. Sidecars (.json, .xmp,
-.aae, .thm, .lrv) are not among them: their photo stands beside them."""
+.aae, .thm, .lrv, ExifTool's .jpg_original) are not among them: their photo stands beside them."""
 
 _WRITERS = {
     "pandas and numpy": ("nan", "-nan", "<na>", "nat", "1.#qnan", "-1.#ind"),
     "spreadsheets": ("#n/a", "#n/a n/a", "#na", "n/a", "#value!", "#ref!", "#div/0!", "#name?", "#null!", "#num!"),
     "newer spreadsheets": ("#error!", "#spill!", "#calc!", "#field!"),
-    "databases and programs": ("null", "(null)", "<null>", "nil", "undefined"),
+    "spreadsheets in other languages": ("#nv", "#wert!", "#bezug!", "#zahl!", "#valeur!", "#nom?", "#nombre!"),
+    "more of them": ("#¡valor!", "#¡ref!", "#valor!", "#valore!", "#arg!", "#adr!", "#знач!", "#ссылка!"),
+    "spreadsheets on the web": ("#connect!", "#busy!", "#getting_data", "#blocked!", "#unknown!", "loading..."),
+    "databases and programs": ("null", "(null)", "<null>", "nil", "undefined", "\\n"),
+    "R, MATLAB and Go": ("na_character_", "<undefined>", "<missing>", "<nil>"),
 }
 NO_VALUE = frozenset(word for words in _WRITERS.values() for word in words)
 """How machines write that there is no value, in lower case. No class, unless the recipe says that it is one."""

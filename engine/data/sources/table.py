@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -61,7 +62,7 @@ def list_table(table_path: str, section: DataSection, purpose: Purpose) -> Listi
     listed = _Listed(
         ids=ids.to_pylist(),
         written=written,
-        paths=[os.path.join(base, text.removeprefix("./")) for text in written],  # noqa: PTH118
+        paths=[_below(base, text) for text in written],
         labels=_labels(columns[roles.label], table, section, notices) if roles.label else [""] * len(table),
         fold_N=_folds(columns[roles.fold], roles.fold, table.where) if roles.fold and purpose != "test" else None,
     )
@@ -75,7 +76,7 @@ def list_table(table_path: str, section: DataSection, purpose: Purpose) -> Listi
     if not rows:
         raise DataError(f"{table_path}: no row is left: {'; '.join(notices)}")
     missing = "error" if purpose == "test" else section.missing
-    paths, bytes_N, mtime_ns_N = _find_files(listed, rows, roles.path, table.where, missing, notices)
+    paths, bytes_N, mtime_ns_N = _find_files(listed, base, rows, roles.path, table.where, missing, notices)
     taken = pa.array(rows)
     found = {"id": ids.take(taken), "path": paths, "bytes": bytes_N, "mtime_ns": mtime_ns_N}
     if roles.label:
@@ -111,7 +112,7 @@ def _with_path(roles: Roles, columns: pa.Table, base: str, section: DataSection,
 
     def names_files(column: str) -> bool:
         values = [text for text in columns[column].slice(0, _PROBED).to_pylist() if text]
-        return any(find_file(os.path.join(base, text)) for text in values)  # noqa: PTH118
+        return any(find_file(base, text) for text in values)
 
     if section.path_column:
         return roles
@@ -123,7 +124,7 @@ def _with_path(roles: Roles, columns: pa.Table, base: str, section: DataSection,
 
 
 def _ids(table: pa.Table, roles: Roles, where: RowNames) -> pa.Array:
-    ids = nfc_column(pc.utf8_trim_whitespace(table[roles.id]) if roles.id else table[roles.path])
+    ids = nfc_column(pc.utf8_trim_whitespace(table[roles.id or roles.path]))
     repeated = repeated_values(ids)
     if repeated:
         shown = [f"{value!r} in {where.name(rows_equal(ids, value))}" for value in repeated[:SHOWN]]
@@ -182,19 +183,25 @@ def _check_empty(rows: list[int], labels: list[str], column: str, where: RowName
 
 
 def _find_files(
-    listed: _Listed, rows: list[int], column: str, where: RowNames, missing: str, notices: list[str]
+    listed: _Listed, base: str, rows: list[int], column: str, where: RowNames, missing: str, notices: list[str]
 ) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64]]:
     """The paths of `rows`, mended where a file is spelt otherwise, with bytes_N and mtime_ns_N.
 
     Files that are not there stay, when `missing` is leave_out, to be found unreadable. Raises DataError naming their
-    rows otherwise, and when it is all of them.
+    rows otherwise, and when it is all of them; also for names without a suffix that several files have.
     """
     paths, written = [listed.paths[row] for row in rows], [listed.written[row] for row in rows]
     where = where.take(rows)
     bytes_N, mtime_ns_N = stat_files(paths)
     lost = []
+    beside = _Beside()
     for row in np.flatnonzero(bytes_N < 0).tolist():
-        spelling = find_file(paths[row]) if written[row].strip() else ""
+        spelling = find_file(base, written[row]) if tidy(written[row]) else ""
+        if len(rivals := beside.files_for(spelling, written[row])) > 1:
+            raise DataError(
+                f"{where.table_path}: {where.name([row])}: {written[row]!r} in column {column!r} may be any of "
+                f"{some(rivals)}. Write the suffix, or remove the other file"
+            )
         if spelling:
             paths[row] = spelling
             bytes_N[row], mtime_ns_N[row] = stat_file(spelling)
@@ -219,14 +226,15 @@ def _find_files(
     )
 
 
-def find_file(path: str) -> str:
-    """The path as its file is spelt, "" when there is no such file."""
-    return next((spelling for spelling in _spellings(path) if stat_file(spelling)[0] >= 0), "")
+def find_file(base: str, text: str) -> str:
+    """The path of the file that a table calls `text`, from folder `base`, as it is spelt on disk; "" for none."""
+    return next((spelling for spelling in _spellings(base, text) if stat_file(spelling)[0] >= 0), "")
 
 
-def _spellings(path: str) -> Iterator[str]:
-    texts = (path, path.replace("\\", "/"), tidy(path))
-    forms = dict.fromkeys(form for text in (path, *texts) for form in (text, nfc(text), nfd(text)))
+def _spellings(base: str, text: str) -> Iterator[str]:
+    whole = [turned for own in (text, tidy(text)) for turned in (own, own.replace("\\", "/"))]
+    paths = [_below(base, own) for own in whole]
+    forms = dict.fromkeys(form for path in paths for form in (path, nfc(path), nfd(path)))
     yield from forms
     for form in forms:
         for suffix in IMAGE_SUFFIXES:
@@ -234,10 +242,60 @@ def _spellings(path: str) -> Iterator[str]:
             yield form + suffix.upper()
 
 
+def _below(base: str, text: str) -> str:
+    return os.path.join(base, text.removeprefix("./"))  # noqa: PTH118
+
+
+class _Beside:
+    """The pictures of folders by their names without a suffix. Each folder is listed once."""
+
+    def __init__(self) -> None:
+        self._folders: dict[str, dict[str, list[str]]] = {}
+
+    def files_for(self, path: str, text: str) -> list[str]:
+        """The different files that are called as `path` but for the suffix, when `text` did not say which."""
+        stem, suffix = os.path.splitext(path)  # noqa: PTH122
+        if not suffix or tidy(text).casefold().endswith(suffix.casefold()):
+            return []
+        folder, name = os.path.split(stem)
+        if folder not in self._folders:
+            self._folders[folder] = _pictures_in(folder)
+        found: dict[tuple[int, int], str] = {}
+        for other in self._folders[folder].get(nfc(name), ()):
+            try:
+                facts = os.stat(os.path.join(folder, other))  # noqa: PTH116, PTH118
+            except OSError:
+                continue
+            found.setdefault((facts.st_dev, facts.st_ino), other)  # one file may have several names
+        return sorted(found.values())
+
+
+def _pictures_in(folder: str) -> dict[str, list[str]]:
+    named: dict[str, list[str]] = {}
+    try:
+        entries = os.listdir(folder)  # noqa: PTH208
+    except OSError:  # a folder may be entered and not listed
+        return named
+    for entry in entries:
+        stem, suffix = os.path.splitext(entry)  # noqa: PTH122
+        if suffix.lower() in IMAGE_SUFFIXES:
+            named.setdefault(nfc(stem), []).append(entry)
+    return named
+
+
 def _why(text: str, path: str) -> str:
     """What may be the matter with a name whose file is not there."""
     if os.path.exists(path):  # noqa: PTH110
         return ", which is no regular file"
+    if scheme := re.match(r"\s*([A-Za-z][A-Za-z0-9+.-]+)://", text):
+        local = scheme[1].lower() == "file"
+        return f". {text!r} is an address: " + (
+            "write the path alone, without file://" if local else "download the files, and write where they lie"
+        )
+    if re.match(r"\s*([A-Za-z]:|\\\\)[\\/]?", text):
+        return f". {text!r} is a path of a Windows machine: write what stands behind the folder that holds the images"
+    if re.match(r"\s*~\w*/", text):
+        return f". {text!r} begins in a home folder, which is not looked up in tables: write it out"
     if made := spoiled(text):
         return f". {text!r} looks like {made}: export the column as text"
     folder, name = os.path.split(path)
