@@ -137,7 +137,7 @@ UNLABELLED = frozenset(
     {
         *("not sure", "notsure", "unsure", "skip", "skipped", "other", "others", "unknown", "unk", "unlabeled"),
         *("unlabelled", "no label", "nolabel", "undetermined", "unclear", "uncertain", "ambiguous", "misc"),
-        *("miscellaneous", "ignore", "ignored", "invalid", "junk", "trash", "garbage", "tbd", "todo", "to do"),
+        *("miscellaneous", "ignore", "ignored", "invalid", "tbd", "todo", "to do"),
         *("unclassified", "uncategorized", "uncategorised", "do not know", "dont know", "can not tell", "cannot tell"),
         *("not available", "not applicable", "to be determined", "unidentified", "기타", "모름", "알수없음"),
         *("알 수 없음", "미분류", "미정", "해당없음", "해당 없음", "불명", "분류불가", "분류 불가"),
