@@ -31,6 +31,7 @@ FREE_KEYS = (
     "data.test",
     "data.images",
     "data.test_images",
+    "data.missing",  # what it leaves out shows in the fingerprint
     "data.exclude_file",
     "data.relabel",
     "data.label_table",

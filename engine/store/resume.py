@@ -19,7 +19,8 @@ from engine.files import atomic_write, remove_leftovers
 
 
 def save_resume(path: Path, state: Mapping[str, Any]) -> None:
-    """Write the state into the file at `path`: dicts, lists and tuples of tensors, numbers, strings, booleans, None.
+    """Write the state into the file at `path`: dicts, lists and tuples of tensors, numbers, strings, booleans,
+    dtypes, None.
 
     Raises TypeError, naming the entry, for anything else: reading it back without unpickling would fail, when it is
     too late.
@@ -69,5 +70,5 @@ def _check_plain(value: Any, where: str) -> None:
     elif type(value) in (list, tuple):
         for index, item in enumerate(value):
             _check_plain(item, f"{where}[{index}]")
-    elif not (value is None or isinstance(value, Tensor) or type(value) in (bool, int, float, str, bytes)):
+    elif not (value is None or isinstance(value, Tensor) or type(value) in (bool, int, float, str, bytes, torch.dtype)):
         raise TypeError(f"{where} is a {type(value).__name__}; convert it to a tensor or a plain Python value")

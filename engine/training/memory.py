@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from engine.augment.contract import Contract
 from engine.augment.policy import Policy
@@ -117,6 +118,10 @@ def step_memory(
         return tensor
 
     network = build_shapes(model, classes, stage.size).train()
+    if stage.batch == 1:  # batch norms refuse to learn from one image: where it is trained so, they rest
+        for module in network.modules():
+            if isinstance(module, _BatchNorm):
+                module.eval()
     with FakeTensorMode(allow_non_fake_inputs=True), torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
         network.to_empty(device="cpu")  # fake too, in this mode; autocast knows no meta device
         own = {p.untyped_storage()._cdata for p in network.parameters()}

@@ -31,6 +31,12 @@ def test_resume_state_comes_back(path: Path) -> None:
     assert load_resume(path.with_name("elsewhere.pt")) is None
 
 
+def test_a_dtype_comes_back(path: Path) -> None:
+    state = {"optimizer": {"param_groups": [{"momentum_dtype": torch.bfloat16}]}}  # timm's adafactorbv
+    save_resume(path, state)
+    assert load_resume(path) == state
+
+
 def test_a_state_that_could_not_be_read_back_is_refused_when_it_is_saved(path: Path) -> None:
     with pytest.raises(TypeError, match=r"state\['a'\]\[1\] is a PosixPath"):
         save_resume(path, {"a": [1, path]})

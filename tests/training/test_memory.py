@@ -55,6 +55,13 @@ def test_it_grows_with_batch_and_size_as_activations_do() -> None:
     assert estimate(batch=32).fixed == estimate(batch=8).fixed
 
 
+def test_batch_norms_on_a_map_of_one_pixel_are_estimated_for_one_image_too(recipe: MakeRecipe) -> None:
+    stage = {"size": 32, "batch": 4, "epochs": 1, "lr": 1e-3}
+    made = recipe(model={"backbone": "test_resnet", "pretrained": False}, stage=[stage])
+    assert answering_memory(made, 3, photos(), HERE).host > 0
+    assert training_memory(made, made.stage[0].model_copy(update={"batch": 1}), 3, photos(), photos(), HERE).host > 0
+
+
 @pytest.mark.parametrize(
     ("name", "share"), [("adamw", 2), ("sgd", 1), ("lion", 1), ("adan", 4), ("adafactor", 0), ("lookahead_adamw", 3)]
 )
