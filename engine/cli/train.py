@@ -42,7 +42,7 @@ def train(recipe: Path, sets: tuple[str, ...], dry_run: bool, overwrite: bool) -
     from engine.jobs import prepare_on, train_prepared
     from engine.ranks import join_ranks
     from engine.track.tracking import check
-    from engine.training.run import refuse_second
+    from engine.training.run import refuse_other_run, refuse_second
 
     check(resolved.track)
     if not dry_run:
@@ -53,6 +53,9 @@ def train(recipe: Path, sets: tuple[str, ...], dry_run: bool, overwrite: bool) -
         if dry_run:
             if ranks.leads:
                 _print_plan(prepared, ranks)
+                # Last, so that a plan is seen whatever the folder holds.
+                if not overwrite and (changes := refuse_other_run(prepared)):
+                    click.echo(f"the run in {resolved.output} goes on with {'; '.join(changes)}")
             return
         with stop_on_signals() as stop, Screen() as screen:
             result = train_prepared(prepared, ranks, screen, stop, overwrite)

@@ -11,7 +11,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Collection, Iterator, Mapping
+import shlex
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,7 @@ _FINGERPRINTS = {
     START: "the contents of model.weights",
 }
 
+_MOST_SETS = 3  # that somebody would type
 _STEP = ("batch", "accumulate")  # keys of a stage whose product is the images of a step
 
 
@@ -98,6 +100,7 @@ class Claim:
         if changes := list(self._differences(before, now, (*FREE_KEYS, *_SETTLED) if of_model else FREE_KEYS)):
             raise RecipeError(
                 f"{self.path.parent} holds {self.what} that differs in {'; '.join(changes)}. {self.remedy}"
+                + ("" if of_model or "recipe" not in before else _as_it_was(changes))
             )
         return list(_changes(before.get("recipe", {}), now.get("recipe", {}), "", _UNTOLD))
 
@@ -127,6 +130,16 @@ def claim(*claims: Claim) -> list[str]:
     for one in claims:
         one.write()
     return list(dict.fromkeys(changes))
+
+
+def _as_it_was(changes: Sequence[str]) -> str:
+    """How to go on by a recipe's old values, where a few `--set` do that."""
+    # The division into folds follows from the recipe.
+    olds = [change.partition(": ")[::2] for change in changes if not change.startswith(_FINGERPRINTS[SPLIT])]
+    sets = [f"{key}={old.rpartition(' -> ')[0]}" for key, old in olds]
+    if len(sets) > _MOST_SETS or any(value.endswith(("=", "=null")) or "{" in value for value in sets):
+        return ""
+    return f". To go on as it was: {' '.join(f'--set {shlex.quote(value)}' for value in sets)}"
 
 
 def _in_steps(before: Mapping[str, Any], now: Mapping[str, Any]) -> Mapping[str, Any]:

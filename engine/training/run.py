@@ -145,10 +145,18 @@ def _train_specialist(
         raise EngineError(f"specialist {name}: {error}. To begin it alone afresh, remove {folder.path}") from error
 
 
-def _claim(prepared: Prepared) -> list[str]:
-    """Write down what the folders of the run and its specialists are trained with; what differs from before and may.
+def refuse_other_run(prepared: Prepared) -> list[str]:
+    """What of the recipe differs from that of the run in its folder, and may. As `train` would, raises RecipeError when
+    the folder or a specialist's holds another run, and CheckpointError when a fold has lost a part."""
+    return [change for one in _claims(prepared) for change in one.check()]
 
-    Raises RecipeError when one of them holds another run, CheckpointError when a fold has lost a part."""
+
+def _claim(prepared: Prepared) -> list[str]:
+    """Write down what the folders of the run and its specialists are trained with; the rest as `refuse_other_run`."""
+    return claim(*_claims(prepared))
+
+
+def _claims(prepared: Prepared) -> list[Claim]:
     folder = RunFolder(Path(prepared.recipe.output))
     samples = TrainedSamples(
         prepared.ids,
@@ -167,7 +175,7 @@ def _claim(prepared: Prepared) -> list[str]:
         one.check()
     for one in claims:
         _check_folds(one, RunFolder(one.path.parent), prepared.folds)
-    return claim(*claims)
+    return claims
 
 
 def _content(recipe: Recipe, prepared: Prepared) -> dict[str, Any]:

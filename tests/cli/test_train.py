@@ -90,9 +90,14 @@ def test_a_run_prints_its_score_and_where_things_are(recipe: Path, tmp_path: Pat
     assert "is finished" in again.stdout and "--overwrite" in again.stdout
     scores = result.stdout.partition("shades")[2]
     assert again.stdout.partition("shades")[2] == scores
-    other = train(recipe, "--set", "seed=5")
-    assert other.exit_code == 2
-    assert "seed: 0 -> 5" in other.stderr and "--overwrite" in other.stderr
+    for planned in ((), ("--dry-run",)):
+        other = train(recipe, "--set", "seed=5", *planned)
+        assert other.exit_code == 2 and ("weight_decay" in other.stdout) == bool(planned)
+        assert "seed: 0 -> 5" in other.stderr and "--overwrite" in other.stderr
+        assert other.stderr.rstrip().endswith("To go on as it was: --set seed=0")
+    assert train(recipe, "--set", "seed=5", "--dry-run", "--overwrite").exit_code == 0
+    moved = train(recipe, "--set", "decode.threads=2", "--dry-run")
+    assert moved.exit_code == 0 and "goes on with decode.threads: 1 -> 2" in moved.stdout
     afresh = train(recipe, "--set", "seed=5", "--overwrite")
     assert afresh.exit_code == 0 and "is finished" not in afresh.stdout
 
