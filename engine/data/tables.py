@@ -162,6 +162,7 @@ def read_lines(path: str, key: str = "") -> Lines:
     """
     text = read_text(path, key)
     csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # a cell may hold a whole picture or mask as text
+    formulas = '="' in text
     said = re.match(r"\s*\"?sep=(.)\"?[\r\n]+", text)  # Excel's own way to say it
     delimiter = said[1] if said else _delimiter(text)
     rows: list[tuple[str, ...]] = []
@@ -184,7 +185,7 @@ def read_lines(path: str, key: str = "") -> Lines:
                 again.append(start)
             else:
                 width = width or len(cells)
-                if '="' in text:
+                if formulas:
                     cells = [_EXCEL_TEXT.sub(r"\1", cell) for cell in cells]
                 rows.append(tuple(_trimmed(cells, len(rows[0]) if rows else 1)))
                 numbers.append(start)
