@@ -43,6 +43,7 @@ OVERHEAD = 1.15
 # Main memory that libraries take when they are first used: kernels that are made for shapes, arenas of threads.
 FIRST_USE = 64 * 2**20
 
+_SLAB_SPARE = 1.25  # memory for a batch's parts is taken a little larger, for the next one (loader/supply.py)
 _LOOKED_AT = 4  # batches for which plans are drawn
 _EXTRAS = 6  # images at the output's size, in float32, that blurring and noise hold at once for each image
 
@@ -256,7 +257,8 @@ def _bytes(plan: Plan, sizes_B2: Tensor, parted_B: np.ndarray, reduce: bool) -> 
     regions = needed_regions(plan, sizes_B2, reduce)
     wholes = (3 * sizes_B2.long().prod(1)).tolist()
     parts = [3 * -(-(r.x1 - r.x0) // r.reduction) * -(-(r.y1 - r.y0) // r.reduction) for r in regions]
-    return sum(part if parted else all_ for part, all_, parted in zip(parts, wholes, parted_B.tolist(), strict=True))
+    each = zip(parts, wholes, parted_B.tolist(), strict=True)
+    return int(sum(_SLAB_SPARE * part if parted else all_ for part, all_, parted in each))
 
 
 def _has_extras(recipe: Recipe) -> bool:
