@@ -225,8 +225,8 @@ def test_every_result_says_what_it_depends_on(path: Path) -> None:
     program = result.command.split()[:2]
     assert program == ["engine", "bench"] or (program[0] == "python" and (BENCHMARKS.parent / program[1]).is_file())
     datetime.fromisoformat(result.date)
-    for place in ("/home/", "/tmp/", "/root/"):
-        assert place not in path.read_text("utf-8")
+    for place in ("home", "tmp", "root"):
+        assert f"/{place}/" not in path.read_text("utf-8")
 
 
 def test_the_suite_tells_what_a_bench_has_found() -> None:
