@@ -41,12 +41,11 @@ _HARMLESS = (argparse.Namespace, pathlib.PosixPath, pathlib.PurePosixPath)
 
 @dataclasses.dataclass(frozen=True)
 class Fit:
-    """What of a file goes where in a model: tensors by the model's names, and what is left over on both sides."""
+    """What of a file goes where in a model: tensors by the model's names. `said`, in words: where they were found, what
+    was done to their names, how many fit, and what is left over on both sides."""
 
     tensors: Tensors
-    ignored: tuple[str, ...]  # in the file (heads), by its names, not used
-    fresh: tuple[str, ...]  # in the model (pooling, head), keeping their fresh values
-    said: str  # in words: where the tensors were found, what was done to their names, how many fit
+    said: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -241,7 +240,7 @@ def _fit(target: Tensors, path: Path, where: str, reading: _Reading) -> Fit:
     said = f"{path}: {', '.join(parts)}"
     said += f"; not used: {some(ignored, 4, str)}" if ignored else ""
     said += f"; fresh: {some(fresh, 4, str)}" if fresh else ""
-    return Fit(taken, ignored, fresh, said)
+    return Fit(taken, said)
 
 
 def _misfit(path: Path, reading: _Reading) -> str:
