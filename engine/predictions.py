@@ -5,7 +5,7 @@ Rows are known by sample id and columns by class name, and everything joins by b
 silently wrong as soon as one was made from a differently sorted folder, or by a model whose classes are listed in
 another order.
 
-**Parquet**: `id`; then, where they are known, `label` (the true class) and `fold`; whatever else somebody wants beside
+**Parquet**: `id`; then, where they are known, `label` (the true class), `fold` and `group`; whatever else somebody wants beside
 them; and one column for each class, called `p:` and the class's name (with logits also `logit:` and the name; with
 features one list column, `features`). The prefix is what lets a class have any name: `id`, `label` and `fold`, too.
 
@@ -106,14 +106,18 @@ class Predictions:
             value = getattr(self, field.name)
             if isinstance(value, np.ndarray):
                 changes[field.name] = value[rows_N]
-            elif field.name in ("ids", "labels"):
+            elif field.name in ("ids", "labels", "groups") and value:
                 changes[field.name] = tuple(value[row] for row in rows_N.tolist())
         return dataclasses.replace(self, **changes)
 
     def labelled(
-        self, labels: Sequence[str], folds: Sequence[int] | NDArray[np.integer] | None = None
+        self,
+        labels: Sequence[str],
+        folds: Sequence[int] | NDArray[np.integer] | None = None,
+        groups: Sequence[str] = (),
     ) -> LabelledPredictions:
-        """The same with the true class of each sample ("" where unknown), and the fold that it was held out in."""
+        """The same with the true class of each sample ("" where unknown), the fold that it was held out in, and the
+        group that it belongs to ("" for none)."""
         fold_N = np.full(len(self), NO_FOLD, dtype=np.int64) if folds is None else np.asarray(folds, dtype=np.int64)
         return LabelledPredictions(
             self.ids,
@@ -123,6 +127,7 @@ class Predictions:
             fold_N,
             logits_NC=self.logits_NC,
             features_NE=self.features_NE,
+            groups=tuple(groups),
         )
 
     # -- other shapes
@@ -198,7 +203,8 @@ class Predictions:
         if "label" not in table.column_names:
             return found
         fold_N = table["fold"].to_numpy() if "fold" in table.column_names else None
-        return found.labelled(table["label"].to_pylist(), fold_N)
+        groups = table["group"].to_pylist() if "group" in table.column_names else ()
+        return found.labelled(table["label"].to_pylist(), fold_N, groups)
 
     @staticmethod
     def read_about(path: Path) -> dict[str, Any]:
@@ -244,16 +250,20 @@ class LabelledPredictions(Predictions):
     """Predictions of samples whose true class is known: what is fitted on, scored, reported.
 
     labels: class names, which need not be among `classes` ("" where unknown). fold_N: the fold each sample was held out
-    in, int64; NO_FOLD where it was in none.
+    in, int64; NO_FOLD where it was in none. groups: what belongs together, such as the photos of one sender, by name
+    ("" for a sample that stands alone); () where nothing is known of it.
     """
 
     labels: tuple[str, ...]
     fold_N: NDArray[np.int64]
+    groups: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if len(self.labels) != len(self.ids) or self.fold_N.shape != (len(self.ids),):
             raise ValueError(f"{len(self.labels)} labels and {len(self.fold_N)} folds for {len(self.ids)} ids")
+        if self.groups and len(self.groups) != len(self.ids):
+            raise ValueError(f"{len(self.groups)} groups for {len(self.ids)} ids")
 
     @property
     def labels_N(self) -> NDArray[np.int64]:
@@ -270,6 +280,7 @@ class LabelledPredictions(Predictions):
         return super()._fixed() | {
             "label": pa.array(self.labels, pa.string()),
             "fold": pa.array(self.fold_N, pa.int32()),
+            **({"group": pa.array(self.groups, pa.string())} if self.groups else {}),
         }
 
 
@@ -288,6 +299,7 @@ def joined(parts: Sequence[LabelledPredictions]) -> LabelledPredictions:
 
     probabilities_NC = stacked("probabilities_NC")
     assert probabilities_NC is not None
+    known = all(part.groups or not len(part) for part in ordered)
     return LabelledPredictions(
         ids=tuple(id_ for part in ordered for id_ in part.ids),
         classes=parts[0].classes,
@@ -296,6 +308,7 @@ def joined(parts: Sequence[LabelledPredictions]) -> LabelledPredictions:
         fold_N=np.concatenate([part.fold_N for part in ordered]),
         logits_NC=stacked("logits_NC"),
         features_NE=stacked("features_NE"),
+        groups=tuple(group for part in ordered for group in part.groups) if known else (),
     )
 
 

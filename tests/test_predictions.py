@@ -55,7 +55,8 @@ def predictions(draw: st.DrawFn, ids: st.SearchStrategy[list[str]] = names) -> P
 def labelled(one: Predictions, seed: int) -> LabelledPredictions:
     random = np.random.default_rng(seed)
     known = [*one.classes, "", "another"]
-    return one.labelled(random.choice(known, len(one)).tolist(), random.integers(NO_FOLD, 5, len(one)))
+    groups = random.choice(["", "sender 1", "sender 2"], len(one)).tolist() if seed % 2 else ()
+    return one.labelled(random.choice(known, len(one)).tolist(), random.integers(NO_FOLD, 5, len(one)), groups)
 
 
 def shuffled(one: Predictions, seed: int) -> Predictions:
@@ -73,7 +74,7 @@ def assert_same(a: Predictions, b: Predictions) -> None:
         if mine is not None:
             np.testing.assert_array_equal(mine, others)
     if isinstance(a, LabelledPredictions) and isinstance(b, LabelledPredictions):
-        assert a.labels == b.labels
+        assert (a.labels, a.groups) == (b.labels, b.groups)
         np.testing.assert_array_equal(a.fold_N, b.fold_N)
 
 
@@ -222,6 +223,7 @@ def test_what_is_taken_keeps_everything_that_belongs_to_a_row(one: Predictions, 
     taken = whole.take(rows)
     assert taken.ids == tuple(whole.ids[row] for row in rows)
     assert taken.labels == tuple(whole.labels[row] for row in rows)
+    assert taken.groups == (tuple(whole.groups[row] for row in rows) if whole.groups else ())
     np.testing.assert_array_equal(taken.probabilities_NC, whole.probabilities_NC[rows])
     np.testing.assert_array_equal(taken.fold_N, whole.fold_N[rows])
 

@@ -33,6 +33,7 @@ class FoldData:
     train_rows_N: np.ndarray
     held_rows_N: np.ndarray
     fingerprint: str
+    groups: Sequence[str] = ()  # of each sample, "" for none; () where there are no groups
 
     @property
     def class_counts(self) -> tuple[int, ...]:
@@ -41,10 +42,12 @@ class FoldData:
         return tuple(np.bincount(labels_N, minlength=len(self.classes)).tolist())
 
     def labelled(self, predictions: Predictions, fold: int) -> LabelledPredictions:
-        """Predictions about samples that fold number `fold` holds out, with their true classes."""
-        labels_N = self.samples.labels_N
-        label_of = {self.ids[row]: self.classes[labels_N[row]] for row in self.held_rows_N.tolist()}
-        return predictions.labelled([label_of[id_] for id_ in predictions.ids], [fold] * len(predictions))
+        """Predictions about samples that fold number `fold` holds out, with their true classes and groups."""
+        row_of = {self.ids[row]: row for row in self.held_rows_N.tolist()}
+        rows = [row_of[id_] for id_ in predictions.ids]
+        labels = [self.classes[self.samples.labels_N[row]] for row in rows]
+        groups = [self.groups[row] for row in rows] if self.groups else ()
+        return predictions.labelled(labels, [fold] * len(predictions), groups)
 
 
 class Feed:

@@ -58,6 +58,7 @@ class Prepared:
             train_rows_N=trained_on(self.manifest, self.fold_N, fold, self.recipe.data),
             held_rows_N=held_out(self.manifest, self.fold_N, fold),
             fingerprint=self.fingerprint,
+            groups=groups if any(groups := self.manifest.groups) else (),
         )
 
 
