@@ -5,9 +5,10 @@ Rows are known by sample id and columns by class name, and everything joins by b
 silently wrong as soon as one was made from a differently sorted folder, or by a model whose classes are listed in
 another order.
 
-**Parquet**: `id`; then, where they are known, `label` (the true class), `fold` and `group`; whatever else somebody wants beside
-them; and one column for each class, called `p:` and the class's name (with logits also `logit:` and the name; with
-features one list column, `features`). The prefix is what lets a class have any name: `id`, `label` and `fold`, too.
+**Parquet**: `id`; then, where they are known, `label` (the true class), `fold` and `group`; whatever else somebody
+wants beside them; and one column for each class, called `p:` and the class's name (with logits also `logit:` and the
+name; with features one list column, `features`). The prefix is what lets a class have any name: `id`, `label` and
+`fold`, too.
 
 **CSV**: the id first, whatever its column is called, then a column of probabilities a class under the class's own name.
 Labels have no place in it.
