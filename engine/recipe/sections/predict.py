@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -24,6 +24,34 @@ class PredictSection(Section):
     )
     specialists: bool = Field(
         True, description="Whether the specialists that were trained beside the models are asked."
+    )
+
+    prior: Literal["off", "estimate"] | dict[str, Annotated[float, Field(gt=0)]] = Field(
+        "off",
+        description="The shares of the classes among the images to predict, where they are not those of the training images: a table with a share for each class (they need not sum to 1), or estimate: found from the answers to all images together.",
+    )
+    risk: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Above 0: each answer has a set of classes, too, that lacks the true one in no more than this share of images (0.01: one in a hundred). 0: off.",
+    )
+    risk_method: Literal["aps", "raps"] = Field(
+        "raps",
+        description="How such sets are made. aps: the likeliest classes up to a sum of probabilities; raps: the same, with a penalty on large sets.",
+    )
+    risk_by_class: bool = Field(False, description="Whether the risk holds for each class by itself: larger sets.")
+    abstain_accuracy: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Above 0: the least sure answers are marked, so that of the others this share is right. 0: off.",
+    )
+    false_alarms: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Above 0: images unlike anything in training are marked, and this share of ordinary images with them. 0: off.",
     )
 
     @model_validator(mode="after")
