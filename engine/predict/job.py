@@ -30,12 +30,12 @@ class Job:
     notices: tuple[str, ...] = ()  # how tables were understood, and what cannot be scored, in words
 
 
-def prepare(folder: Path, wishes: Wishes, progress: Progress | None = None) -> Job:
+def prepare(folders: Path | Sequence[Path], wishes: Wishes, progress: Progress | None = None) -> Job:
     """Read what is needed and check that it fits together; `progress(done, total)` counts files indexed.
 
-    `folder` is a run's, or one fold's own. Raises CheckpointError, RecipeError or DataError, naming the remedy.
+    `folders` are as for `load_models`: a run's, one fold's own, or those of several runs. Raises CheckpointError, RecipeError or DataError, naming the remedy.
     """
-    models = load_models(folder, wishes)
+    models = load_models(folders, wishes)
     section = models.recipe.data
     if not section.test:
         raise RecipeError("no images to predict: give --data FOLDER_OR_TABLE, or set data.test in the recipe")

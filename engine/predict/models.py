@@ -4,10 +4,12 @@ beside that."""
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 from engine.augment.contract import Contract
 from engine.ensemble.ensemble import Ensemble
+from engine.ensemble.parts import NOTHING, Parts
 from engine.ensemble.vote import Rule
 from engine.errors import CheckpointError, DataError, RecipeError
 from engine.predict.panel import Asked, find_specialists
@@ -16,24 +18,26 @@ from engine.recipe.sections import Recipe
 from engine.store import checkpoint
 from engine.store.checkpoint import Checkpoint
 from engine.store.run_folder import CHECKPOINT, FoldFolder, MemberFolder, RunFolder
-from engine.text import some
+from engine.text import count, some
 
 _FREE = "data, decode (not its background), predict, ensemble and augment.executor"
 
 
 @dataclasses.dataclass(frozen=True)
-class Models:
-    """Fold models, the specialists that they ask, and the recipe that is followed: its data, decode, predict, ensemble
-    and augment.executor."""
+class RunModels:
+    """The models of one run: its folds, the specialists that they ask, what was fitted of how they become one, and the
+    recipe that is followed: its data, decode, predict, ensemble and augment.executor.
 
+    weight: how much the run's answer counts beside those of others.
+    """
+
+    name: str
     members: tuple[MemberFolder, ...]
     checkpoints: tuple[Checkpoint, ...]
     recipe: Recipe
     specialists: tuple[Asked, ...] = ()
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        return self.checkpoints[0].classes
+    parts: Parts = NOTHING
+    weight: float = 1.0
 
     @property
     def folds(self) -> list[list[int]]:
@@ -43,6 +47,45 @@ class Models:
             of_fold.setdefault(member.fold, []).append(place)
         return list(of_fold.values())
 
+    @property
+    def fold_folders(self) -> list[FoldFolder]:
+        """In the order of `folds`."""
+        return list(dict.fromkeys(member.fold for member in self.members))
+
+
+@dataclasses.dataclass(frozen=True)
+class Models:
+    """All who answer together: the models of one run, or of several, whose answers `parts` makes one of.
+
+    recipe: the first run's, whose data is predicted, and whose predict section says what is asked beside probabilities.
+    """
+
+    runs: tuple[RunModels, ...]
+    recipe: Recipe
+    parts: Parts = NOTHING
+
+    @property
+    def members(self) -> tuple[MemberFolder, ...]:
+        return tuple(member for run in self.runs for member in run.members)
+
+    @property
+    def checkpoints(self) -> tuple[Checkpoint, ...]:
+        return tuple(saved for run in self.runs for saved in run.checkpoints)
+
+    @property
+    def names(self) -> list[str]:
+        """What each model is called, as `members`: by its fold, and its run where there are several."""
+        return [f"{run.name}{member.name}" for run in self.runs for member in run.members]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.runs[0].checkpoints[0].classes
+
+    @property
+    def specialists(self) -> tuple[Asked, ...]:
+        """Of all runs."""
+        return tuple(one for run in self.runs for one in run.specialists)
+
 
 @dataclasses.dataclass(frozen=True)
 class Wishes:
@@ -50,7 +93,7 @@ class Wishes:
 
     data: images to predict. The recipe's sample submission belongs to its own test images and is then left aside.
     truth: a table with the ids and labels of (some of) the images, to score the answers by; else folder names or the
-    images' own table may hold labels. sets: "key=value" changes of the recipe: of data, decode, predict, ensemble and
+    images' own table may hold labels. weights: of the runs, where there are several; (): equal. sets: "key=value" changes of the recipe: of data, decode, predict, ensemble and
     augment.executor.
     """
 
@@ -59,15 +102,16 @@ class Wishes:
     views: int | None = None
     vote: Rule | None = None
     batch: int | None = None
+    weights: tuple[float, ...] = ()
     sets: tuple[str, ...] = ()
 
-    def applied_to(self, saved: Checkpoint, ensemble: Ensemble | None) -> Recipe:
-        """The checkpoint's recipe, with what the ensemble says in place of its keys, and these wishes in place of both.
+    def applied_to(self, saved: Checkpoint, *ensembles: Ensemble) -> Recipe:
+        """The checkpoint's recipe, with what ensembles say in place of its keys, and these wishes in place of all.
         Raises RecipeError for one that a trained model cannot follow."""
         trained = parse_saved(saved.recipe, origin=CHECKPOINT)
         asked = {"predict.tta": self.views, "predict.batch": self.batch, "ensemble.vote": self.vote}
         own = (*self.sets, *(f"{key}={value}" for key, value in asked.items() if value is not None))
-        recipe = parse_saved(saved.recipe, (*(ensemble.sets if ensemble else ()), *own), origin=CHECKPOINT)
+        recipe = parse_saved(saved.recipe, (*(text for one in ensembles for text in one.sets), *own), origin=CHECKPOINT)
         augment = trained.augment.model_copy(update={"executor": recipe.augment.executor})
         free = {name: getattr(recipe, name) for name in ("data", "decode", "predict", "ensemble")}
         free["decode"] = recipe.decode.model_copy(update={"background": trained.decode.background})
@@ -84,9 +128,42 @@ class Wishes:
         return recipe.model_copy(update={"data": recipe.data.model_copy(update=data)})
 
 
-def load_models(folder: Path, wishes: Wishes) -> Models:
-    """The models in a run's folder, or in one fold's own. Raises CheckpointError, RecipeError or DataError, naming the
-    remedy."""
+def load_models(folders: Path | Sequence[Path], wishes: Wishes) -> Models:
+    """The models in a run's folder, in one fold's own, in those of several runs, or in the runs that the folder of an
+    `engine ensemble` names. Raises CheckpointError, RecipeError or DataError, naming the remedy."""
+    folders = [folders] if isinstance(folders, Path) else list(folders)
+    several = Ensemble.load(RunFolder(folders[0]).ensemble) if len(folders) == 1 else None
+    if several is None or not several.runs:
+        runs = [_load_run(folder, wishes, _title(folder, folders)) for folder in folders]
+        return _together(folders, runs, wishes, None)
+    if wishes.weights:
+        raise RecipeError(f"--weights: {folders[0]} says itself how its {len(several.runs)} runs are weighed")
+    own = [folders[0] / name for name in several.runs]
+    return _together(own, [_load_run(folder, wishes, _title(folder, own)) for folder in own], wishes, several)
+
+
+def _together(
+    folders: Sequence[Path], runs: Sequence[RunModels], wishes: Wishes, several: Ensemble | None
+) -> Models:
+    first, recipe, parts = runs[0], runs[0].recipe, NOTHING
+    for folder, run in zip(folders, runs, strict=True):
+        _refuse_others(first.members[0], first.checkpoints[0], run.members[0], run.checkpoints[0])
+    if several is not None:
+        recipe = wishes.applied_to(first.checkpoints[0], _ensemble_of(first.members, first.checkpoints), several)
+        parts = several.followed(recipe)
+    weights = wishes.weights or (1.0,) * len(runs)
+    if len(weights) != len(runs) or min(weights) < 0 or not sum(weights):
+        raise RecipeError(f"--weights {','.join(map(str, weights))}: expected {len(runs)} numbers, one for each --folds")
+    weighed = [dataclasses.replace(run, weight=weight) for run, weight in zip(runs, weights, strict=True)]
+    return Models(tuple(weighed), recipe, parts)
+
+
+def _title(folder: Path, among: Sequence[Path]) -> str:
+    """What stands before the names of a run's models: nothing where it is the only run."""
+    return f"{folder}/" if len(among) > 1 else ""
+
+
+def _load_run(folder: Path, wishes: Wishes, name: str) -> RunModels:
     members = RunFolder(folder).members()
     _refuse_half_copied(folder)
     checkpoints = [checkpoint.load(member.path) for member in members]
@@ -96,21 +173,46 @@ def load_models(folder: Path, wishes: Wishes) -> Models:
             Contract.from_dict(other.contract)
         except (ValueError, TypeError) as error:
             raise CheckpointError(f"{member.checkpoint}: {error}") from None
-        if set(other.classes) != set(first.classes):
-            only = sorted(set(other.classes) ^ set(first.classes))
-            raise DataError(
-                f"{member.path} and {members[0].path} know different classes ({some(only)}); "
-                "they do not answer the same question. Give folds of one training only"
-            )
-    ensemble = Ensemble.load(RunFolder(members[0].fold.path.parent).ensemble)
+        _refuse_others(members[0], first, member, other)
+    ensemble = _ensemble_of(members, checkpoints)
     recipe = wishes.applied_to(first, ensemble)
-    specialists = ensemble.specialists if ensemble and recipe.predict.specialists else ()
-    return Models(
+    run = RunModels(
+        name=name,
         members=tuple(members),
         checkpoints=tuple(checkpoints),
         recipe=recipe,
-        specialists=find_specialists(specialists, members, first.classes),
+        specialists=find_specialists(ensemble.specialists if recipe.predict.specialists else (), members, first.classes),
+        parts=ensemble.followed(recipe),
     )
+    _refuse_other_epochs(run)
+    return run
+
+
+def _ensemble_of(members: Sequence[MemberFolder], checkpoints: Sequence[Checkpoint]) -> Ensemble:
+    """What lies beside the folds, else what the recipe says that they were trained by."""
+    beside = Ensemble.load(RunFolder(members[0].fold.path.parent).ensemble)
+    return beside or Ensemble.of(parse_saved(checkpoints[0].recipe, origin=CHECKPOINT), ())
+
+
+def _refuse_others(mine: MemberFolder, own: Checkpoint, member: MemberFolder, other: Checkpoint) -> None:
+    if set(other.classes) != set(own.classes):
+        only = sorted(set(other.classes) ^ set(own.classes))
+        raise DataError(
+            f"{member.path} and {mine.path} know different classes ({some(only)}); "
+            "they do not answer the same question. Give folds of one training only, or runs over the same classes"
+        )
+
+
+def _refuse_other_epochs(run: RunModels) -> None:
+    """Weights of epochs that are not there, or not the only ones, would be taken for those of others."""
+    join = run.parts.join
+    for places in run.folds:
+        if join is not None and len(places) not in (1, len(join.names)):
+            raise CheckpointError(
+                f"the ensemble weighs {count(join.names, 'epoch')} of each fold ({some(join.names)}), and "
+                f"{run.members[places[0]].fold.path} has {len(places)}; copy the folder again, or do without the "
+                "weights: --set ensemble.weights=equal --set ensemble.stack=off"
+            )
 
 
 def _refuse_half_copied(folder: Path) -> None:

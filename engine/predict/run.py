@@ -161,9 +161,11 @@ def _blind(saved: Checkpoint, classes: Sequence[str]) -> NDArray[np.float64]:
 
 def _blind_together(models: Models) -> NDArray[np.float64]:
     """What all of them answer about an image that nobody can see, (C,)."""
-    weights, rule = [len(places) for places in models.folds], models.recipe.ensemble.vote
-    shares = [_blind(models.checkpoints[places[0]], models.classes) for places in models.folds]
-    return blend(np.stack(shares), rule, weights)[0]
+    shares = []
+    for run in models.runs:
+        own = [_blind(run.checkpoints[places[0]], models.classes) for places in run.folds]
+        shares.append(blend(np.stack(own), _unseen_rule(run.recipe), [len(places) for places in run.folds]))
+    return blend(np.stack(shares), _unseen_rule(models.recipe), [run.weight for run in models.runs])[0]
 
 
 def _compared(job: Job, answered: Answered) -> Comparison | None:

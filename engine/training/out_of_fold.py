@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.augment.views import views_of
+from engine.ensemble.fitting import Candidates
 from engine.ensemble.specialist import Effect, Specialist, effect_of
 from engine.ensemble.vote import Rule, blend, vote_of_fold
 from engine.errors import DataError, EngineError, Interrupted
@@ -33,12 +34,10 @@ _GOES_ON = "the same command goes on from here"
 
 @dataclasses.dataclass(frozen=True)
 class Collected:
-    """The out-of-fold predictions of all folds: `main` of the main models, `heard` once the specialists were asked, in
-    order, each of which did what `effects` says and answers `own` (by its name) about all of these images."""
+    """The out-of-fold predictions of all folds: the main models' `candidates`, of which one answer is to be made, and
+    what each specialist answers about all of these images, `own` by its name."""
 
-    main: LabelledPredictions
-    heard: LabelledPredictions
-    effects: tuple[Effect, ...]
+    candidates: Candidates
     own: Mapping[str, LabelledPredictions]
 
 
@@ -82,24 +81,27 @@ def answer_held_out(
 
 def collect(models: RunFolder, folds: Sequence[int], specialists: Sequence[Specialist], rule: Rule) -> Collected | None:
     """What all folds in `models` answered, joined; None when nothing is held out."""
-    main = _read(models, folds, rule)
-    if main is None:
+    by_fold = _read(models, folds)
+    if not by_fold:
         return None
-    heard = main
-    effects: list[Effect] = []
-    own: dict[str, LabelledPredictions] = {}
+    own = {one.name: _voted(_read(models.specialist(one.name), folds), rule) for one in specialists}
+    return Collected(_candidates(by_fold, rule), own)
+
+
+def hear(
+    main: LabelledPredictions, specialists: Sequence[Specialist], own: Mapping[str, LabelledPredictions]
+) -> tuple[LabelledPredictions, tuple[Effect, ...]]:
+    """The main models' answers once the specialists were asked, in order, and what each of them did."""
+    heard, effects = main, []
     for one in specialists:
-        answers = _read(models.specialist(one.name), folds, rule)
-        assert answers is not None  # about what the main models answered about
-        before, heard = heard, one.heard(heard, answers)
-        effects.append(effect_of(one, before, heard, answers))
-        own[one.name] = answers
-    return Collected(main, heard, tuple(effects), own)
+        before, heard = heard, one.heard(heard, own[one.name])
+        effects.append(effect_of(one, before, heard, own[one.name]))
+    return heard, tuple(effects)
 
 
 def _is_to_do(recipe: Recipe, data: FoldData, folder: FoldFolder) -> bool:
     made_as = [_made_as(member.out_of_fold) for member in folder.members()]
-    return len(data.held_rows_N) > 0 and any(how != about(recipe) for how in made_as)
+    return len(data.held_rows_N) > 0 and any(how is None or not about(recipe).items() <= how.items() for how in made_as)
 
 
 def _made_as(path: Path) -> dict[str, Any] | None:
@@ -110,14 +112,34 @@ def _made_as(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def _read(models: RunFolder, folds: Sequence[int], rule: Rule) -> LabelledPredictions | None:
-    """The folds' predictions, joined: for each the vote of those who answer for it."""
-    parts = []
+_ByFold = list[dict[str, LabelledPredictions]]  # of each fold, by the name of the folder of the model
+
+
+def _read(models: RunFolder, folds: Sequence[int]) -> _ByFold:
+    """What the models of each fold answered."""
+    found = []
     for fold in folds:
-        files = [member.out_of_fold for member in models.fold(fold).members()]
-        if all(file.is_file() for file in files):
-            parts.append(vote_of_fold([_labelled(file) for file in files], rule))
-    return joined(parts) if parts else None
+        files = {member.path.name: member.out_of_fold for member in models.fold(fold).members()}
+        if all(file.is_file() for file in files.values()):
+            found.append({name: _labelled(file) for name, file in files.items()})
+    return found
+
+
+def _voted(by_fold: _ByFold, rule: Rule) -> LabelledPredictions:
+    """The folds' predictions, joined: for each the vote of those who answer for it."""
+    return joined([vote_of_fold([*fold.values()], rule) for fold in by_fold])
+
+
+def _candidates(by_fold: _ByFold, rule: Rule) -> Candidates:
+    """The first of the epochs that each fold kept, the second, and so on, over all folds. One candidate, their vote,
+    where folds did not keep as many as each other."""
+    counts = {len(fold) for fold in by_fold}
+    if counts == {1} or len(counts) > 1:
+        return Candidates(("vote",) if len(counts) > 1 else ("best",), (_voted(by_fold, rule),))
+    places = range(counts.pop())
+    named = [{[*fold][place] for fold in by_fold} for place in places]
+    names = tuple(name.pop() if len(name) == 1 else f"kept_{place + 1}" for place, name in enumerate(named))
+    return Candidates(names, tuple(joined([[*fold.values()][place] for fold in by_fold]) for place in places))
 
 
 def _labelled(path: Path) -> LabelledPredictions:

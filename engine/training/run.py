@@ -93,14 +93,9 @@ def _train(
     for course in prepared.courses:
         trained |= _train_specialist(course, folder, folds, ranks, watcher, stop)
     ranks.gather(None)  # all is written by now
-    result = _summary(prepared, folder, ranks, already_finished=not trained)
-    if ranks.leads:
-        Ensemble.of(recipe, [course.specialist for course in prepared.courses]).save(folder.ensemble)
-        scores: dict[str, Any] = {"baseline_log_loss": result.baseline_log_loss, "out_of_fold": result.metrics}
-        if result.effects:
-            scores |= {"main": result.main, "specialists": [dataclasses.asdict(effect) for effect in result.effects]}
-        write_text(folder.scores, json.dumps(scores, ensure_ascii=False, indent=1) + "\n")
-    return result
+    settled = ranks.gather(settle(folder, _run_of(prepared)) if ranks.leads else None)[0]
+    assert settled is not None
+    return Result(folder.path, prepared.folds, not trained, **vars(settled))
 
 
 def _is_finished(folder: RunFolder, specialist: str, folds: Sequence[int]) -> bool:
@@ -198,23 +193,11 @@ def _check_folds(claim: Claim, folder: RunFolder, folds: Sequence[int]) -> None:
             Claim(member.checkpoint, "a model", content, remedy).check(of_model=True)
 
 
-def _summary(prepared: Prepared, folder: RunFolder, ranks: Ranks, already_finished: bool) -> Result:
-    """Join the folds' out-of-fold predictions, write them and score them: those that `engine infer` answers with."""
-    recipe, specialists = prepared.recipe, [course.specialist for course in prepared.courses]
-    collected = collect(folder, prepared.folds, specialists, recipe.ensemble.vote)
-    if collected is None:
-        return Result(folder.path, prepared.folds, {}, None, already_finished)
-    final = collected.heard if recipe.predict.specialists else collected.main
-    if ranks.leads:
-        for name, own in collected.own.items():
-            own.write(folder.specialist(name).out_of_fold, about=about(recipe))
-        final.write(folder.out_of_fold, about=about(recipe))
-    return Result(
-        folder=folder.path,
+def _run_of(prepared: Prepared) -> Trained:
+    return Trained(
+        recipe=prepared.recipe,
         folds=prepared.folds,
-        metrics=evaluate(final, prepared.groups).metrics,
-        baseline_log_loss=class_share_log_loss(prepared.samples.labels_N, final.labels_N, len(prepared.classes)),
-        already_finished=already_finished,
-        main=evaluate(collected.main, prepared.groups).metrics,
-        effects=collected.effects,
+        specialists=tuple(course.specialist for course in prepared.courses),
+        labels=prepared.manifest.labels,
+        class_groups=prepared.groups,
     )

@@ -1,0 +1,101 @@
+"""How a trained run answers is settled: from what its folds answered about what they held out, and from what the recipe
+asks for, follow `ensemble.json`, the run's out-of-fold predictions and its scores.
+
+Apart from training, because nothing here is trained and no image is looked at: another way of joining and calibrating
+is settled in seconds, after the fact, from the same files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from engine.data.classes import groups_of
+from engine.ensemble.ensemble import ENSEMBLE, PREDICT, Ensemble
+from engine.ensemble.fitting import SHOWN, Gain, fit
+from engine.ensemble.specialist import Effect, Specialist
+from engine.errors import CheckpointError, RecipeError
+from engine.files import write_text
+from engine.intervals import intervals
+from engine.metrics import class_share_log_loss, evaluate
+from engine.predictions import LabelledPredictions, Predictions
+from engine.recipe.load import parse_saved
+from engine.recipe.sections import Recipe
+from engine.store.claim import FREE_KEYS
+from engine.store.run_folder import RunFolder
+from engine.training.out_of_fold import Collected, about, collect, hear
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """What is known of a trained run beside what lies in its folder. labels: of all its samples. class_groups: of each
+    class, where the recipe has any."""
+
+    recipe: Recipe
+    folds: Sequence[int]
+    specialists: tuple[Specialist, ...]
+    labels: Sequence[str]
+    class_groups: Sequence[str] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Settled:
+    """What a run comes to out of fold: metrics over all trained folds as `engine infer` would answer, and the log loss
+    of always answering the class shares; {} and None when nothing was held out. main: the metrics without specialists,
+    effects: what each of these changed. gains: what was fitted, and what that is worth."""
+
+    metrics: dict[str, float]
+    baseline_log_loss: float | None = None
+    main: dict[str, float] = dataclasses.field(default_factory=dict)
+    effects: tuple[Effect, ...] = ()
+    gains: tuple[Gain, ...] = ()
+
+
+def settle(folder: RunFolder, run: Trained) -> Settled:
+    """Fit what the recipe asks for, and write `ensemble.json`, oof.parquet and scores.json."""
+    collected = collect(folder, run.folds, run.specialists, run.recipe.ensemble.vote)
+    if collected is None:
+        settled, ensemble = Settled({}), Ensemble.of(run.recipe, run.specialists)
+        _write_scores(folder, settled)
+    else:
+        settled, ensemble = _settled(folder, run, collected)
+    ensemble.save(folder.ensemble)
+    return settled
+
+
+def _settled(folder: RunFolder, run: Trained, collected: Collected) -> tuple[Settled, Ensemble]:
+    recipe, own = run.recipe, collected.own
+    heard = run.specialists if recipe.predict.specialists else ()
+    fitted = fit(collected.candidates, recipe.ensemble, lambda main: hear(main, heard, own)[0], run.class_groups)
+    for name, answers in own.items():
+        answers.write(folder.specialist(name).out_of_fold, about=about(recipe))
+    made_with = {name: value for name, value in fitted.parts.kinds().items()}
+    fitted.answers.write(folder.out_of_fold, about=about(recipe) | {"parts": made_with})
+    classes = fitted.answers.classes
+    label_of = {name: column for column, name in enumerate(classes)}
+    settled = Settled(
+        metrics=evaluate(fitted.answers, run.class_groups).metrics,
+        baseline_log_loss=class_share_log_loss(
+            [label_of[label] for label in run.labels], fitted.answers.labels_N, len(classes)
+        ),
+        main=evaluate(fitted.joined, run.class_groups).metrics,
+        effects=hear(fitted.joined, run.specialists, own)[1],
+        gains=fitted.gains,
+    )
+    _write_scores(folder, settled, fitted.answers)
+    return settled, Ensemble.of(recipe, run.specialists, fitted.parts)
+
+
+def _write_scores(folder: RunFolder, settled: Settled, answers: LabelledPredictions | None = None) -> None:
+    scores: dict[str, Any] = {"baseline_log_loss": settled.baseline_log_loss, "out_of_fold": settled.metrics}
+    if answers is not None:
+        scores["intervals"] = {name: dataclasses.asdict(one) for name, one in intervals(answers, SHOWN).items()}
+    if settled.gains:
+        scores["ensemble"] = [gain.to_dict() for gain in settled.gains]
+    if settled.effects:
+        scores |= {"main": settled.main, "specialists": [dataclasses.asdict(effect) for effect in settled.effects]}
+    write_text(folder.scores, json.dumps(scores, ensure_ascii=False, indent=1) + "\n")
