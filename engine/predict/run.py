@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from engine.data.classes import groups_of
 from engine.data.ingest import Progress
 from engine.data.manifest import OK
-from engine.ensemble.vote import blend
+from engine.ensemble.vote import Rule, blend
 from engine.errors import DataError
 from engine.files import write_text
 from engine.loader.batches import Samples
@@ -34,6 +34,7 @@ from engine.predict.models import Models
 from engine.predict.submission import write_submission
 from engine.predictions import Predictions
 from engine.quarantine import Quarantine
+from engine.recipe.sections import Recipe
 from engine.store.checkpoint import Checkpoint
 from engine.store.run_folder import PredictionsFolder
 
@@ -159,13 +160,18 @@ def _blind(saved: Checkpoint, classes: Sequence[str]) -> NDArray[np.float64]:
     return (counts_C / counts_C.sum())[None]
 
 
+def _average(recipe: Recipe) -> Rule:
+    """Nobody has answered, so there are no first answers to count and no places: shares are averaged."""
+    return "logit" if recipe.ensemble.vote == "logit" else "soft"
+
+
 def _blind_together(models: Models) -> NDArray[np.float64]:
     """What all of them answer about an image that nobody can see, (C,)."""
     shares = []
     for run in models.runs:
         own = [_blind(run.checkpoints[places[0]], models.classes) for places in run.folds]
-        shares.append(blend(np.stack(own), _unseen_rule(run.recipe), [len(places) for places in run.folds]))
-    return blend(np.stack(shares), _unseen_rule(models.recipe), [run.weight for run in models.runs])[0]
+        shares.append(blend(np.stack(own), _average(run.recipe), [len(places) for places in run.folds]))
+    return blend(np.stack(shares), _average(models.recipe), [run.weight for run in models.runs])[0]
 
 
 def _compared(job: Job, answered: Answered) -> Comparison | None:
@@ -182,8 +188,8 @@ def _compared(job: Job, answered: Answered) -> Comparison | None:
     together = scores(answered.together, _blind_together(models))
     blind = [_blind(saved, models.classes) for saved in models.checkpoints]
     alone = {
-        member.name: scores(answers, _blind(saved, answers.classes)[0]).metrics
-        for member, saved, answers in zip(models.members, models.checkpoints, answered.alone, strict=True)
+        name: scores(answers, _blind(saved, answers.classes)[0]).metrics
+        for name, saved, answers in zip(models.names, models.checkpoints, answered.alone, strict=True)
     }
     without = scores(answered.without_specialists, _blind_together(models)).metrics if models.specialists else {}
     return Comparison(

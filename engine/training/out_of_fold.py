@@ -35,10 +35,12 @@ _GOES_ON = "the same command goes on from here"
 @dataclasses.dataclass(frozen=True)
 class Collected:
     """The out-of-fold predictions of all folds: the main models' `candidates`, of which one answer is to be made, and
-    what each specialist answers about all of these images, `own` by its name."""
+    what each specialist answers about all of these images, `own` by its name; and the images' neighbours, `found` each in
+    the bank of the fold that held it out, where they are asked for."""
 
     candidates: Candidates
     own: Mapping[str, LabelledPredictions]
+    found: Found | None = None
 
 
 def about(recipe: Recipe) -> dict[str, Any]:
