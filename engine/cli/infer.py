@@ -78,7 +78,7 @@ def infer(
     """
     device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
     with progress(unit="files", title="indexing") as meter:
-        job = prepare(folds, Wishes(data, truth, tta, vote, batch, sets), meter)
+        job = prepare(folds, Wishes(data, truth, tta, vote, batch, sets=sets), meter)
     place = out or RunFolder(folds).predictions.path
     refuse_place(place)
     tell(*job.manifest.notices, *job.notices)

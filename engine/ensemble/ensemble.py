@@ -75,9 +75,10 @@ class Ensemble:
                 left_out[part] = None
             elif changed:
                 told = " ".join(f"--set {key}={_toml(wanted[key])}" for key in changed)
+                was = ", ".join(f"{key} = {_toml(self.keys[key])}" for key in changed)
                 raise RecipeError(
-                    f"{told}: {part} was fitted with {', '.join(f'{key} = {_toml(self.keys[key])}' for key in changed)}. "
-                    f"Have it fitted anew, which takes seconds: engine ensemble RUN {told}"
+                    f"{told}: {part} was fitted with {was}. Have it fitted anew, which takes seconds: "
+                    f"engine ensemble RUN {told}"
                 )
         return dataclasses.replace(self.parts, **left_out)
 
@@ -152,5 +153,6 @@ def _views(section: PredictSection) -> tuple[str, ...]:
 def _toml(value: Any) -> str:
     """A JSON value as --set takes it: JSON but for tables."""
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{json.dumps(key, ensure_ascii=False)} = {_toml(own)}" for key, own in value.items()) + "}"
+        items = (f"{json.dumps(key, ensure_ascii=False)} = {_toml(own)}" for key, own in value.items())
+        return "{" + ", ".join(items) + "}"
     return json.dumps(value, ensure_ascii=False)

@@ -24,7 +24,8 @@ class Parts:
     """What was fitted out of fold, and kept because it gained; None: nothing was asked for, or nothing gained.
 
     join: makes one answer of the kept epochs of a fold (of several runs, where an ensemble has these). neighbours: the
-    say of the most similar images that the fold was trained on. calibration: of a fold's answer (of the runs' together).
+    say of the most similar images that the fold was trained on. calibration: of a fold's answer, or of the runs'
+    together.
     """
 
     join: Join | None = None

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from engine.ensemble.neighbours import Found, embedded, search
-from engine.ensemble.vote import blend, vote
+from engine.ensemble.vote import Rule, blend, vote
 from engine.inference.ask import ask, members_for
 from engine.inference.members import Members
 from engine.loader.batches import Samples
@@ -94,7 +94,7 @@ class Asking:
     def _joined(self, answers: Sequence[Predictions]) -> Predictions:
         models = self._models
         if models.parts.join is None:
-            joined = vote(answers, models.recipe.ensemble.vote, [run.weight for run in models.runs])
+            joined = _voted(answers, models.recipe.ensemble.vote, [run.weight for run in models.runs])
         else:
             joined = models.parts.join.apply(answers)
         return models.parts.finished(joined)
@@ -132,7 +132,7 @@ class _AskingRun:
             for answers in (heard, folds)
         )
         weights = [len(places) for places in run.folds]  # every kept epoch has one vote
-        together, without_specialists = (vote(each, rule, weights) for each in (finished, without))
+        together, without_specialists = (_voted(each, rule, weights) for each in (finished, without))
         return Answered(alone, finished, together, without_specialists, asked, quarantine)
 
     def _found(self, fold: int, candidates: Sequence[Predictions]) -> Found | None:
@@ -156,6 +156,15 @@ class _AskingRun:
         views = partial(blend, rule=recipe.ensemble.vote)
         extras = ("features",) if self._banks and not name else ()
         return ask(self._restored[name], samples, rows_N, recipe, views, self._ranks, told, extras)
+
+
+def _voted(answers: Sequence[Predictions], rule: Rule, weights: Sequence[float]) -> Predictions:
+    """The vote; one alone has its way, since a rule that counts first answers or places would take its
+    probabilities."""
+    if len(answers) > 1:
+        return vote(answers, rule, weights)
+    alone_NC = answers[0].probabilities_NC.astype(np.float64)
+    return dataclasses.replace(answers[0], probabilities_NC=alone_NC, logits_NC=None, features_NE=None)
 
 
 def _only(answers: Predictions, ids: Sequence[str], classes: Sequence[str]) -> Predictions:

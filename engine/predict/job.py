@@ -33,7 +33,8 @@ class Job:
 def prepare(folders: Path | Sequence[Path], wishes: Wishes, progress: Progress | None = None) -> Job:
     """Read what is needed and check that it fits together; `progress(done, total)` counts files indexed.
 
-    `folders` are as for `load_models`: a run's, one fold's own, or those of several runs. Raises CheckpointError, RecipeError or DataError, naming the remedy.
+    `folders` are as for `load_models`: a run's, one fold's own, or those of several runs.
+    Raises CheckpointError, RecipeError or DataError, naming the remedy.
     """
     models = load_models(folders, wishes)
     section = models.recipe.data

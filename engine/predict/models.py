@@ -93,7 +93,8 @@ class Wishes:
 
     data: images to predict. The recipe's sample submission belongs to its own test images and is then left aside.
     truth: a table with the ids and labels of (some of) the images, to score the answers by; else folder names or the
-    images' own table may hold labels. weights: of the runs, where there are several; (): equal. sets: "key=value" changes of the recipe: of data, decode, predict, ensemble and
+    images' own table may hold labels. weights: of the runs, where there are several; (): equal.
+    sets: "key=value" changes of the recipe: of data, decode, predict, ensemble and
     augment.executor.
     """
 
@@ -135,25 +136,24 @@ def load_models(folders: Path | Sequence[Path], wishes: Wishes) -> Models:
     several = Ensemble.load(RunFolder(folders[0]).ensemble) if len(folders) == 1 else None
     if several is None or not several.runs:
         runs = [_load_run(folder, wishes, _title(folder, folders)) for folder in folders]
-        return _together(folders, runs, wishes, None)
+        return _together(runs, wishes, None)
     if wishes.weights:
         raise RecipeError(f"--weights: {folders[0]} says itself how its {len(several.runs)} runs are weighed")
     own = [folders[0] / name for name in several.runs]
-    return _together(own, [_load_run(folder, wishes, _title(folder, own)) for folder in own], wishes, several)
+    return _together([_load_run(folder, wishes, _title(folder, own)) for folder in own], wishes, several)
 
 
-def _together(
-    folders: Sequence[Path], runs: Sequence[RunModels], wishes: Wishes, several: Ensemble | None
-) -> Models:
+def _together(runs: Sequence[RunModels], wishes: Wishes, several: Ensemble | None) -> Models:
     first, recipe, parts = runs[0], runs[0].recipe, NOTHING
-    for folder, run in zip(folders, runs, strict=True):
+    for run in runs:
         _refuse_others(first.members[0], first.checkpoints[0], run.members[0], run.checkpoints[0])
     if several is not None:
         recipe = wishes.applied_to(first.checkpoints[0], _ensemble_of(first.members, first.checkpoints), several)
         parts = several.followed(recipe)
     weights = wishes.weights or (1.0,) * len(runs)
     if len(weights) != len(runs) or min(weights) < 0 or not sum(weights):
-        raise RecipeError(f"--weights {','.join(map(str, weights))}: expected {len(runs)} numbers, one for each --folds")
+        told = ",".join(map(str, weights))
+        raise RecipeError(f"--weights {told}: expected {len(runs)} numbers of at least 0, one for each --folds")
     weighed = [dataclasses.replace(run, weight=weight) for run, weight in zip(runs, weights, strict=True)]
     return Models(tuple(weighed), recipe, parts)
 
@@ -176,12 +176,13 @@ def _load_run(folder: Path, wishes: Wishes, name: str) -> RunModels:
         _refuse_others(members[0], first, member, other)
     ensemble = _ensemble_of(members, checkpoints)
     recipe = wishes.applied_to(first, ensemble)
+    specialists = ensemble.specialists if recipe.predict.specialists else ()
     run = RunModels(
         name=name,
         members=tuple(members),
         checkpoints=tuple(checkpoints),
         recipe=recipe,
-        specialists=find_specialists(ensemble.specialists if recipe.predict.specialists else (), members, first.classes),
+        specialists=find_specialists(specialists, members, first.classes),
         parts=ensemble.followed(recipe),
     )
     _refuse_other_epochs(run)

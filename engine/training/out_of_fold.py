@@ -17,6 +17,7 @@ from typing import Any
 
 from engine.augment.views import views_of
 from engine.ensemble.fitting import Candidates
+from engine.ensemble.neighbours import Found
 from engine.ensemble.specialist import Effect, Specialist, effect_of
 from engine.ensemble.vote import Rule, blend, vote_of_fold
 from engine.errors import DataError, EngineError, Interrupted
@@ -35,8 +36,8 @@ _GOES_ON = "the same command goes on from here"
 @dataclasses.dataclass(frozen=True)
 class Collected:
     """The out-of-fold predictions of all folds: the main models' `candidates`, of which one answer is to be made, and
-    what each specialist answers about all of these images, `own` by its name; and the images' neighbours, `found` each in
-    the bank of the fold that held it out, where they are asked for."""
+    what each specialist answers about all of these images, `own` by its name; and where they are asked for the images'
+    neighbours, `found` each in the bank of the fold that held it out."""
 
     candidates: Candidates
     own: Mapping[str, LabelledPredictions]

@@ -10,18 +10,14 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from engine.ensemble.ensemble import Ensemble
 from engine.ensemble.specialist import Effect
 from engine.errors import EngineError, Interrupted
 from engine.events import Notice, Relay, Stop, Watcher
-from engine.files import write_text
-from engine.metrics import class_share_log_loss, evaluate
 from engine.ranks import Ranks
 from engine.recipe.sections import Recipe
 from engine.store.claim import DATA, SPLIT, START, Claim, claim
@@ -30,8 +26,9 @@ from engine.store.occupied import only_one, refuse_if_taken
 from engine.store.run_folder import RunFolder
 from engine.store.samples import TrainedSamples
 from engine.training.feed import FoldData
-from engine.training.out_of_fold import about, answer_held_out, collect
+from engine.training.out_of_fold import answer_held_out
 from engine.training.prepare import Prepared, check_starts
+from engine.training.settle import Settled, Trained, settle
 from engine.training.specialists import Course
 from engine.training.trainer import FoldTrainer
 
@@ -40,17 +37,28 @@ ELSEWHERE = "Choose another folder with --set output=DIR"
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What a run came to: out-of-fold metrics over all trained folds as `engine infer` would answer, and the log loss
-    of always answering the class shares; {} and None when nothing was held out. `main`: the metrics without
-    specialists, `effects`: what each of these changed."""
+    """What a run came to, all its trained folds together: see `Settled`, whose values stand here, too."""
 
     folder: Path
     folds: tuple[int, ...]
-    metrics: dict[str, float]
-    baseline_log_loss: float | None
+    settled: Settled
     already_finished: bool
-    main: dict[str, float] = dataclasses.field(default_factory=dict)
-    effects: tuple[Effect, ...] = ()
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        return self.settled.metrics
+
+    @property
+    def baseline_log_loss(self) -> float | None:
+        return self.settled.baseline_log_loss
+
+    @property
+    def main(self) -> dict[str, float]:
+        return self.settled.main
+
+    @property
+    def effects(self) -> tuple[Effect, ...]:
+        return self.settled.effects
 
 
 def train(prepared: Prepared, ranks: Ranks, watcher: Watcher, stop: Stop, overwrite: bool = False) -> Result:
@@ -95,7 +103,7 @@ def _train(
     ranks.gather(None)  # all is written by now
     settled = ranks.gather(settle(folder, _run_of(prepared)) if ranks.leads else None)[0]
     assert settled is not None
-    return Result(folder.path, prepared.folds, not trained, **vars(settled))
+    return Result(folder.path, prepared.folds, settled, already_finished=not trained)
 
 
 def _is_finished(folder: RunFolder, specialist: str, folds: Sequence[int]) -> bool:

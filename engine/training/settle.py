@@ -12,20 +12,14 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-import pyarrow.parquet as pq
-
-from engine.data.classes import groups_of
-from engine.ensemble.ensemble import ENSEMBLE, PREDICT, Ensemble
+from engine.ensemble.ensemble import Ensemble
 from engine.ensemble.fitting import SHOWN, Gain, fit
 from engine.ensemble.specialist import Effect, Specialist
-from engine.errors import CheckpointError, RecipeError
 from engine.files import write_text
 from engine.intervals import intervals
 from engine.metrics import class_share_log_loss, evaluate
-from engine.predictions import LabelledPredictions, Predictions
-from engine.recipe.load import parse_saved
+from engine.predictions import LabelledPredictions
 from engine.recipe.sections import Recipe
-from engine.store.claim import FREE_KEYS
 from engine.store.run_folder import RunFolder
 from engine.training.out_of_fold import Collected, about, collect, hear
 
@@ -69,25 +63,33 @@ def settle(folder: RunFolder, run: Trained) -> Settled:
 
 def _settled(folder: RunFolder, run: Trained, collected: Collected) -> tuple[Settled, Ensemble]:
     recipe, own = run.recipe, collected.own
-    heard = run.specialists if recipe.predict.specialists else ()
-    fitted = fit(collected.candidates, recipe.ensemble, lambda main: hear(main, heard, own)[0], run.class_groups)
+    asked = run.specialists if recipe.predict.specialists else ()
+
+    def heard(main: LabelledPredictions) -> LabelledPredictions:
+        return hear(main, asked, own)[0]
+
+    fitted = fit(collected.candidates, recipe.ensemble, heard, collected.found, run.class_groups)
     for name, answers in own.items():
         answers.write(folder.specialist(name).out_of_fold, about=about(recipe))
-    made_with = {name: value for name, value in fitted.parts.kinds().items()}
-    fitted.answers.write(folder.out_of_fold, about=about(recipe) | {"parts": made_with})
-    classes = fitted.answers.classes
-    label_of = {name: column for column, name in enumerate(classes)}
+    # As files hold them, so that whoever scores the file finds the same.
+    final = dataclasses.replace(fitted.answers, probabilities_NC=fitted.answers.probabilities_NC.astype(np.float32))
+    parts = {"parts": fitted.parts.names} if fitted.parts.names else {}
+    dataclasses.replace(final, features_NE=None).write(folder.out_of_fold, about=about(recipe) | parts)
     settled = Settled(
-        metrics=evaluate(fitted.answers, run.class_groups).metrics,
-        baseline_log_loss=class_share_log_loss(
-            [label_of[label] for label in run.labels], fitted.answers.labels_N, len(classes)
-        ),
+        metrics=evaluate(final, run.class_groups).metrics,
+        baseline_log_loss=_baseline(run, final),
         main=evaluate(fitted.joined, run.class_groups).metrics,
         effects=hear(fitted.joined, run.specialists, own)[1],
         gains=fitted.gains,
     )
-    _write_scores(folder, settled, fitted.answers)
+    _write_scores(folder, settled, final)
     return settled, Ensemble.of(recipe, run.specialists, fitted.parts)
+
+
+def _baseline(run: Trained, answers: LabelledPredictions) -> float:
+    """The log loss of always answering the class shares."""
+    column = {name: number for number, name in enumerate(answers.classes)}
+    return class_share_log_loss([column[label] for label in run.labels], answers.labels_N, len(answers.classes))
 
 
 def _write_scores(folder: RunFolder, settled: Settled, answers: LabelledPredictions | None = None) -> None:

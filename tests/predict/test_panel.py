@@ -25,6 +25,7 @@ from engine.predict.job import Job, prepare
 from engine.predict.models import Wishes
 from engine.predict.run import Outcome, answer
 from engine.predictions import Predictions
+from engine.recipe.load import parse_saved
 from engine.store import checkpoint
 from engine.store.checkpoint import Checkpoint
 from engine.store.run_folder import RunFolder
@@ -45,7 +46,8 @@ def add(models: Path, fold: FoldMaker, *specialists: Specialist, folds: tuple[st
 
 
 def listed(models: Path, *specialists: Specialist) -> None:
-    Ensemble(1, "zooms", "soft", specialists=specialists).save(RunFolder(models).ensemble)
+    recipe = parse_saved(checkpoint.load(models / "0").recipe)
+    Ensemble.of(recipe, specialists).save(RunFolder(models).ensemble)
 
 
 def alone(folder: Path, job: Job, rule: str = "soft", views: int = 1) -> Predictions:

@@ -226,4 +226,4 @@ def test_infer_answers_as_the_run_was_scored_without_being_told(recipe: MakeReci
     assert prepare_answer(result.folder, Wishes(data=str(shapes))).models.specialists == ()
     own = prepare_answer(result.folder, Wishes(data=str(shapes), sets=("predict.specialists=true",)))
     assert [one.specialist.name for one in own.models.specialists] == ["edges"]
-    assert json.loads((result.folder / "ensemble.json").read_text("utf-8"))["format"] == 1
+    assert json.loads((result.folder / "ensemble.json").read_text("utf-8"))["format"] == 2
