@@ -1,13 +1,14 @@
 """Stacking: a model that is shown what all candidates answer about a sample and learns what is true then.
 
-It sees the logarithms of the candidates' probabilities (of a model they are its logits, but for a constant a sample).
-Two kinds, both scikit-learn's:
+It sees the logarithms of the candidates' probabilities (of a model they are its logits, but for a constant a sample),
+and it corrects the logit vote of the best weights instead of beginning at nothing. Where there is little to learn, as
+of classes with a handful of samples, the vote stands; a model that is drawn towards zero forgets such classes. How far
+it may go is chosen by the log loss in parts that it was not fitted on, and not at all is one of the choices. Two kinds:
 
-* "logistic": multinomial logistic regression on standardised features. How much it is held back (C) is chosen by the
-  log loss in parts that it was not fitted on. A weighted logit vote, with weights a class, is one of the things it can
-  learn.
-* "boosting": gradient-boosted trees that begin at the logit vote and correct it. A tree for each class and round: for
-  some dozens of classes, not for hundreds.
+* "logistic": multinomial logistic regression on standardised features, with weights and bias drawn towards 0. Solved by
+  L-BFGS of scipy, since scikit-learn's can begin nowhere but at nothing; beginning there, they agree.
+* "boosting": gradient-boosted trees (scikit-learn), one for each class and round: for some dozens of classes, not for
+  hundreds.
 
 What is kept is numbers, evaluated here in numpy: it is saved as JSON, nothing is pickled, and answering needs no
 scikit-learn. A class that no sample it was fitted on belongs to is unknown to it; such a class keeps the probability
@@ -19,51 +20,68 @@ A stack flatters itself on what it was fitted on: judge it by `engine.ensemble.n
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Self, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.ensemble.candidates import aligned, fitted_on, stacked
-from engine.ensemble.nested import honest
-from engine.ensemble.vote import softmax
-from engine.metrics import evaluate
+from engine.ensemble.nested import parts_of
+from engine.ensemble.vote import log_sum_exp, softmax
+from engine.ensemble.weights import fit_simplex
 from engine.predictions import LabelledPredictions, Predictions
 
 Kind = Literal["logistic", "boosting"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 _LEAST = 1e-7  # a probability below this is seen as this: the difference is noise, its logarithm far out
-_HELD_BACK = (1e-3, 1e-2, 1e-1, 1.0)  # values of C: the first holds back most
-_STEPS = 300
-_ROUNDS, _RATE, _DEPTH, _SHARE = 40, 0.1, 3, 0.5  # of boosting; the last is of samples and features seen by a tree
+_PENALTIES = (0.01, 0.1, 1.0, 10.0, 100.0)  # of half the sum of squared weights, beside the mean log loss in nats
+_STEPS = 200
+_ROUNDS, _RATE, _DEPTH, _LEAF, _SHARE = 20, 0.1, 2, 20, 0.5  # of boosting; the last is of samples that a tree sees
 
 P = TypeVar("P", bound=Predictions)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Linear:
-    """Logits (N, S) as a linear function of features (N, F)."""
+    """Logits (N, S) that begin somewhere, and to which a linear function of features (N, F) is added."""
 
     weights_SF: NDArray[np.float64]
     bias_S: NDArray[np.float64]
 
     @classmethod
-    def fit(cls, features_NF: NDArray[np.float64], labels_N: NDArray[np.int64], c: float) -> Self:
-        from sklearn.linear_model import LogisticRegression
-        from sklearn.preprocessing import StandardScaler
+    def fit(
+        cls,
+        features_NF: NDArray[np.float64],
+        labels_N: NDArray[np.int64],
+        start_NS: NDArray[np.float64],
+        penalty: float,
+    ) -> Self:
+        """What, added to `start_NS`, has the lowest mean log loss plus `penalty` times half of its squares."""
+        from scipy.optimize import minimize
 
-        scaler = StandardScaler().fit(features_NF)
-        found = LogisticRegression(C=c, max_iter=_STEPS).fit(scaler.transform(features_NF), labels_N)
-        weights_SF, bias_S = found.coef_, found.intercept_
-        if len(weights_SF) == 1:  # of two classes it has the second's logit alone
-            weights_SF, bias_S = np.vstack([0 * weights_SF, weights_SF]), np.append(0 * bias_S, bias_S)
-        weights_SF = weights_SF / scaler.scale_
-        return cls(weights_SF, bias_S - weights_SF @ scaler.mean_)
+        mean_F, scale_F = features_NF.mean(0), features_NF.std(0)
+        scale_F[scale_F < _LEAST] = 1
+        ones_N1 = np.ones((len(features_NF), 1))
+        seen_NF = np.hstack([(features_NF - mean_F) / scale_F, ones_N1])
+        truth_NS = np.eye(start_NS.shape[1])[labels_N]
+        shape = (start_NS.shape[1], seen_NF.shape[1])
+
+        def loss(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+            logits_NS = start_NS + seen_NF @ flat.reshape(shape).T
+            p_NS = softmax(logits_NS)
+            lost = float((log_sum_exp(logits_NS) - (logits_NS * truth_NS).sum(1)).mean())
+            slope_SF = (p_NS - truth_NS).T @ seen_NF / len(labels_N)
+            return lost + penalty / 2 * float(flat @ flat), slope_SF.reshape(-1) + penalty * flat
+
+        options = {"maxiter": _STEPS, "gtol": 1e-7}
+        found = minimize(loss, np.zeros(np.prod(shape)), jac=True, method="L-BFGS-B", options=options)
+        weights_SF, bias_S = found.x.reshape(shape)[:, :-1] / scale_F, found.x.reshape(shape)[:, -1]
+        return cls(weights_SF, bias_S - weights_SF @ mean_F)
 
     def logits(self, features_NF: NDArray[np.float64], start_NS: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.asarray(features_NF @ self.weights_SF.T + self.bias_S)
+        return np.asarray(start_NS + features_NF @ self.weights_SF.T + self.bias_S)
 
     def to_dict(self) -> dict[str, Any]:
         return {"weights": self.weights_SF.tolist(), "bias": self.bias_S.tolist()}
@@ -115,12 +133,18 @@ class Trees:
         return cls(tuple(tuple(_tree(each.tree_) for each in of_round) for of_round in trees))
 
     def logits(self, features_NF: NDArray[np.float64], start_NS: NDArray[np.float64]) -> NDArray[np.float64]:
+        return self.staged(features_NF, start_NS)[-1]
+
+    def staged(self, features_NF: NDArray[np.float64], start_NS: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+        """The logits before the first round, and after each."""
         seen_NF = features_NF.astype(np.float32)  # as the trees were fitted
-        logits_NS = start_NS.copy()
+        stages = [start_NS]
         for trees in self.rounds:
+            logits_NS = stages[-1].copy()
             for column, tree in enumerate(trees, start=logits_NS.shape[1] - len(trees)):
                 logits_NS[:, column] += _RATE * tree.values(seen_NF)
-        return logits_NS
+            stages.append(logits_NS)
+        return stages
 
     def to_dict(self) -> dict[str, Any]:
         return {"rounds": [[tree.to_dict() for tree in trees] for trees in self.rounds]}
@@ -131,18 +155,19 @@ class Trees:
 
 
 class Start:
-    """Where boosting begins, as scikit-learn asks for it: the logit vote of `count` candidates among the classes
-    `seen_S`, columns of their `classes`."""
+    """Where a stack begins: the logit vote of candidates of these weights among the classes `seen_S`, columns of their
+    `classes`. In the form in which scikit-learn asks for where boosting begins."""
 
-    def __init__(self, count: int, classes: int, seen_S: NDArray[np.int64]) -> None:
-        self._shape, self._seen_S = (count, classes), seen_S
+    def __init__(self, weights_K: NDArray[np.float64], classes: int, seen_S: NDArray[np.int64]) -> None:
+        self._weights_K, self._classes, self._seen_S = weights_K, classes, seen_S
 
     def fit(self, *_: object) -> Start:
         return self
 
     def predict_proba(self, features_NF: NDArray[np.floating]) -> NDArray[np.float64]:
-        logs_NKC = features_NF.astype(np.float32).astype(np.float64).reshape(len(features_NF), *self._shape)
-        return softmax(logs_NKC.mean(1)[:, self._seen_S])
+        logs_NKC = features_NF.astype(np.float32).astype(np.float64)  # as the trees are fitted
+        logs_NKC = logs_NKC.reshape(len(features_NF), len(self._weights_K), self._classes)
+        return softmax(np.einsum("k,nkc->nc", self._weights_K, logs_NKC)[:, self._seen_S])
 
     def logits(self, features_NF: NDArray[np.float64]) -> NDArray[np.float64]:
         """(N, S), summing to 0; of two classes those of the second over the first, and 0."""
@@ -158,11 +183,11 @@ _INSIDE = (np.finfo(np.float64).eps, 1 - np.finfo(np.float64).eps)
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Stack:
-    """A fitted stack of `count` candidates over `classes`, of which `seen` were among the labels that it was fitted
-    on."""
+    """A fitted stack of candidates over `classes`, of which `seen` were among the labels that it was fitted on. It
+    begins at the candidates' logit vote with these weights."""
 
     kind: Kind
-    count: int
+    weights: tuple[float, ...]
     classes: tuple[str, ...]
     seen: tuple[str, ...]
     model: Linear | Trees
@@ -171,36 +196,26 @@ class Stack:
     def fit(cls, candidates: Sequence[LabelledPredictions], kind: Kind) -> Self:
         """Fitted on the labelled samples of the candidates. Raises ValueError when their labels are of one class only,
         for a kind that there is not, and as `fitted_on`."""
+        if kind not in KINDS:
+            raise ValueError(f"stack {kind!r} does not exist; choose one of {', '.join(KINDS)}")
         known, _ = fitted_on(candidates)
-        if kind == "logistic":
-            return cls._linear(known, _held_back(known))
-        if kind == "boosting":
-            seen_S, labels_N = _seen(known)
-            start = Start(len(known), len(known[0].classes), seen_S)
-            return cls._of(known, kind, Trees.fit(_features(known), labels_N, start))
-        raise ValueError(f"stack {kind!r} does not exist; choose one of {', '.join(KINDS)}")
-
-    @classmethod
-    def _linear(cls, known: Sequence[LabelledPredictions], c: float) -> Self:
-        return cls._of(known, "logistic", Linear.fit(_features(known), _seen(known)[1], c))
-
-    @classmethod
-    def _of(cls, known: Sequence[LabelledPredictions], kind: Kind, model: Linear | Trees) -> Self:
+        lesson = Lesson.of(known)
+        model = _linear(known, lesson) if kind == "logistic" else _trees(known, lesson)
         classes = known[0].classes
-        return cls(kind, len(known), classes, tuple(classes[column] for column in _seen(known)[0]), model)
+        return cls(kind, lesson.weights, classes, tuple(classes[column] for column in lesson.seen_S), model)
 
     def apply(self, candidates: Sequence[P]) -> P:
         """The stack's answers: samples and classes ordered, and labelled where it is, as the first candidate; float64.
         The candidates stand in the order in which it was fitted on them. Raises ValueError when they are not as many,
         or of other samples or classes."""
-        if len(candidates) != self.count:
-            raise ValueError(f"this stack was fitted on {self.count} candidates and is given {len(candidates)}")
+        if len(candidates) != len(self.weights):
+            raise ValueError(f"this stack was fitted on {len(self.weights)} candidates and is given {len(candidates)}")
         first = candidates[0]
         ordered = aligned([first.in_order(first.ids, self.classes), *candidates[1:]])
         features_NF = _features(ordered)
         column_of = {name: column for column, name in enumerate(self.classes)}
         seen_S = np.array([column_of[name] for name in self.seen], dtype=np.int64)
-        start_NS = Start(self.count, len(self.classes), seen_S).logits(features_NF)
+        start_NS = Start(np.array(self.weights), len(self.classes), seen_S).logits(features_NF)
         p_NC = stacked(ordered).mean(0)
         p_NC /= p_NC.sum(1, keepdims=True)
         unseen_N = np.delete(p_NC, seen_S, axis=1).sum(1)
@@ -212,7 +227,7 @@ class Stack:
         """As JSON values."""
         return {
             "kind": self.kind,
-            "count": self.count,
+            "weights": list(self.weights),
             "classes": list(self.classes),
             "seen": list(self.seen),
             "model": self.model.to_dict(),
@@ -225,7 +240,7 @@ class Stack:
             raise ValueError(f"stack {content['kind']!r}")
         model = (Linear if content["kind"] == "logistic" else Trees).from_dict(content["model"])
         names = (tuple(map(str, content[what])) for what in ("classes", "seen"))
-        return cls(content["kind"], int(content["count"]), *names, model)
+        return cls(content["kind"], tuple(map(float, content["weights"])), *names, model)
 
 
 def boosted(features_NF: NDArray[np.float64], labels_N: NDArray[np.int64], start: Start) -> Any:
@@ -237,8 +252,9 @@ def boosted(features_NF: NDArray[np.float64], labels_N: NDArray[np.int64], start
         n_estimators=_ROUNDS,
         learning_rate=_RATE,
         max_depth=_DEPTH,
+        min_samples_leaf=_LEAF,
         subsample=_SHARE,
-        max_features=_SHARE,
+        max_features="sqrt",
         random_state=0,
     ).fit(features_NF, labels_N)
 
@@ -265,22 +281,68 @@ def _features(candidates: Sequence[Predictions]) -> NDArray[np.float64]:
     return np.ascontiguousarray(logs_KNC.transpose(1, 0, 2)).reshape(logs_KNC.shape[1], -1)
 
 
-def _seen(known: Sequence[LabelledPredictions]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The classes (S,) that occur among the labels, as columns, and the labels (N,) as places among these."""
-    seen_S, labels_N = np.unique(known[0].labels_N, return_inverse=True)
-    if len(seen_S) < 2:
-        raise ValueError("the labels are of one class only, and so there is nothing to learn from them")
-    return seen_S, labels_N.astype(np.int64)
+@dataclasses.dataclass(frozen=True, eq=False)
+class Lesson:
+    """What a stack is fitted on: features (N, F), labels (N,) as places among the classes `seen_S` that occur, and the
+    weights of the vote that it begins at."""
+
+    features_NF: NDArray[np.float64]
+    labels_N: NDArray[np.int64]
+    seen_S: NDArray[np.int64]
+    weights: tuple[float, ...]
+    start: Start
+
+    @classmethod
+    def of(cls, known: Sequence[LabelledPredictions]) -> Self:
+        seen_S, labels_N = np.unique(known[0].labels_N, return_inverse=True)
+        if len(seen_S) < 2:
+            raise ValueError("the labels are of one class only, and so there is nothing to learn from them")
+        weights = fit_simplex(known, "logit")
+        start = Start(np.array(weights), len(known[0].classes), seen_S)
+        return cls(_features(known), labels_N.astype(np.int64), seen_S, tuple(weights), start)
+
+    def linear(self, penalty: float) -> Linear:
+        return Linear.fit(self.features_NF, self.labels_N, self.start.logits(self.features_NF), penalty)
+
+    def trees(self) -> Trees:
+        return Trees.fit(self.features_NF, self.labels_N, self.start)
 
 
-def _held_back(known: Sequence[LabelledPredictions]) -> float:
-    """The C of the lowest log loss on parts that were not fitted on; where there are no parts, that which holds back
-    most."""
-    losses = []
-    for c in _HELD_BACK:
-        try:
-            nested = honest(known, lambda some, c=c: Stack._linear(some, c).apply)  # type: ignore[misc]
-        except ValueError:
-            return _HELD_BACK[0]
-        losses.append(evaluate(nested).metrics["log_loss"])
-    return _HELD_BACK[int(np.argmin(losses))]
+def _linear(known: Sequence[LabelledPredictions], lesson: Lesson) -> Linear:
+    def held_out(taught: Lesson, asked_NF: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+        start_NS = taught.start.logits(asked_NF)
+        return [taught.linear(penalty).logits(asked_NF, start_NS) for penalty in _PENALTIES]
+
+    return lesson.linear(_PENALTIES[_best(known, held_out, otherwise=len(_PENALTIES) - 1)])
+
+
+def _trees(known: Sequence[LabelledPredictions], lesson: Lesson) -> Trees:
+    def held_out(taught: Lesson, asked_NF: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+        return taught.trees().staged(asked_NF, taught.start.logits(asked_NF))
+
+    return Trees(lesson.trees().rounds[: _best(known, held_out, otherwise=0)])
+
+
+def _best(
+    known: Sequence[LabelledPredictions],
+    held_out: Callable[[Lesson, NDArray[np.float64]], list[NDArray[np.float64]]],
+    otherwise: int,
+) -> int:
+    """Which of the answers of `held_out` has the lowest log loss on parts that the lesson had nothing of; `otherwise`
+    where there are no such parts. Samples of classes that the lesson had none of are passed over."""
+    try:
+        part_N = parts_of(known[0])
+    except ValueError:
+        return otherwise
+    losses: list[NDArray[np.float64]] = []
+    for part in np.unique(part_N):
+        taught_N, asked_N = np.flatnonzero(part_N != part), np.flatnonzero(part_N == part)
+        labels_N = known[0].labels_N
+        if len(np.unique(labels_N[taught_N])) < 2:
+            continue
+        lesson = Lesson.of([one.take(taught_N) for one in known])
+        asked_N = asked_N[np.isin(labels_N[asked_N], lesson.seen_S)]
+        places_N = np.searchsorted(lesson.seen_S, labels_N[asked_N])
+        answers = held_out(lesson, _features([one.take(asked_N) for one in known]))
+        losses.append(np.stack([log_sum_exp(each) - each[np.arange(len(each)), places_N] for each in answers]))
+    return int(np.concatenate(losses, axis=1).mean(1).argmin()) if losses else otherwise

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 
-from engine.ensemble.stack import KINDS, Kind, Stack, Start, Trees, boosted
-from engine.ensemble.vote import softmax
+from engine.ensemble.stack import KINDS, Kind, Linear, Stack, Start, Trees, boosted
+from engine.ensemble.vote import softmax, vote
 from engine.metrics import evaluate
 from engine.predictions import LabelledPredictions, Predictions
 
@@ -30,13 +31,37 @@ def test_trees_answer_as_scikit_learn_does(classes: int) -> None:
     random = np.random.default_rng(0)
     logits_NF = np.log(random.dirichlet(np.ones(classes), (90, 2))).reshape(90, -1)
     labels_N = (logits_NF[:, :classes].argmax(1) + (random.random(90) < 0.2)) % classes
-    start = Start(2, classes, np.arange(classes))
+    start = Start(np.array([0.7, 0.3]), classes, np.arange(classes))
     theirs = boosted(logits_NF, labels_N, start)
     ours = Trees.fit(logits_NF, labels_N, start)
     new_NF = np.log(random.dirichlet(np.ones(classes), (500, 2))).reshape(500, -1)
     for seen_NF in (logits_NF, new_NF):
         expected_NC = theirs.predict_proba(seen_NF)
         np.testing.assert_allclose(softmax(ours.logits(seen_NF, start.logits(seen_NF))), expected_NC, rtol=1e-12)
+
+
+def test_a_regression_that_begins_at_nothing_is_scikit_learns() -> None:
+    random = np.random.default_rng(0)
+    features_NF, labels_N = random.normal(size=(60, 4)), random.integers(3, size=60)
+    features_NF = (features_NF - features_NF.mean(0)) / features_NF.std(0)
+    seen_NF = np.hstack([features_NF, np.ones((60, 1))])  # the bias is drawn towards 0 as well
+    theirs = LogisticRegression(C=1 / (0.1 * 60), fit_intercept=False, tol=1e-9, max_iter=1000).fit(seen_NF, labels_N)
+    ours = Linear.fit(features_NF, labels_N, np.zeros((60, 3)), 0.1)
+    np.testing.assert_allclose(
+        softmax(ours.logits(features_NF, np.zeros((60, 3)))), theirs.predict_proba(seen_NF), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_where_there_is_nothing_to_learn_the_vote_of_the_best_weights_stands(kind: Kind) -> None:
+    random = np.random.default_rng(0)
+    p_KNC = random.dirichlet(np.ones(3), (2, 300))
+    labels = [f"class {random.choice(3, p=p_C)}" for p_C in p_KNC[0]]  # the first says how it is
+    names, ids = tuple(f"class {c}" for c in range(3)), tuple(map(str, range(300)))
+    several = [Predictions(ids, names, p_NC).labelled(labels) for p_NC in p_KNC]
+    stack = Stack.fit(several, kind)
+    before = evaluate(vote(several, "logit", stack.weights)).metrics["log_loss"]
+    assert evaluate(stack.apply(several)).metrics["log_loss"] == pytest.approx(before, abs=0.02)
 
 
 @pytest.mark.parametrize("kind", KINDS)
