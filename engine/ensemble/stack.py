@@ -116,8 +116,9 @@ class Tree:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Self:
-        whole = {name: np.array(content[name], np.int64) for name in ("feature", "left", "right")}
-        return cls(**whole, **{name: np.array(content[name], np.float64) for name in ("threshold", "value")})
+        feature, left, right = (np.array(content[name], np.int64) for name in ("feature", "left", "right"))
+        threshold, value = (np.array(content[name], np.float64) for name in ("threshold", "value"))
+        return cls(feature, threshold, left, right, value)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -239,8 +240,8 @@ class Stack:
         if content["kind"] not in KINDS:
             raise ValueError(f"stack {content['kind']!r}")
         model = (Linear if content["kind"] == "logistic" else Trees).from_dict(content["model"])
-        names = (tuple(map(str, content[what])) for what in ("classes", "seen"))
-        return cls(content["kind"], tuple(map(float, content["weights"])), *names, model)
+        classes, seen = (tuple(map(str, content[what])) for what in ("classes", "seen"))
+        return cls(content["kind"], tuple(map(float, content["weights"])), classes, seen, model)
 
 
 def boosted(features_NF: NDArray[np.float64], labels_N: NDArray[np.int64], start: Start) -> Any:

@@ -49,8 +49,8 @@ def fit_simplex(candidates: Sequence[LabelledPredictions], rule: Rule = "soft") 
 
     loss = _loss_of(candidates, rule)
     count = len(candidates)
-    starts = [np.full(count, 1 / count), np.asarray(select(candidates, rule, 10))]
-    start_K = min(starts, key=lambda weights_K: loss(weights_K)[0])
+    starts = [np.full(count, 1 / count), np.array(select(candidates, rule, 10), np.float64)]
+    start_K = min(starts, key=lambda each_K: loss(each_K)[0])
     found = minimize(
         loss,
         start_K,
