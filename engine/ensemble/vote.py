@@ -94,6 +94,12 @@ def softmax(logits_NC: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(shares_NC / shares_NC.sum(1, keepdims=True))
 
 
+def log_sum_exp(logits_NC: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The logarithm (N,) of the sum of exponentials of logits (N, C)."""
+    most_N = logits_NC.max(1, initial=-np.inf)
+    return np.asarray(most_N + np.log(np.exp(logits_NC - most_N[:, None]).sum(1)))
+
+
 def ballots(voters_KNC: NDArray[np.floating], rule: Rule) -> NDArray[np.float64]:
     """What each voter puts down, (K, N, C), rows summing to 1 as the voters' do: the rule's outcome is their weighted
     mean. Raises ValueError for a rule that is no mean of ballots."""

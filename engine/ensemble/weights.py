@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.ensemble.candidates import fitted_on, stacked
-from engine.ensemble.vote import Rule, ballots, logs, softmax
+from engine.ensemble.vote import Rule, ballots, log_sum_exp, logs, softmax
 from engine.metrics import METRICS, score
 from engine.predictions import LabelledPredictions
 from engine.text import nearest
@@ -49,8 +49,8 @@ def fit_simplex(candidates: Sequence[LabelledPredictions], rule: Rule = "soft") 
 
     loss = _loss_of(candidates, rule)
     count = len(candidates)
-    starts = [np.full(count, 1 / count), np.asarray(select(candidates, rule, 10))]
-    start_K = min(starts, key=lambda weights_K: loss(weights_K)[0])
+    starts = [np.full(count, 1 / count), np.array(select(candidates, rule, 10), np.float64)]
+    start_K = min(starts, key=lambda each_K: loss(each_K)[0])
     found = minimize(
         loss,
         start_K,
@@ -126,15 +126,10 @@ def _loss_of_logs(logs_KNC: NDArray[np.float64], labels_N: NDArray[np.int64]) ->
     def loss(weights_K: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         pooled_NC = np.einsum("k,knc->nc", weights_K, logs_KNC)
         p_NC = softmax(pooled_NC)
-        lost_N = _log_sum_exp(pooled_NC) - true_NK @ weights_K
+        lost_N = log_sum_exp(pooled_NC) - true_NK @ weights_K
         return float(lost_N.mean()), (np.einsum("nc,knc->k", p_NC, logs_KNC) - true_NK.sum(0)) / len(labels_N)
 
     return loss
-
-
-def _log_sum_exp(logits_NC: NDArray[np.float64]) -> NDArray[np.float64]:
-    most_N = logits_NC.max(1)
-    return np.asarray(most_N + np.log(np.exp(logits_NC - most_N[:, None]).sum(1)))
 
 
 def _picking_of(
@@ -151,7 +146,7 @@ def _picking_of(
             pooled = (((sum_NC + logs_KNC[k]) / votes) for k in among)
             true_N = sum_NC[np.arange(len(labels_N)), labels_N]
             return [
-                float((_log_sum_exp(pooled_NC) - (true_N + true_NK[:, k]) / votes).mean())
+                float((log_sum_exp(pooled_NC) - (true_N + true_NK[:, k]) / votes).mean())
                 for k, pooled_NC in zip(among, pooled, strict=True)
             ]
 

@@ -15,6 +15,7 @@ from engine.metrics.scores import (
     class_share_log_loss,
     evaluate,
     group_accuracy,
+    log_loss,
     metric_of,
     score,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "confusion",
     "evaluate",
     "group_accuracy",
+    "log_loss",
     "metric_of",
     "score",
 ]

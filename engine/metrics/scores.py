@@ -76,6 +76,11 @@ METRICS: dict[str, Metric] = {
 LABEL_METRICS = ("accuracy", "macro_f1", "weighted_f1", "balanced_accuracy", "kappa")  # need no probabilities
 
 
+def log_loss(probabilities_NC: Probabilities, labels_N: Labels) -> float:
+    """Mean of -log(probability of the true class), in nats; clipped to [1e-15, 1], rows then made to sum to 1."""
+    return METRICS["log_loss"].function(probabilities_NC, labels_N)
+
+
 def group_accuracy(probabilities_NC: Probabilities, labels_N: Labels, groups: Sequence[str]) -> float:
     """Share of samples whose most probable group is that of the true class; a group's probability is the sum over its
     classes. `groups` names the group of each class."""
@@ -146,7 +151,7 @@ def class_share_log_loss(train_labels: ArrayLike, labels: ArrayLike, num_classes
     """Log loss on `labels` of always answering the class shares of `train_labels`: what any model must beat."""
     shares_C = np.bincount(np.asarray(train_labels), minlength=num_classes) / np.size(train_labels)
     labels_N = np.asarray(labels)
-    return score(np.broadcast_to(shares_C, (len(labels_N), num_classes)), labels_N, ["log_loss"])["log_loss"]
+    return log_loss(np.broadcast_to(shares_C, (len(labels_N), num_classes)), labels_N)
 
 
 def metric_of(name: str) -> Metric:
