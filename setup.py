@@ -57,6 +57,7 @@ setup(
         "scipy",
         "simplejpeg",
         "tensorboard",
+        "threadpoolctl",
         "timm",
         "tomlkit",
         "torch",
