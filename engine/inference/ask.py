@@ -3,7 +3,7 @@ new images come from here, so what is fitted and scored on the first holds for t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from engine.augment.views import views_of
 from engine.exhausted import Where, told_when_exhausted
 from engine.inference.members import Members
-from engine.inference.scoring import Blend, Images, score
+from engine.inference.scoring import Blend, Extra, Images, score
 from engine.loader.batches import Loader, Samples
 from engine.predictions import Predictions
 from engine.quarantine import Quarantine
@@ -34,12 +34,14 @@ def ask(
     blend: Blend,
     ranks: Ranks,
     told: Callable[[int], None] = lambda done: None,
+    extras: Collection[Extra] = (),
 ) -> tuple[list[Predictions], Quarantine]:
     """What each model answers about these rows of the samples, and the files that could not be read, whose rows are
     missing. All ranks take a share and get everything.
 
     Of the recipe `decode`, `augment.executor` and `predict.batch` are followed; all else is as the models were trained.
-    `blend` makes one answer of the views. `told` hears after each batch how many rows this rank is done with.
+    `blend` makes one answer of the views, `extras` asks for more than answers, as `score` does. `told` hears after each
+    batch how many rows this rank is done with.
     """
     loader = Loader(samples, recipe.decode, ranks.device, recipe.augment.executor, members[0].runtime.dtype)
     answered = 0
@@ -51,7 +53,7 @@ def ask(
 
     images = Images(loader, rows_N, recipe.predict.batch)
     with told_when_exhausted(f"answering in batches of {images.batch}", lambda where: smaller_answers(recipe, where)):
-        return score(members, images, ranks, blend, told=count), loader.quarantine
+        return score(members, images, ranks, blend, extras, count), loader.quarantine
 
 
 def smaller_answers(recipe: Recipe, where: Where) -> str:
