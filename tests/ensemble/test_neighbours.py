@@ -21,9 +21,11 @@ from engine.ensemble.neighbours import (
     search,
     search_out_of_fold,
 )
-from engine.metrics import log_loss
+from engine.metrics import METRICS
 from engine.predictions import LabelledPredictions, Predictions, joined
 from engine.store.bank import Bank
+
+log_loss = METRICS["log_loss"].function
 
 CLASSES = ("bag", "hat", "shoe")
 SIZE = 12
