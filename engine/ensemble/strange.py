@@ -211,13 +211,9 @@ def choose(
     tried = [(kind, k) for kind in own.kinds for k in (which if kind == "distance" else [1])]
     found: dict[tuple[Kind, int], dict[str, float]] = {one: {} for one in tried}
     for name in classes:
+        distances = _distances(known, own, banks or {}, which, device, name) if most else {}
         for kind, k in tried:
-            scores_N = own.scores(kind, k, name)
-            lacking = np.flatnonzero(np.isnan(scores_N))
-            if len(lacking):
-                assert banks is not None
-                without = search_out_of_fold(known.take(lacking), banks, k, device, name)
-                scores_N[lacking] = 1 - without.cosines_NK[:, -1]
+            scores_N = distances[k] if kind == "distance" else own.scores(kind, k, name)
             found[kind, k][name] = auroc(scores_N[labels != name], scores_N[labels == name])
     table = sorted((Judged(kind, k, by_class) for (kind, k), by_class in found.items()), key=lambda one: -one.mean)
     best = table[0]
@@ -232,6 +228,25 @@ def auroc(known_N: Array, strangers_M: Array) -> float:
     ranks = rankdata(np.concatenate([known_N, strangers_M]))[len(known_N) :]
     pairs = len(known_N) * len(strangers_M)
     return float((ranks.sum() - len(strangers_M) * (len(strangers_M) + 1) / 2) / pairs)
+
+
+def _distances(
+    known: LabelledPredictions,
+    signs: Signs,
+    banks: Mapping[int, Bank],
+    ks: Sequence[int],
+    device: torch.device | None,
+    without: str,
+) -> dict[int, Array]:
+    """The scores by distance without a class, by k; for images with too few other neighbours at hand the banks are
+    searched without it."""
+    scores = {k: signs.scores("distance", k, without) for k in ks}
+    lacking = np.flatnonzero(np.isnan(scores[max(ks)]))
+    if len(lacking):
+        cosines_LK = search_out_of_fold(known.take(lacking), banks, max(ks), device, without).cosines_NK
+        for k, scores_N in scores.items():
+            scores_N[lacking] = 1 - cosines_LK[:, min(k, cosines_LK.shape[1]) - 1]
+    return scores
 
 
 def _kth_cosine(found: Found, k: int, without: str) -> Array:
