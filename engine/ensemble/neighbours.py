@@ -252,9 +252,13 @@ def _nearest(asked_QE: Tensor, bank_BE: Tensor, k: int) -> tuple[Tensor, Tensor]
 
 
 def search_out_of_fold(
-    answers: LabelledPredictions, banks: Mapping[int, Bank], k: int, device: torch.device | None = None
+    answers: LabelledPredictions,
+    banks: Mapping[int, Bank],
+    k: int,
+    device: torch.device | None = None,
+    without: str = "",
 ) -> Found:
-    """The same for out-of-fold answers, each in the bank of the fold that held it out; ordered as they are.
+    """`search` for out-of-fold answers, each in the bank of the fold that held it out; ordered as they are.
 
     Raises ValueError when a fold's bank holds an image that the fold is asked about.
     """
@@ -263,7 +267,7 @@ def search_out_of_fold(
         asked, bank = answers.take(np.flatnonzero(answers.fold_N == fold)), banks[fold]
         if own := set(asked.ids) & set(bank.ids):
             raise ValueError(f"the bank of fold {fold} holds {some(sorted(own))}, which the fold held out")
-        parts.append(search(asked, bank, k, device))
+        parts.append(search(asked, bank, k, device, without))
     return _joined(parts).of(answers.ids)
 
 

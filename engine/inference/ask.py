@@ -40,8 +40,8 @@ def ask(
     missing. All ranks take a share and get everything.
 
     Of the recipe `decode`, `augment.executor` and `predict.batch` are followed; all else is as the models were trained.
-    `blend` makes one answer of the views, `extras` asks for more than answers, as `score`
-    does. `told` hears after each batch how many rows this rank is done with.
+    `blend` makes one answer of the views, `extras` asks for more than answers, as `score` does. `told` hears after each
+    batch how many rows this rank is done with.
     """
     loader = Loader(samples, recipe.decode, ranks.device, recipe.augment.executor, members[0].runtime.dtype)
     answered = 0

@@ -21,9 +21,11 @@ from engine.ensemble.neighbours import (
     search,
     search_out_of_fold,
 )
-from engine.metrics import log_loss
+from engine.metrics import METRICS
 from engine.predictions import LabelledPredictions, Predictions, joined
 from engine.store.bank import Bank
+
+log_loss = METRICS["log_loss"].function
 
 CLASSES = ("bag", "hat", "shoe")
 SIZE = 12
@@ -78,7 +80,7 @@ def test_cosines_are_exact_and_of_equally_near_ones_the_first_is_nearer(monkeypa
         assert found.nearest[row] == bank.ids[nearest[0][1]]
 
 
-@pytest.mark.parametrize(("at_once", "rows", "threads"), [(1, 1 << 14, 1), (7, 64, 2), (64, 16, 1), (256, 1024, 2)])
+@pytest.mark.parametrize(("at_once", "rows", "threads"), [(1, 1 << 14, 1), (7, 64, 1), (64, 16, 1), (256, 1024, 2)])
 def test_an_answer_is_the_same_to_the_last_bit_however_the_work_is_cut(
     monkeypatch: pytest.MonkeyPatch, at_once: int, rows: int, threads: int
 ) -> None:
