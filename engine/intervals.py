@@ -33,7 +33,11 @@ _BLOCK = 2**21  # weights at a time: 16 MB
 
 @dataclasses.dataclass(frozen=True)
 class Interval:
-    """A score and between what it may lie; `low` and `high` are None where one group is all there is."""
+    """A score and between what the truth may lie; `low` and `high` are None where one group is all there is.
+
+    The calibration error is raised by noise, and by the noise of drawing once more. Its interval is therefore the basic
+    one, which takes from the value what drawing added to it: of a calibrated answer it may lie below the value.
+    """
 
     value: float
     low: float | None
@@ -69,10 +73,13 @@ def intervals(
     asked = [(name, metric_of(name)) for name in names]
     p_NC, y_N, group_N = known.probabilities_NC, known.labels_N, _groups(known.groups, len(known))
     drawn = _drawn([metric.weigh(p_NC, y_N) for _, metric in asked], group_N, draws, seed)
-    return {
-        name: Interval(metric.function(p_NC, y_N), *_limits(values_D, group_N, level))
-        for (name, metric), values_D in zip(asked, drawn, strict=True)
-    }
+    found = {}
+    for (name, metric), values_D in zip(asked, drawn, strict=True):
+        value, (low, high) = metric.function(p_NC, y_N), _limits(values_D, group_N, level)
+        if metric.raised_by_noise and low is not None and high is not None:
+            low, high = max(0.0, 2 * value - high), max(0.0, 2 * value - low)
+        found[name] = Interval(value, low, high)
+    return found
 
 
 def compare(

@@ -4,6 +4,8 @@ All in numpy. scikit-learn has most of these and is what the tests ask, but is s
 wants to know whether higher is better should not wait for it.
 """
 
+from engine.metrics.calibration import BrierParts, brier_parts, chance_ece
+from engine.metrics.classes import ClassScores
 from engine.metrics.counts import ConfusedPair, confused_pairs, confusion
 from engine.metrics.scores import (
     LABEL_METRICS,
@@ -14,6 +16,7 @@ from engine.metrics.scores import (
     better,
     class_share_log_loss,
     evaluate,
+    evaluate_groups,
     group_accuracy,
     log_loss,
     metric_of,
@@ -23,15 +26,20 @@ from engine.metrics.scores import (
 __all__ = [
     "LABEL_METRICS",
     "METRICS",
+    "BrierParts",
+    "ClassScores",
     "ConfusedPair",
     "Metric",
     "Scores",
     "Weighted",
     "better",
+    "brier_parts",
+    "chance_ece",
     "class_share_log_loss",
     "confused_pairs",
     "confusion",
     "evaluate",
+    "evaluate_groups",
     "group_accuracy",
     "log_loss",
     "metric_of",
