@@ -15,7 +15,7 @@ import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from engine.augment.views import View, crop_views, tta_views
+from engine.augment.views import View, crop_views, tta_views, view_named
 from engine.cli.main import main
 from engine.ensemble.vote import RULES, Rule, blend, vote
 from engine.errors import DataError, RecipeError
@@ -82,6 +82,12 @@ def test_folds_together_are_the_vote_of_the_folds_alone(models: Path, rule: str)
         ("logit", Wishes(views=3), tta_views(3)),
         ("soft", Wishes(views=5, sets=("predict.views=crops",)), crop_views(5)),
         ("soft", Wishes(sets=("predict.views=crops", "predict.tta=10")), crop_views(10)),
+        (
+            "soft",
+            Wishes(named=("turn_90", "scale_1.5", "plain")),
+            tuple(map(view_named, ("turn_90", "scale_1.5", "plain"))),
+        ),
+        ("soft", Wishes(named=("scale_1.25",)), (view_named("scale_1.25"),)),
     ],
 )
 def test_views_are_averaged_by_the_same_rule(models: Path, rule: Rule, wishes: Wishes, views: tuple[View, ...]) -> None:
