@@ -110,6 +110,30 @@ class Resolution(click.ParamType[tuple[int, int]]):
         return int(sides[0]), int(sides[-1])
 
 
+class ViewNames(click.ParamType[tuple[str, ...]]):
+    """An option's list of views, by name, with commas between."""
+
+    name = "name,name"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        from engine.recipe.sections.predict import whole_names
+
+        if isinstance(value, tuple):  # a default
+            return value
+        try:
+            return whole_names(tuple(name.strip() for name in str(value).split(",") if name.strip()))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+    def shell_complete(self, _: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        from engine.recipe.sections.predict import VIEW_NAMES
+
+        before, comma, begun = incomplete.rpartition(",")
+        return [CompletionItem(f"{before}{comma}{name}") for name in VIEW_NAMES if name.startswith(begun)]
+
+
 class Meter:
     """A running progress bar; call it with counts: `meter(done, total)`, or `meter.advance(n)`."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import torch
 
-from engine.cli.common import FilePath, progress, set_option, table, tell
+from engine.cli.common import FilePath, ViewNames, progress, set_option, table, tell
 from engine.cli.shown import show_answers
 from engine.cli.specialists import print_asked
 from engine.ensemble.vote import RULES, Rule
@@ -26,6 +26,7 @@ Examples:
   engine infer --tta 5 --folds models/
   engine infer --folds models/0 --data photos/ --out answers/
   engine infer --folds models/ --data photos/ --show 5
+  engine infer --folds models/ --data photos/ --views plain,flip,scale_1.25
   engine infer --folds models/ --data test.csv --set data.test_images=photos/ --vote logit
 
 \b
@@ -54,6 +55,7 @@ Writes into --out:
     help="A table with the ids and labels of the images, to score the answers by.",
 )
 @click.option("--tta", type=click.IntRange(1, 10), help="Views of each image to average.  [default: predict.tta]")
+@click.option("--views", type=ViewNames(), help="Their names, with commas between.  [default: predict.views]")
 @click.option("--vote", type=click.Choice(RULES), help="How answers are averaged.  [default: ensemble.vote]")
 @click.option("--batch", type=click.IntRange(1), help="Images in a batch.  [default: predict.batch]")
 @click.option(
@@ -66,6 +68,7 @@ def infer(
     out: Path | None,
     truth: str | None,
     tta: int | None,
+    views: tuple[str, ...] | None,
     vote: Rule | None,
     batch: int | None,
     show: int,
@@ -78,7 +81,7 @@ def infer(
     """
     device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
     with progress(unit="files", title="indexing") as meter:
-        job = prepare(folds, Wishes(data, truth, tta, vote, batch, sets=sets), meter)
+        job = prepare(folds, Wishes(data, truth, tta, views or (), vote, batch, sets=sets), meter)
     place = out or RunFolder(folds).predictions.path
     refuse_place(place)
     tell(*job.manifest.notices, *job.notices)

@@ -56,7 +56,7 @@ class Ensemble:
     @classmethod
     def of(cls, recipe: Recipe, specialists: Sequence[Specialist], parts: Parts = NOTHING) -> Self:
         """What a recipe says, whose specialists these are and of which this was fitted."""
-        return cls(keys_of(recipe), _views(recipe.predict), tuple(specialists), parts)
+        return cls(keys_of(recipe), recipe.predict.names, tuple(specialists), parts)
 
     @property
     def sets(self) -> tuple[str, ...]:
@@ -141,13 +141,7 @@ def _as_now(content: Mapping[str, Any]) -> dict[str, Any]:
     predict = PredictSection(tta=content["tta"], views=content["views"], specialists=content["asks_specialists"])
     keys = _keys(EnsembleSection(vote=content["vote"]), predict)
     specialists = content["specialists"]
-    return {"keys": keys, "views": _views(predict), "specialists": specialists, "parts": {}, "runs": []}
-
-
-def _views(section: PredictSection) -> tuple[str, ...]:
-    from engine.augment.views import views_of  # needs torch
-
-    return tuple(view.name for view in views_of(section))
+    return {"keys": keys, "views": predict.names, "specialists": specialists, "parts": {}, "runs": []}
 
 
 def _toml(value: Any) -> str:

@@ -9,16 +9,34 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engine.augment.views import views_of
+from engine.augment.views import View, views_of
+from engine.errors import RecipeError
 from engine.exhausted import Where, told_when_exhausted
 from engine.inference.members import Members
 from engine.inference.scoring import Blend, Extra, Images, score
 from engine.loader.batches import Loader, Samples
+from engine.model.build import why_not_size
 from engine.predictions import Predictions
 from engine.quarantine import Quarantine
 from engine.ranks import Ranks
-from engine.recipe.sections import Recipe
+from engine.recipe.sections import ModelSection, Recipe
 from engine.store.checkpoint import Checkpoint
+
+
+def check_views(
+    views: Sequence[View], model: ModelSection, built_for: tuple[int, int], scored: tuple[int, int]
+) -> None:
+    """Raise RecipeError, naming the view, unless the model takes images as each of the views shows them.
+
+    Sizes are (height, width): `built_for` of the first stage, `scored` of the contract.
+    """
+    for view in views:
+        size = view.size(*scored)
+        if size != scored and (reason := why_not_size(model, built_for, size)):
+            raise RecipeError(
+                f"predict.views: view {view.name} shows images of {size[0]} x {size[1]} in place of {scored[0]} x "
+                f"{scored[1]}, which {model.backbone} cannot take ({reason}). Leave it out"
+            )
 
 
 def members_for(checkpoints: Sequence[Checkpoint], recipe: Recipe, device: torch.device) -> Members:

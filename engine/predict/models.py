@@ -4,14 +4,17 @@ beside that."""
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from engine.augment.contract import Contract
+from engine.augment.views import views_of
 from engine.ensemble.ensemble import Ensemble
 from engine.ensemble.parts import NOTHING, Parts
 from engine.ensemble.vote import Rule
 from engine.errors import CheckpointError, DataError, RecipeError
+from engine.inference.ask import check_views
 from engine.predict.panel import Asked, find_specialists
 from engine.recipe.load import parse_saved
 from engine.recipe.sections import Recipe
@@ -93,14 +96,15 @@ class Wishes:
 
     data: images to predict. The recipe's sample submission belongs to its own test images and is then left aside.
     truth: a table with the ids and labels of (some of) the images, to score the answers by; else folder names or the
-    images' own table may hold labels. weights: of the runs, where there are several; (): equal.
-    sets: "key=value" changes of the recipe: of data, decode, predict, ensemble and
-    augment.executor.
+    images' own table may hold labels. views: how many, the first ones of the family; named: which. weights: of the
+    runs, where there are several; (): equal. sets: "key=value" changes of the recipe: of data, decode, predict, ensemble
+    and augment.executor.
     """
 
     data: str | None = None
     truth: str | None = None
     views: int | None = None
+    named: tuple[str, ...] = ()
     vote: Rule | None = None
     batch: int | None = None
     weights: tuple[float, ...] = ()
@@ -110,9 +114,15 @@ class Wishes:
         """The checkpoint's recipe, with what ensembles say in place of its keys, and these wishes in place of all.
         Raises RecipeError for one that a trained model cannot follow."""
         trained = parse_saved(saved.recipe, origin=CHECKPOINT)
-        asked = {"predict.tta": self.views, "predict.batch": self.batch, "ensemble.vote": self.vote}
+        asked = {"predict.batch": self.batch, "ensemble.vote": self.vote}
         own = (*self.sets, *(f"{key}={value}" for key, value in asked.items() if value is not None))
-        recipe = parse_saved(saved.recipe, (*(text for one in ensembles for text in one.sets), *own), origin=CHECKPOINT)
+        settled = tuple(text for one in ensembles for text in one.sets)
+        views = parse_saved(saved.recipe, settled, origin=CHECKPOINT).predict.views
+        if self.named:
+            own = (*own, f"predict.views={json.dumps(self.named)}", f"predict.tta={self.views or len(self.named)}")
+        elif self.views is not None:  # of a list there are no first ones
+            own = (*(() if isinstance(views, str) else ("predict.views=zooms",)), *own, f"predict.tta={self.views}")
+        recipe = parse_saved(saved.recipe, (*settled, *own), origin=CHECKPOINT)
         augment = trained.augment.model_copy(update={"executor": recipe.augment.executor})
         free = {name: getattr(recipe, name) for name in ("data", "decode", "predict", "ensemble")}
         free["decode"] = recipe.decode.model_copy(update={"background": trained.decode.background})
@@ -177,12 +187,15 @@ def _load_run(folder: Path, wishes: Wishes, name: str) -> RunModels:
     ensemble = _ensemble_of(members, checkpoints)
     recipe = wishes.applied_to(first, ensemble)
     specialists = ensemble.specialists if recipe.predict.specialists else ()
+    asked = find_specialists(specialists, members, first.classes)
+    for saved in (*checkpoints, *(each for one in asked for voters in one.folds for each in voters)):
+        _check_views(recipe, saved)
     run = RunModels(
         name=name,
         members=tuple(members),
         checkpoints=tuple(checkpoints),
         recipe=recipe,
-        specialists=find_specialists(specialists, members, first.classes),
+        specialists=asked,
         parts=ensemble.followed(recipe),
     )
     _refuse_other_epochs(run)
@@ -214,6 +227,12 @@ def _refuse_other_epochs(run: RunModels) -> None:
                 f"{run.members[places[0]].fold.path} has {len(places)}; copy the folder again, or do without the "
                 "weights: --set ensemble.weights=equal --set ensemble.stack=off"
             )
+
+
+def _check_views(recipe: Recipe, saved: Checkpoint) -> None:
+    """Refuse views that the checkpoint's model cannot be shown."""
+    contract, own = Contract.from_dict(saved.contract), parse_saved(saved.recipe, origin=CHECKPOINT)
+    check_views(views_of(recipe.predict), own.model, own.stage[0].size, (contract.height, contract.width))
 
 
 def _refuse_half_copied(folder: Path) -> None:

@@ -32,9 +32,10 @@ Photo = str | Path | bytes | NDArray[np.uint8]
 class Predictor:
     """The models in a run's folder, or in one fold's, ready to answer about images.
 
-    They answer as `engine infer` would: with the run's views, rule and specialists. `tta` and `vote` ask for other
-    ones, `sets` ("key=value") changes keys of the recipe: of decode, predict, ensemble and augment.executor. `device`:
-    None takes a GPU when there is one. Raises EngineError when the models cannot be used.
+    They answer as `engine infer` would: with the run's views, rule and specialists. `tta` (how many), `views` (their
+    names) and `vote` ask for other ones, `sets` ("key=value") changes keys of the recipe: of decode, predict, ensemble
+    and augment.executor. `device`: None takes a GPU when there is one. Raises EngineError when the models cannot be
+    used.
     """
 
     def __init__(
@@ -42,12 +43,13 @@ class Predictor:
         models: Path | str,
         *,
         tta: int | None = None,
+        views: Sequence[str] = (),
         vote: Rule | None = None,
         sets: Sequence[str] = (),
         device: torch.device | str | None = None,
     ) -> None:
         on_gpu = torch.cuda.is_available()
-        self._models = load_models(Path(models), Wishes(views=tta, vote=vote, sets=tuple(sets)))
+        self._models = load_models(Path(models), Wishes(views=tta, named=tuple(views), vote=vote, sets=tuple(sets)))
         self._asking = Asking(self._models, torch.device(device or ("cuda" if on_gpu else "cpu")))
 
     @property

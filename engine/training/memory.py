@@ -25,7 +25,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from engine.augment.contract import Contract
 from engine.augment.policy import Policy
 from engine.augment.regions import needed_regions
-from engine.augment.views import PLAIN, view_plan, views_of
+from engine.augment.views import PLAIN, View, view_plan, views_of
 from engine.decode.choose import decode_device, uses_turbo
 from engine.exhausted import Where
 from engine.kernels import Plan
@@ -171,10 +171,12 @@ def answering_memory(recipe: Recipe, classes: int, held: Photos, ranks: Ranks) -
     one = stage.model_copy(update={"batch": 1})
     step = step_memory(recipe.model, recipe.train, classes, one, Runtime.of(recipe.train, ranks.device).bf16)
     models = max(1, recipe.train.keep_last + recipe.train.keep_best)
-    pixels = 4 * batch * stage.size[0] * stage.size[1] * 3
-    working = models * step.weights + pixels + 3 * step.largest * batch
+    views = views_of(recipe.predict)
+    largest = max(view.cost(*stage.size) for view in views)  # one after the other, in the same memory
+    pixels = int(4 * batch * stage.size[0] * stage.size[1] * 3 * largest)
+    working = models * step.weights + pixels + int(3 * step.largest * batch * largest)
     decoding = _Decoding.of(recipe.decode, ranks.device)
-    parts = _scored_parts(recipe, stage.size, batch, held, decoding, whole=len(views_of(recipe.predict)) > 1)
+    parts = _scored_parts(recipe, stage.size, batch, held, decoding, views)
     photos = decoding.bytes(parts, decoding.rounds, len(held.sizes_N2), batch)
     files = int(3 * batch * (held.bytes_N.mean() if len(held.bytes_N) else 0))
     certain = models * step.weights + pixels
@@ -237,9 +239,15 @@ def _trained_parts(recipe: Recipe, stage: StageSection, photos: Photos, decoding
 
 
 def _scored_parts(
-    recipe: Recipe, size: tuple[int, int], batch: int, photos: Photos, decoding: _Decoding, whole: bool = False
+    recipe: Recipe,
+    size: tuple[int, int],
+    batch: int,
+    photos: Photos,
+    decoding: _Decoding,
+    views: Sequence[View] = (PLAIN,),
 ) -> list[int]:
-    """The same of a few batches that are scored: of the largest photos, since all of them are scored."""
+    """The same of a few batches that are scored: of the largest photos, since all of them are scored. For several views
+    photos are decoded whole."""
     config = backbone_config(recipe.model.backbone)
     contract = Contract.of(recipe.augment, size, config.mean, config.std, config.interpolation)
     areas = [int(photos.sizes_N2[at : at + batch].prod(1).sum()) for at in range(0, len(photos.sizes_N2), batch)]
@@ -247,8 +255,9 @@ def _scored_parts(
     for at in np.argsort(areas, kind="stable")[::-1][:_LOOKED_AT].tolist():
         rows = slice(at * batch, (at + 1) * batch)
         sizes_B2 = torch.from_numpy(photos.sizes_N2[rows]).int()
-        plan = view_plan(PLAIN, contract, sizes_B2, torch.device("cpu"))
-        found.append(_bytes(plan, sizes_B2, photos.jpeg_N[rows] & decoding.parts & (not whole), reduce=False))
+        plan = view_plan(views[0], contract, sizes_B2, torch.device("cpu"))
+        parted_B = photos.jpeg_N[rows] & decoding.parts & (len(views) == 1)
+        found.append(_bytes(plan, sizes_B2, parted_B, reduce=False))
     return found
 
 

@@ -13,8 +13,9 @@ import torch
 from click.testing import CliRunner
 
 from engine.cli.main import main
-from engine.errors import CheckpointError, DataError
+from engine.errors import CheckpointError, DataError, RecipeError
 from engine.predict.asking import Asking
+from engine.predict.models import Wishes, load_models
 from engine.predict.run import refuse_place
 from engine.store.resume import load_resume
 
@@ -104,6 +105,8 @@ def test_models_that_were_damaged_or_half_copied_are_named(models: Path, spoil: 
         (["--set", "data.sample_submission=noise.csv"], "noise.csv: holds zero bytes, so it is no text"),
         (["--set", "data.sample_submission=header.csv"], "header.csv: no rows below the header"),
         (["--tta", "0"], "'--tta': 0 is not in the range"),
+        (["--views", "plain,zoomin"], "'--views': there is no view 'zoomin'; nearest: zoom_in"),
+        (["--views", "plain,flip", "--tta", "3"], "views is a list of 2, got 3"),
         (["--batch", "0"], "'--batch': 0 is not in the range"),
         (["--set", "model.backbone=resnet18"], "a trained model is used as it was trained"),
         (["--data", "t\udce9"], "b't\\xe9' is not UTF-8. Rename"),
@@ -154,3 +157,16 @@ def test_a_state_to_go_on_from_that_is_noise_is_a_damaged_one(tmp_path: Path) ->
         )
         with pytest.raises(CheckpointError, match=r"resume.pt cannot be read "):
             load_resume(path)
+
+
+def test_a_view_that_a_model_cannot_be_shown_is_refused_by_its_name(models: Path) -> None:
+    """A backbone of fixed size, in a checkpoint whose weights are not even looked at."""
+    path = models / "1" / "checkpoint.json"
+    saved = json.loads(path.read_text("utf-8"))
+    saved["recipe"]["model"]["backbone"] = "mixer_s32_224"
+    saved["recipe"]["stage"][0]["size"] = [224, 224]
+    saved["contract"] |= {"height": 224, "width": 224}
+    path.write_text(json.dumps(saved), encoding="utf-8")
+    load_models(models, Wishes(named=("plain", "turn_90", "fit_stretch")))
+    with pytest.raises(RecipeError, match=r"view scale_1\.25 shows images of 280 x 280 .*mixer_s32_224 cannot take"):
+        load_models(models, Wishes(named=("plain", "scale_1.25")))

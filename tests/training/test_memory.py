@@ -156,6 +156,17 @@ def test_extras_and_answers_count(recipe: MakeRecipe) -> None:
     )
 
 
+def test_a_view_of_another_size_counts_by_its_pixels(recipe: MakeRecipe) -> None:
+    made = {
+        name: recipe(stage=[{"size": 64, "batch": 4, "epochs": 1, "lr": 1e-3}], predict={"views": ["plain", name]})
+        for name in ("flip", "turn_90", "scale_1.5")
+    }
+    memory = {name: answering_memory(one, 3, photos(), HERE).certain_host for name, one in made.items()}
+    weights = step_memory(UNTRAINED, TrainSection(), 3, made["flip"].stage[0], bf16=False).weights
+    assert memory["turn_90"] == memory["flip"]
+    assert memory["scale_1.5"] - weights == pytest.approx(2.25 * (memory["flip"] - weights), rel=1e-3)
+
+
 def test_on_a_gpu_photos_and_model_are_counted_where_they_lie(
     recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:

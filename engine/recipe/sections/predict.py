@@ -3,21 +3,58 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
-
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from engine.recipe.sections.base import Section
+from engine.text import nearest
+
+
+def _mirrored(*names: str) -> tuple[str, ...]:
+    """Each of the views with its mirror image behind it."""
+    return tuple(both for name in names for both in (name, f"{name}_flip"))
+
+
+# The names of views; what they show is said in engine/augment/views.py. The recipe imports no room, so they stand here.
+ZOOMS = _mirrored("plain", "zoom_in", "zoom_out", "closer", "farther")
+"""In the order in which `tta` takes them. It must stay, or old recipes would answer otherwise."""
+CROPS = _mirrored("center", "upper_left", "upper_right", "lower_left", "lower_right")
+TURNS = _mirrored("turn_90", "turn_180", "turn_270")
+SCALES = _mirrored("scale_0.75", "scale_1.25", "scale_1.5")
+FITS = _mirrored("fit_letterbox", "fit_center", "fit_stretch")
+VIEW_NAMES = (*ZOOMS, *CROPS, *TURNS, *SCALES, *FITS)
+SHORT = {"flip": "plain_flip", "vflip": "turn_180_flip"}
+"""What two of them may be called for short: mirrored left to right, and top to bottom."""
+
+
+def whole_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The views by their whole names. Raises ValueError for a list that is empty, or names one that does not exist, or
+    one twice."""
+    whole = tuple(SHORT.get(name, name) for name in names)
+    if not whole:
+        raise ValueError("an empty list: name at least one view, such as plain")
+    for i, name in enumerate(whole):
+        if name not in VIEW_NAMES:
+            raise ValueError(f"there is no view {name!r}; nearest: {', '.join(nearest(name, (*VIEW_NAMES, *SHORT)))}")
+        if name in whole[:i]:
+            raise ValueError(f"{name} is named twice")
+    return whole
 
 
 class PredictSection(Section):
     """Answering."""
 
-    tta: int = Field(1, ge=1, le=10, description="Views of each image to average (test-time augmentation).")
-    views: Literal["zooms", "crops"] = Field(
+    tta: int = Field(
+        1,
+        ge=1,
+        le=len(VIEW_NAMES),
+        description="Views of each image to average (test-time augmentation): so many of `views`, which is up to 10. A list of views says it by itself.",
+    )
+    views: Literal["zooms", "crops"] | tuple[str, ...] = Field(
         "zooms",
-        description="zooms: the image as it was validated, then mirrored, closer and from farther off; crops: with tta = 5 its middle and four corners, 224 / 256 of each side, with tta = 10 each of them mirrored, too.",
+        description=f"zooms: in this order, and each followed by its mirror image, the image as it was validated, closer (1.15), from farther off (0.87), closer still (1.3) and farther still (0.75); crops: with tta = 5 its middle and four corners, 224 / 256 of each side, with tta = 10 each of them mirrored, too; or a list of names: {', '.join(VIEW_NAMES[::2])}, each also mirrored, as plain_flip, and {' and '.join(SHORT)} for {' and '.join(SHORT.values())}.",
     )
     batch: int = Field(64, ge=1, description="Images in a batch.")
     positive_class: str = Field(
@@ -64,6 +101,27 @@ class PredictSection(Section):
         description="Above 0: images unlike anything in training are marked, and this share of ordinary images with them. 0: off.",
     )
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the views that are shown of each image, in order."""
+        if self.views == "zooms":
+            return ZOOMS[: self.tta]
+        if self.views == "crops":
+            return CROPS if self.tta == len(CROPS) else CROPS[::2]
+        return self.views
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_list_of_views_is_counted(cls, table: Any) -> Any:
+        """Views go by their whole names, and `tta`, where it is left out, is their number."""
+        views = table.get("views") if isinstance(table, Mapping) else None
+        if not isinstance(views, tuple) or not all(isinstance(name, str) for name in views):
+            return table
+        try:
+            return {"tta": len(views), **table, "views": whole_names(views)}
+        except ValueError as error:
+            raise ValueError(f"views: {error}") from None
+
     @field_validator("submission")
     @classmethod
     def _is_a_form(cls, form: str) -> str:
@@ -79,7 +137,14 @@ class PredictSection(Section):
         return digits
 
     @model_validator(mode="after")
-    def _crops_come_in_fives(self) -> PredictSection:
-        if self.views == "crops" and self.tta not in (5, 10):
-            raise ValueError(f'tta: views = "crops" has 5 or 10 of them, got {self.tta}')
+    def _there_are_such_views(self) -> PredictSection:
+        if self.views == "crops":
+            if self.tta not in (5, 10):
+                raise ValueError(f'tta: views = "crops" has 5 or 10 of them, got {self.tta}')
+        elif self.views == "zooms":
+            if self.tta > len(ZOOMS):
+                raise ValueError(f'tta: views = "zooms" has {len(ZOOMS)} of them, got {self.tta}')
+        elif self.tta != len(self.views):
+            count = len(self.views)
+            raise ValueError(f"tta: views is a list of {count}, got {self.tta}; set tta = {count}, or leave it out")
         return self
