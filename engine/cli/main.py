@@ -156,6 +156,7 @@ def main(debug: bool) -> None:
 main.doors(
     init=("engine.cli.init:init", "Look at images and write a first recipe for them."),
     train=("engine.cli.train:train", "Train the folds of a recipe."),
+    ensemble=("engine.cli.ensemble:ensemble", "Fit anew how trained folds, or several runs, answer together."),
     infer=("engine.cli.infer:infer", "Predict images with trained folds."),
     preview=("engine.cli.preview:preview", "Show what a recipe does to its images."),
     runs=("engine.cli.runs:runs", "List past runs, their scores and what differs between them."),

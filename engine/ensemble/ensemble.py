@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from engine.ensemble.hedges import NO_HEDGES, Hedges
 from engine.ensemble.parts import NOTHING, Parts
 from engine.ensemble.specialist import Specialist
 from engine.ensemble.vote import RULES
@@ -30,6 +31,9 @@ PREDICT = (
 )
 """Keys of the recipe's sections that say how answers become one."""
 
+RISK = ("predict.risk", "predict.risk_method", "predict.risk_by_class", "predict.abstain_accuracy")
+"""Those by which sets and abstaining are fitted."""
+
 _ASKING = {
     "join": {"ensemble.weights": "equal", "ensemble.stack": "off"},
     "neighbours": {"ensemble.neighbours": "off"},
@@ -43,20 +47,27 @@ class Ensemble:
     """How the answers of a run's models become one.
 
     keys: values of the recipe's keys (`ensemble.vote`, ...) that it was made by. views: the names of those that are
-    shown of each image. parts: what was fitted. runs: where an ensemble is of several runs, their folders, as seen from
-    its own; its views are theirs then.
+    shown of each image. parts: what was fitted of the answer, hedges: of what stands beside it. runs: where an ensemble
+    is of several runs, their folders, as seen from its own; its views are theirs then.
     """
 
     keys: Mapping[str, Any]
     views: tuple[str, ...] = ()
     specialists: tuple[Specialist, ...] = ()
     parts: Parts = NOTHING
+    hedges: Hedges = NO_HEDGES
     runs: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, recipe: Recipe, specialists: Sequence[Specialist], parts: Parts = NOTHING) -> Self:
+    def of(
+        cls,
+        recipe: Recipe,
+        specialists: Sequence[Specialist],
+        parts: Parts = NOTHING,
+        hedges: Hedges = NO_HEDGES,
+    ) -> Self:
         """What a recipe says, whose specialists these are and of which this was fitted."""
-        return cls(keys_of(recipe), recipe.predict.names, tuple(specialists), parts)
+        return cls(keys_of(recipe), recipe.predict.names, tuple(specialists), parts, hedges)
 
     @property
     def sets(self) -> tuple[str, ...]:
@@ -90,6 +101,7 @@ class Ensemble:
             "views": self.views,
             "specialists": [dataclasses.asdict(one) for one in self.specialists],
             "parts": self.parts.to_dict(),
+            "hedges": self.hedges.to_dict(),
             "runs": self.runs,
         }
         write_text(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
@@ -120,7 +132,8 @@ class Ensemble:
         keys, runs = dict(content["keys"]), tuple(map(str, content["runs"]))
         if keys["ensemble.vote"] not in RULES:
             raise ValueError(f"vote {keys['ensemble.vote']!r}")
-        return cls(keys, tuple(map(str, content["views"])), specialists, Parts.from_dict(content["parts"]), runs)
+        fitted = Parts.from_dict(content["parts"]), Hedges.from_dict(content["hedges"])
+        return cls(keys, tuple(map(str, content["views"])), specialists, *fitted, runs)
 
 
 def keys_of(recipe: Recipe) -> dict[str, Any]:
@@ -141,7 +154,7 @@ def _as_now(content: Mapping[str, Any]) -> dict[str, Any]:
     predict = PredictSection(tta=content["tta"], views=content["views"], specialists=content["asks_specialists"])
     keys = _keys(EnsembleSection(vote=content["vote"]), predict)
     specialists = content["specialists"]
-    return {"keys": keys, "views": predict.names, "specialists": specialists, "parts": {}, "runs": []}
+    return {"keys": keys, "views": predict.names, "specialists": specialists, "parts": {}, "hedges": {}, "runs": []}
 
 
 def _toml(value: Any) -> str:

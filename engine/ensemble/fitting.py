@@ -120,8 +120,11 @@ def _join(
 def _neighbours(
     answers: LabelledPredictions, section: EnsembleSection, found: Found | None
 ) -> tuple[Neighbours | None, LabelledPredictions, tuple[Gain, ...]]:
-    if section.neighbours == "off" or found is None:
+    if section.neighbours == "off":
         return None, answers, ()
+    if found is None:
+        why = "without features: run `engine train` again; folds that kept different numbers of epochs have none"
+        return None, answers, (Gain("neighbours", "auto", False, _scores(answers), why=why),)
     fitted = Neighbours.fit(answers, found, section.neighbours_k)
     how = f"{fitted.weight:.0%} of the answer, k = {', '.join(map(str, fitted.ks))}"
     try:

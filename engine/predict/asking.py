@@ -12,13 +12,18 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
+from engine.ensemble.near_duplicates import OF, near_duplicates
 from engine.ensemble.neighbours import Found, embedded, search
+from engine.ensemble.prior import shift
+from engine.ensemble.strange import Signs
 from engine.ensemble.vote import Rule, blend, vote
 from engine.inference.ask import ask, members_for
 from engine.inference.members import Members
+from engine.inference.scoring import Extra
 from engine.loader.batches import Samples
 from engine.predict.models import Models, RunModels
 from engine.predict.panel import Asked, hear
@@ -37,8 +42,9 @@ def _nobody(_: int) -> None: ...
 @dataclasses.dataclass(frozen=True)
 class Answered:
     """What came back about the images that could be read: of each model `alone`, of each fold after all its steps
-    (`folds`), of all together, and of all without specialists; about how many images each specialist was `asked`; and
-    what could not be read."""
+    (`folds`), of all together, and of all without specialists; about how many images each specialist was `asked`; what
+    could not be read; `columns` of what stands beside the answers, in the order of `together`; and by what `signs` each
+    fold tells strangers."""
 
     alone: list[Predictions]
     folds: list[Predictions]
@@ -46,6 +52,8 @@ class Answered:
     without_specialists: Predictions
     asked: dict[str, int]
     quarantine: Quarantine
+    columns: dict[str, pa.Array] = dataclasses.field(default_factory=dict)
+    signs: Sequence[Signs] = ()
 
 
 class Asking:
@@ -67,7 +75,25 @@ class Asking:
             if isinstance(answered, Quarantine):
                 return answered
             found.append(answered)
-        return found[0] if len(found) == 1 else self._together(found)
+        answered = found[0] if len(found) == 1 else self._together(found)
+        return answered if isinstance(answered, Quarantine) else self._hedged(answered)
+
+    def _hedged(self, answered: Answered) -> Answered:
+        """With class shares as they are expected, and what is asked beside answers."""
+        models, predict = self._models, self._models.recipe.predict
+        own = [run.fold_folders for run in models.runs]
+        names = [folder.path.name for folders in own for folder in folders] if len(own) == 1 else []
+        folds = dict(zip(names, answered.folds, strict=True)) if names else {"": answered.together}
+        shifted = answered
+        if not isinstance(predict.prior, str):
+            to_C = [predict.prior[name] for name in answered.together.classes]
+            together, without = (
+                shift(one, shares_of(models, one.classes), to_C)
+                for one in (answered.together, answered.without_specialists)
+            )
+            shifted = dataclasses.replace(answered, together=together, without_specialists=without)
+        columns = models.hedges.columns(predict, folds, shifted.together, answered.signs)
+        return dataclasses.replace(shifted, columns=answered.columns | columns)
 
     def _together(self, found: Sequence[Answered]) -> Answered | Quarantine:
         """Of several runs, about the images that all of them could read."""
@@ -106,8 +132,13 @@ class _AskingRun:
     def __init__(self, run: RunModels, device: torch.device) -> None:
         self._run, self._ranks = run, Ranks(0, 1, device)
         self._restored: dict[str, Members] = {}  # the main models under "", specialists under their names
-        near = run.parts.neighbours is not None
-        self._banks: list[Bank] = [bank_of(folder) for folder in run.fold_folders] if near else []
+        strange = run.hedges.strange if run.recipe.predict.false_alarms else None
+        self._kind = strange.kind if strange else ""
+        self._most = max(
+            run.parts.neighbours.most if run.parts.neighbours else 0,
+            strange.k if strange and strange.kind == "distance" else 0,
+        )
+        self._banks: list[Bank] = [bank_of(folder) for folder in run.fold_folders] if self._most else []
 
     def __call__(self, samples: Samples, rows_N: NDArray[np.int64], told: Told = _nobody) -> Answered | Quarantine:
         """Views are averaged within each model by the recipe's `ensemble.vote`; so are folds, and kept epochs where
@@ -133,14 +164,24 @@ class _AskingRun:
         )
         weights = [len(places) for places in run.folds]  # every kept epoch has one vote
         together, without_specialists = (_voted(each, rule, weights) for each in (finished, without))
-        return Answered(alone, finished, together, without_specialists, asked, quarantine)
+        near = [one for one in found if one is not None]
+        return Answered(
+            alone,
+            finished,
+            together,
+            without_specialists,
+            asked,
+            quarantine,
+            columns=near_duplicates(near).columns if near else {},
+            signs=[Signs.of(own, one) for own, one in zip(of_folds, found, strict=True)] if self._kind else (),
+        )
 
     def _found(self, fold: int, candidates: Sequence[Predictions]) -> Found | None:
         """The images' neighbours in the bank of a fold, whose kept epochs are these."""
-        if self._run.parts.neighbours is None:
+        if not self._banks:
             return None
         asked = embedded(candidates[0], candidates)
-        return search(asked, self._banks[fold], self._run.parts.neighbours.most, self._ranks.device)
+        return search(asked, self._banks[fold], max(self._most, OF), self._ranks.device)
 
     def _ask(
         self,
@@ -154,8 +195,17 @@ class _AskingRun:
         if name not in self._restored:
             self._restored[name] = members_for(checkpoints, recipe, self._ranks.device)
         views = partial(blend, rule=recipe.ensemble.vote)
-        extras = ("features",) if self._banks and not name else ()
+        extras: tuple[Extra, ...] = ()
+        if not name:  # a specialist is asked for its answer alone
+            extras = (*(("features",) if self._banks else ()), *(("logits",) if self._kind == "energy" else ()))
         return ask(self._restored[name], samples, rows_N, recipe, views, self._ranks, told, extras)
+
+
+def shares_of(models: Models, classes: Sequence[str]) -> NDArray[np.float64]:
+    """The shares of the classes in training, (C,): the mean over the folds."""
+    counts = [dict(zip(saved.classes, saved.class_counts, strict=True)) for saved in models.checkpoints]
+    shares_KC = np.array([[count[name] for name in classes] for count in counts], dtype=np.float64)
+    return (shares_KC / shares_KC.sum(1, keepdims=True)).mean(0)
 
 
 def _voted(answers: Sequence[Predictions], rule: Rule, weights: Sequence[float]) -> Predictions:

@@ -10,12 +10,14 @@ from pathlib import Path
 
 from engine.augment.contract import Contract
 from engine.augment.views import views_of
-from engine.ensemble.ensemble import Ensemble
+from engine.ensemble.ensemble import RISK, Ensemble, keys_of
+from engine.ensemble.hedges import NO_HEDGES, Hedges
 from engine.ensemble.parts import NOTHING, Parts
 from engine.ensemble.vote import Rule
 from engine.errors import CheckpointError, DataError, RecipeError
 from engine.inference.ask import check_views
 from engine.predict.panel import Asked, find_specialists
+from engine.predictions import LabelledPredictions, Predictions
 from engine.recipe.load import parse_saved
 from engine.recipe.sections import Recipe
 from engine.store import checkpoint
@@ -40,6 +42,7 @@ class RunModels:
     recipe: Recipe
     specialists: tuple[Asked, ...] = ()
     parts: Parts = NOTHING
+    hedges: Hedges = NO_HEDGES
     weight: float = 1.0
 
     @property
@@ -66,6 +69,7 @@ class Models:
     runs: tuple[RunModels, ...]
     recipe: Recipe
     parts: Parts = NOTHING
+    hedges: Hedges = NO_HEDGES
 
     @property
     def members(self) -> tuple[MemberFolder, ...]:
@@ -97,8 +101,8 @@ class Wishes:
     data: images to predict. The recipe's sample submission belongs to its own test images and is then left aside.
     truth: a table with the ids and labels of (some of) the images, to score the answers by; else folder names or the
     images' own table may hold labels. views: how many, the first ones of the family; named: which. weights: of the
-    runs, where there are several; (): equal. sets: "key=value" changes of the recipe: of data, decode, predict, ensemble
-    and augment.executor.
+    runs, where there are several; (): equal. sets: "key=value" changes of the recipe: of data, decode, predict,
+    ensemble and augment.executor.
     """
 
     data: str | None = None
@@ -144,36 +148,82 @@ def load_models(folders: Path | Sequence[Path], wishes: Wishes) -> Models:
     `engine ensemble` names. Raises CheckpointError, RecipeError or DataError, naming the remedy."""
     folders = [folders] if isinstance(folders, Path) else list(folders)
     several = Ensemble.load(RunFolder(folders[0]).ensemble) if len(folders) == 1 else None
-    if several is None or not several.runs:
-        runs = [_load_run(folder, wishes, _title(folder, folders)) for folder in folders]
-        return _together(runs, wishes, None)
-    if wishes.weights:
-        raise RecipeError(f"--weights: {folders[0]} says itself how its {len(several.runs)} runs are weighed")
-    own = [folders[0] / name for name in several.runs]
-    return _together([_load_run(folder, wishes, _title(folder, own)) for folder in own], wishes, several)
+    if several is not None and several.runs:
+        if wishes.weights:
+            raise RecipeError(f"--weights: {folders[0]} says itself how its {len(several.runs)} runs are weighed")
+        runs = _load_runs([folders[0] / name for name in several.runs], wishes)
+        recipe = wishes.applied_to(runs[0].checkpoints[0], _ensemble_of(runs[0]), several)
+        hedges = _hedges_of(several, recipe, RunFolder(folders[0]).out_of_fold, joint=True)
+        models = Models(runs, recipe, several.followed(recipe), hedges)
+    elif len(folders) > 1:
+        runs = _load_runs(folders, wishes)
+        recipe = wishes.applied_to(runs[0].checkpoints[0], _ensemble_of(runs[0]))
+        if recipe.predict.risk or recipe.predict.abstain_accuracy or recipe.predict.false_alarms:
+            raise RecipeError(
+                "predict.risk, abstain_accuracy and false_alarms are fitted on what the runs answer together: make an "
+                "ensemble of them (engine ensemble RUN RUN --out DIR --set predict.risk=0.01) and give its folder"
+            )
+        models = Models(runs, recipe)
+    else:
+        run = _load_run(folders[0], wishes)
+        models = Models((run,), run.recipe, hedges=run.hedges)
+    _refuse_unknown_prior(models.recipe, models.classes)
+    return _weighed(models, wishes.weights)
 
 
-def _together(runs: Sequence[RunModels], wishes: Wishes, several: Ensemble | None) -> Models:
-    first, recipe, parts = runs[0], runs[0].recipe, NOTHING
-    for run in runs:
-        _refuse_others(first.members[0], first.checkpoints[0], run.members[0], run.checkpoints[0])
-    if several is not None:
-        recipe = wishes.applied_to(first.checkpoints[0], _ensemble_of(first.members, first.checkpoints), several)
-        parts = several.followed(recipe)
-    weights = wishes.weights or (1.0,) * len(runs)
-    if len(weights) != len(runs) or min(weights) < 0 or not sum(weights):
+def _load_runs(folders: Sequence[Path], wishes: Wishes) -> tuple[RunModels, ...]:
+    """Of several runs, each by itself: what stands beside an answer is asked of all of them together."""
+    alone = ("predict.prior=off", "predict.risk=0.0", "predict.abstain_accuracy=0.0", "predict.false_alarms=0.0")
+    wishes = dataclasses.replace(wishes, sets=(*wishes.sets, *alone))
+    runs = tuple(_load_run(folder, wishes, f"{folder}/") for folder in folders)
+    for run in runs[1:]:
+        _refuse_others(runs[0].members[0], runs[0].checkpoints[0], run.members[0], run.checkpoints[0])
+    return runs
+
+
+def _weighed(models: Models, weights: Sequence[float]) -> Models:
+    if not weights:
+        return models
+    if len(weights) != len(models.runs) or min(weights) < 0 or not sum(weights):
         told = ",".join(map(str, weights))
-        raise RecipeError(f"--weights {told}: expected {len(runs)} numbers of at least 0, one for each --folds")
-    weighed = [dataclasses.replace(run, weight=weight) for run, weight in zip(runs, weights, strict=True)]
-    return Models(tuple(weighed), recipe, parts)
+        raise RecipeError(f"--weights {told}: expected {len(models.runs)} numbers of at least 0, one for each --folds")
+    runs = (dataclasses.replace(run, weight=weight) for run, weight in zip(models.runs, weights, strict=True))
+    return dataclasses.replace(models, runs=tuple(runs))
 
 
-def _title(folder: Path, among: Sequence[Path]) -> str:
-    """What stands before the names of a run's models: nothing where it is the only run."""
-    return f"{folder}/" if len(among) > 1 else ""
+def _refuse_unknown_prior(recipe: Recipe, classes: Sequence[str]) -> None:
+    prior = recipe.predict.prior
+    if isinstance(prior, str):
+        return
+    if missing := [name for name in classes if name not in prior]:
+        raise RecipeError(f"predict.prior: there is no share for {some(missing)}; name all {len(classes)} classes")
+    if strange := [name for name in prior if name not in classes]:
+        raise RecipeError(f"predict.prior: {some(strange)}: no class of the models; they know {some(classes)}")
 
 
-def _load_run(folder: Path, wishes: Wishes, name: str) -> RunModels:
+def _hedges_of(ensemble: Ensemble, recipe: Recipe, answers: Path, joint: bool = False) -> Hedges:
+    """What was fitted of what stands beside an answer, or, where something else is asked for, is fitted now: on the
+    out-of-fold `answers` that lie beside the ensemble."""
+    hedges, predict = ensemble.hedges, recipe.predict
+    if predict.false_alarms and hedges.strange is None:
+        raise RecipeError(
+            "predict.false_alarms: strangers are known by what models say out of fold beside their answers; run the "
+            f"same `engine train` again with --set predict.false_alarms={predict.false_alarms}, and nothing is trained"
+        )
+    wanted = keys_of(recipe)
+    if not (predict.risk or predict.abstain_accuracy) or all(wanted[key] == ensemble.keys[key] for key in RISK):
+        return hedges
+    if not answers.is_file():
+        raise RecipeError(
+            f"predict.risk and abstain_accuracy are fitted on {answers}, which is not there: copy it from where the "
+            "run was trained"
+        )
+    labelled = Predictions.read(answers)
+    assert isinstance(labelled, LabelledPredictions)
+    return dataclasses.replace(Hedges.fit(labelled, predict, joint), strange=hedges.strange)
+
+
+def _load_run(folder: Path, wishes: Wishes, name: str = "") -> RunModels:
     members = RunFolder(folder).members()
     _refuse_half_copied(folder)
     checkpoints = [checkpoint.load(member.path) for member in members]
@@ -184,7 +234,7 @@ def _load_run(folder: Path, wishes: Wishes, name: str) -> RunModels:
         except (ValueError, TypeError) as error:
             raise CheckpointError(f"{member.checkpoint}: {error}") from None
         _refuse_others(members[0], first, member, other)
-    ensemble = _ensemble_of(members, checkpoints)
+    ensemble = _ensemble(members[0], first)
     recipe = wishes.applied_to(first, ensemble)
     specialists = ensemble.specialists if recipe.predict.specialists else ()
     asked = find_specialists(specialists, members, first.classes)
@@ -197,15 +247,20 @@ def _load_run(folder: Path, wishes: Wishes, name: str) -> RunModels:
         recipe=recipe,
         specialists=asked,
         parts=ensemble.followed(recipe),
+        hedges=_hedges_of(ensemble, recipe, RunFolder(members[0].fold.path.parent).out_of_fold),
     )
     _refuse_other_epochs(run)
     return run
 
 
-def _ensemble_of(members: Sequence[MemberFolder], checkpoints: Sequence[Checkpoint]) -> Ensemble:
+def _ensemble_of(run: RunModels) -> Ensemble:
+    return _ensemble(run.members[0], run.checkpoints[0])
+
+
+def _ensemble(member: MemberFolder, saved: Checkpoint) -> Ensemble:
     """What lies beside the folds, else what the recipe says that they were trained by."""
-    beside = Ensemble.load(RunFolder(members[0].fold.path.parent).ensemble)
-    return beside or Ensemble.of(parse_saved(checkpoints[0].recipe, origin=CHECKPOINT), ())
+    beside = Ensemble.load(RunFolder(member.fold.path.parent).ensemble)
+    return beside or Ensemble.of(parse_saved(saved.recipe, origin=CHECKPOINT), ())
 
 
 def _refuse_others(mine: MemberFolder, own: Checkpoint, member: MemberFolder, other: Checkpoint) -> None:

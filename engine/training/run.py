@@ -25,6 +25,7 @@ from engine.store.log import Log
 from engine.store.occupied import only_one, refuse_if_taken
 from engine.store.run_folder import RunFolder
 from engine.store.samples import TrainedSamples
+from engine.training.bank import write_bank
 from engine.training.feed import FoldData
 from engine.training.out_of_fold import answer_held_out
 from engine.training.prepare import Prepared, check_starts
@@ -128,6 +129,8 @@ def _train_folds(
             FoldTrainer(recipe, fold, data, folder.fold(fold), ranks, specialist).train(watchers, stop)
             trained = True
         answer_held_out(recipe, fold, asked[fold], folder.fold(fold), ranks, watchers, stop)
+        if recipe.ensemble.neighbours != "off" and not specialist:
+            write_bank(recipe, fold, data, folder.fold(fold), ranks, watchers, stop)
     return trained
 
 
