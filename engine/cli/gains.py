@@ -18,8 +18,7 @@ def print_gains(gains: Sequence[Gain]) -> None:
     if not gains:
         return
     rows: list[tuple[object, ...]] = [("(before)", *_values(gains[0].before), "", "")]
-    for gain in gains:
-        rows.append((f"{gain.part}: {gain.how}", *_values(gain.after), _difference(gain), gain.why or "kept"))
+    rows += [(f"{one.part}: {one.how}", *_values(one.after), _difference(one), one.why or "kept") for one in gains]
     title = "fitted on out-of-fold answers, each after what was kept before it, and judged on images it had not seen"
     table("", *_METRICS.values(), "log loss by", "", rows=rows, title=title)
 
