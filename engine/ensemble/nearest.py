@@ -51,26 +51,30 @@ def nearest_by_faiss(asked_NE: Tensor, bank_BE: Tensor, k: int) -> tuple[Places,
     index = faiss.IndexFlatIP(bank_BE.shape[1])
     for rows_RE in bank_BE.split(_ROWS):
         index.add(rows_RE.float().numpy())
-    some = min(k + _SPARE, len(bank_BE))
-    place_NK, cosine_NK = np.zeros((len(asked_NE), k), np.int64), np.zeros((len(asked_NE), k))
-    for first in range(0, len(asked_NE), _GATHERED):
-        asked_QE = asked_NE[first : first + _GATHERED]
-        near_QS, candidate_QS = index.search(asked_QE.float().numpy(), some)
-        candidate_QS.sort(axis=1)  # of equally near ones the first is nearer
-        among_QSE = bank_BE[torch.from_numpy(candidate_QS)].double()
-        cosine_QS = torch.bmm(among_QSE, asked_QE.double()[:, :, None])[:, :, 0]
-        order_QK = cosine_QS.sort(dim=1, descending=True, stable=True).indices[:, :k]
-        place_QK = np.take_along_axis(candidate_QS, order_QK.numpy(), axis=1)
-        cosine_QK = cosine_QS.gather(1, order_QK).numpy()
-        unsettled = (
-            np.flatnonzero(near_QS[:, -1] + _ROUNDED * bank_BE.shape[1] >= cosine_QK[:, -1])
-            if some < len(bank_BE)
-            else []
-        )
-        if len(unsettled):
+    places, cosines = [np.zeros((0, k), np.int64)], [np.zeros((0, k))]
+    for asked_QE in asked_NE.split(_AT_ONCE):
+        near_QS, candidate_QS = index.search(asked_QE.float().numpy(), min(k + _SPARE, len(bank_BE)))
+        place_QK, cosine_QK = _of_candidates(asked_QE, bank_BE, candidate_QS, k)
+        if near_QS.shape[1] < len(bank_BE):
+            could_Q = near_QS[:, -1] + _ROUNDED * bank_BE.shape[1] >= cosine_QK[:, -1]
+            unsettled = np.flatnonzero(could_Q)  # one that is no candidate may be as near
             place_QK[unsettled], cosine_QK[unsettled] = nearest_of_all(asked_QE[unsettled], bank_BE, k)
-        place_NK[first : first + _GATHERED], cosine_NK[first : first + _GATHERED] = place_QK, cosine_QK
-    return place_NK, cosine_NK
+        places.append(place_QK)
+        cosines.append(cosine_QK)
+    return np.concatenate(places), np.concatenate(cosines)
+
+
+def _of_candidates(asked_QE: Tensor, bank_BE: Tensor, candidate_QS: Places, k: int) -> tuple[Places, Cosines]:
+    """The k nearest of each vector's own candidates, given by place."""
+    candidate_QS.sort(axis=1)  # of equally near ones the first is nearer
+    parts = []
+    for asked_GE, candidate_GS in zip(
+        asked_QE.split(_GATHERED), torch.from_numpy(candidate_QS).split(_GATHERED), strict=True
+    ):
+        cosine_GS = torch.bmm(bank_BE[candidate_GS].double(), asked_GE.double()[:, :, None])[:, :, 0]
+        order_GK = cosine_GS.sort(dim=1, descending=True, stable=True).indices[:, :k]
+        parts.append((candidate_GS.gather(1, order_GK), cosine_GS.gather(1, order_GK)))
+    return torch.cat([places for places, _ in parts]).numpy(), torch.cat([cosines for _, cosines in parts]).numpy()
 
 
 def _nearest(asked_QE: Tensor, bank_BE: Tensor, k: int) -> tuple[Tensor, Tensor]:
