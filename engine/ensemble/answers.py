@@ -194,8 +194,8 @@ def _probabilities_of(
         classes = [name.removeprefix(P) for name in classes]
     p_NC = np.stack(list(columns.values()), axis=1)
     sums_N = p_NC.sum(1)
-    if not np.isfinite(sums_N).all():
-        raise DataError(f"{path}: no number for {some([ids[i] for i in np.flatnonzero(~np.isfinite(sums_N))])}")
+    if missing := np.flatnonzero(~np.isfinite(sums_N)).tolist():
+        raise DataError(f"{path}: no number for {some([ids[row] for row in missing])}; fill it in, or remove the rows")
     if (p_NC >= 0).all() and _EXACT < np.abs(sums_N - 1).max() < _ROUNDED:
         notices.append(f"{path}: rows sum to {sums_N.min():.4g} to {sums_N.max():.4g}, and are made to sum to 1")
         p_NC = p_NC / sums_N[:, None]
