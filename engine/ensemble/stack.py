@@ -199,9 +199,12 @@ class Stack:
         for a kind that there is not, and as `fitted_on`."""
         if kind not in KINDS:
             raise ValueError(f"stack {kind!r} does not exist; choose one of {', '.join(KINDS)}")
+        from threadpoolctl import threadpool_limits
+
         known, _ = fitted_on(candidates)
-        lesson = Lesson.of(known)
-        model = _linear(known, lesson) if kind == "logistic" else _trees(known, lesson)
+        with threadpool_limits(1, "blas"):  # thousands of small products: threads would mostly wait for each other
+            lesson = Lesson.of(known)
+            model = _linear(known, lesson) if kind == "logistic" else _trees(known, lesson)
         classes = known[0].classes
         return cls(kind, lesson.weights, classes, tuple(classes[column] for column in lesson.seen_S), model)
 

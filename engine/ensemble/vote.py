@@ -46,7 +46,8 @@ P = TypeVar("P", bound=Predictions)
 
 def vote(voters: Sequence[P], rule: Rule = "soft", weights: Sequence[float] | None = None) -> P:
     """One answer per sample from several voters, joined by sample id and class name; float64, ordered, and labelled
-    where it is, as the first voter's. Logits and features are no voter's any more and are left out.
+    where it is, as the first voter's. Logits and features are no voter's any more and are left out. Who votes alone is
+    heard in its own words: counting its first answers or places would only lose what it says.
 
     `weights`, one per voter, need not sum to 1. Raises ValueError when the voters answer about different samples or
     classes, or there are none.
@@ -55,7 +56,8 @@ def vote(voters: Sequence[P], rule: Rule = "soft", weights: Sequence[float] | No
         raise ValueError("nobody votes: give at least one set of predictions")
     first = voters[0]
     voters_KNC = np.stack([one.in_order(first.ids, first.classes).probabilities_NC for one in voters])
-    voted_NC = blend(voters_KNC, rule, weights)
+    alone = len(voters) == 1 and rule != "logit"
+    voted_NC = blend(voters_KNC, "soft" if alone else rule, weights)
     return dataclasses.replace(first, probabilities_NC=voted_NC, logits_NC=None, features_NE=None)
 
 

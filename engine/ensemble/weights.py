@@ -60,9 +60,11 @@ def fit_simplex(candidates: Sequence[LabelledPredictions], rule: Rule = "soft") 
         constraints={"type": "eq", "fun": lambda w_K: w_K.sum() - 1, "jac": np.ones_like},
         options={"maxiter": 500, "ftol": 1e-10},
     )
-    weights_K = np.where(found.x < _NOTHING, 0, found.x) if np.isfinite(found.x).all() else start_K
-    weights_K = weights_K / weights_K.sum() if weights_K.sum() > 0 else start_K
-    return _shares(min((start_K, weights_K), key=lambda each_K: loss(each_K)[0]))
+    found_K = np.array(found.x, np.float64)
+    found_K[found_K < _NOTHING] = 0
+    if not 0 < found_K.sum() < np.inf:
+        return _shares(start_K)
+    return _shares(min((start_K, found_K / found_K.sum()), key=lambda each_K: loss(each_K)[0]))
 
 
 def select(
@@ -89,7 +91,7 @@ def select(
     return _shares(np.mean([_shares(picked(half, rounds)) for half in halves], axis=0))
 
 
-def _shares(weights_K: NDArray[np.floating]) -> list[float]:
+def _shares(weights_K: NDArray[np.float64]) -> list[float]:
     return [float(weight) for weight in weights_K / weights_K.sum()]
 
 

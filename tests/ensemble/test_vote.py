@@ -45,6 +45,11 @@ def test_a_voter_listed_in_another_order_of_samples_and_classes_votes_the_same(r
     np.testing.assert_allclose(joined.probabilities_NC, straight.probabilities_NC)
 
 
+@pytest.mark.parametrize("rule", RULES)
+def test_who_votes_alone_keeps_its_answer(rule: Rule) -> None:
+    np.testing.assert_allclose(vote([answers(1)], rule, [3]).probabilities_NC, answers(1).probabilities_NC)
+
+
 def test_a_soft_vote_is_the_mean_of_probabilities() -> None:
     first, second = answers(1), answers(2)
     expected_NC = (first.probabilities_NC + second.probabilities_NC) / 2
