@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 GROUND = (
     *("errors", "text", "files", "system", "exhausted", "quarantine", "hush", "pictures"),
-    *("events", "predictions", "metrics"),
+    *("events", "predictions", "metrics", "intervals"),
 )
 
 # Stretches of the way from the ground to the command line, and in each the rooms in order. Rooms on one line are

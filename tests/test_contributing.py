@@ -252,7 +252,7 @@ def test_a_loss_heeds_its_keys_and_label_smoothing_or_refuses_it(name: str) -> N
 @pytest.mark.parametrize("name", sorted({*METRICS, *choices("train.select")}))
 def test_a_metric_is_known_in_every_place(name: str) -> None:
     known = {
-        "engine/metrics.py (METRICS)": set(METRICS),
+        "engine/metrics/scores.py (METRICS)": set(METRICS),
         "engine/recipe/sections/train.py (Metric, for select)": set(choices("train.select")),
         "engine/recipe/sections/train.py (Metric, for early_stop)": set(choices("train.early_stop.metric")),
         "tests/test_metrics.py": mentioned("tests/test_metrics.py", [name], r'"{}"'),

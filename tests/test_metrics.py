@@ -21,8 +21,8 @@ from engine.metrics import (
     evaluate,
     group_accuracy,
     score,
-    top_accuracy,
 )
+from engine.metrics.means import among_top
 from engine.predictions import Predictions
 
 
@@ -43,8 +43,28 @@ def test_they_agree_with_scikit_learn(seed: int) -> None:
         assert found[f"top{k}_accuracy"] == pytest.approx(expected)
     # To the last bit: the best epoch may be chosen by it.
     assert found["macro_f1"] == sklearn.metrics.f1_score(y, p.argmax(1), average="macro")
+    assert found["weighted_f1"] == pytest.approx(sklearn.metrics.f1_score(y, p.argmax(1), average="weighted"))
+    recalls = sklearn.metrics.recall_score(y, p.argmax(1), labels=np.unique(y), average=None, zero_division=0)
+    assert found["balanced_accuracy"] == pytest.approx(np.mean(recalls))
+    assert found["brier"] == pytest.approx(sklearn.metrics.brier_score_loss(y, p, labels=range(7), scale_by_half=False))
+    if len(y) > 1:
+        assert found["kappa"] == pytest.approx(sklearn.metrics.cohen_kappa_score(y, p.argmax(1)))
     expected_CC = sklearn.metrics.confusion_matrix(y, p.argmax(1), labels=range(9))
     np.testing.assert_array_equal(confusion(y, p.argmax(1), 9), expected_CC)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000))
+def test_the_area_under_the_curve_agrees_with_scikit_learn_also_among_equals(seed: int) -> None:
+    p, y = answers(seed, samples=2 + seed % 80, classes=4)
+    p = np.round(p, 1)  # many equals
+    aucs = [sklearn.metrics.roc_auc_score(y == c, p[:, c]) for c in range(4) if 0 < (y == c).sum() < len(y)]
+    assert score(p, y, ["auc"])["auc"] == pytest.approx(np.mean(aucs) if aucs else 0.5)
+
+
+def test_what_chance_cannot_be_told_from_is_no_agreement_and_no_order() -> None:
+    found = score(np.tile([1.0, 0.0], (3, 1)), [0, 0, 0])
+    assert (found["kappa"], found["auc"]) == (0, 0.5)
 
 
 def test_a_perfect_answer() -> None:
@@ -56,6 +76,11 @@ def test_a_perfect_answer() -> None:
             "top3_accuracy": 1,
             "top5_accuracy": 1,
             "macro_f1": 1,
+            "weighted_f1": 1,
+            "balanced_accuracy": 1,
+            "kappa": 1,
+            "auc": 1,
+            "brier": 0,
             "confidence_gap": 1,
             "entropy": 0,
             "calibration_error": 0,
@@ -88,7 +113,7 @@ def test_calibration_error_is_the_gap_between_confidence_and_accuracy() -> None:
 
 
 def test_ties_do_not_count_as_hits_among_the_top() -> None:
-    assert top_accuracy(np.full((3, 10), 0.1), np.array([0, 5, 9]), 3) == 0
+    assert not among_top(np.full((3, 10), 0.1), np.array([0, 5, 9]), 3).any()
 
 
 def test_only_the_metrics_asked_for_are_computed() -> None:

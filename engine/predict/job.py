@@ -42,11 +42,8 @@ def prepare(folder: Path, wishes: Wishes, progress: Progress | None = None) -> J
     # Not as what was trained on, even if it was: all of it is answered.
     manifest = ingest(section.test, section.model_copy(update={"train": ""}), progress)
     names = ClassNames.of(section)
-    if section.sample_submission:
-        positive = _positive_class(models, names)
-        sheet = Sheet.like(Path(section.sample_submission), manifest.ids, models.classes, names, positive)
-    else:
-        sheet = Sheet.plain(manifest.ids, models.classes, names)
+    positive = _positive_class(models, names) if section.sample_submission else ""
+    sheet = Sheet.asked(section, models.recipe.predict, manifest.ids, models.classes, positive)
     notices = [*sheet.notices]
     labels = manifest.labels if wishes.truth is None else _labels(wishes.truth, section, manifest.ids, notices)
     labels = [names.class_of(label) for label in labels]
