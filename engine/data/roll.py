@@ -100,6 +100,10 @@ class Roll:
             counts.update(piece["label"].to_pylist())
         return counts
 
+    def column(self, name: str) -> list[str]:
+        """All values of a column in memory, for who has room for them."""
+        return [value for piece in self.pieces([name]) for value in piece[name].to_pylist()]
+
     def id_at(self, row: int) -> str:
         number = row // ROWS
         if self._piece is None or self._piece[0] != number:
