@@ -155,7 +155,7 @@ class _Ids(Sequence[str]):
     def __len__(self) -> int:
         return len(self._roll)
 
-    def __getitem__(self, row):  # type: ignore[no-untyped-def, override]
+    def __getitem__(self, row):  # type: ignore[no-untyped-def]
         if isinstance(row, slice):
             return [self._roll.id_at(each) for each in range(*row.indices(len(self)))]
         return self._roll.id_at(row + len(self) if row < 0 else row)

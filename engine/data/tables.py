@@ -171,7 +171,7 @@ class _Lines(Sequence[int]):
     def __len__(self) -> int:
         return int(self._file.metadata.num_rows)
 
-    def __getitem__(self, row):  # type: ignore[no-untyped-def, override]
+    def __getitem__(self, row):  # type: ignore[no-untyped-def]
         group, place = divmod(row, _COPIED)
         return self._file.read_row_group(group, columns=[_LINE]).column(0)[place].as_py()
 

@@ -127,5 +127,5 @@ def _digest(saved: Checkpoint) -> str:
     hashed = hashlib.blake2b(repr((saved.classes, saved.class_counts, saved.contract)).encode(), digest_size=8)
     for name, tensor in sorted(saved.weights.items()):
         hashed.update(name.encode())
-        hashed.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+        hashed.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return hashed.hexdigest()

@@ -46,9 +46,9 @@ def list_folder(root: str, section: DataSection, purpose: Purpose) -> Listing:
     names differ only in their Unicode form keep the spelling on disk as their ids. Raises DataError for a folder that
     cannot be listed or has no images, and for images to train on that lie in no class folder.
     """
-    names: list[str] = []
-    found = _walk(root, names)
-    relative = sorted(names, key=lambda name: (nfc(name), name))
+    images: list[str] = []
+    found = _walk(root, images)
+    relative = sorted(images, key=lambda name: (nfc(name), name))
     if not relative:
         raise DataError(_nothing(root, found))
     ids = _ids(relative, root)

@@ -112,7 +112,8 @@ def walk_table(table_path: str, section: DataSection, scratch: Path, notices: li
         found = {text for piece in table.pieces([roles.label], ROWS) for text in piece.column(0).unique().to_pylist()}
         form = _label_forms(found, table, section, notices)
         form = dict(zip(form, without_nothing([*form.values()], section), strict=True))
-    beside, told, lost, start = _Beside(), [], 0, 0
+    beside, lost, start = _Beside(), 0, 0
+    told: list[tuple[str, str, str]] = []
     for piece in table.pieces(roles.used, ROWS):
         where = RowNames(table.path, _Shifted(table.where.numbers, start), table.where.word)
         written = piece[roles.path].to_pylist()
@@ -146,7 +147,7 @@ class _Shifted(Sequence[object]):
     def __len__(self) -> int:
         return len(self.numbers) - self.start
 
-    def __getitem__(self, row):  # type: ignore[no-untyped-def, override]
+    def __getitem__(self, row):  # type: ignore[no-untyped-def]
         return self.numbers[self.start + row]
 
 
