@@ -110,6 +110,18 @@ class Resolution(click.ParamType[tuple[int, int]]):
         return int(sides[0]), int(sides[-1])
 
 
+class Weights(click.ParamType[tuple[float, ...]]):
+    """An option's numbers, with commas between."""
+
+    name = "number,number"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        try:
+            return tuple(float(text) for text in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r}: expected numbers with commas between, such as 1,2", param, ctx)
+
+
 class ViewNames(click.ParamType[tuple[str, ...]]):
     """An option's list of views, by name, with commas between."""
 

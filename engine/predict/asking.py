@@ -47,11 +47,11 @@ class Answered:
     fold tells strangers."""
 
     alone: list[Predictions]
-    folds: list[Predictions]
     together: Predictions
     without_specialists: Predictions
     asked: dict[str, int]
     quarantine: Quarantine
+    folds: list[Predictions] = dataclasses.field(default_factory=list)
     columns: dict[str, pa.Array] = dataclasses.field(default_factory=dict)
     signs: Sequence[Signs] = ()
 
@@ -79,21 +79,24 @@ class Asking:
         return answered if isinstance(answered, Quarantine) else self._hedged(answered)
 
     def _hedged(self, answered: Answered) -> Answered:
-        """With class shares as they are expected, and what is asked beside answers."""
+        """With what is asked beside answers, and then moved to the class shares that are expected: what stands beside
+        was fitted on answers for the shares of training."""
         models, predict = self._models, self._models.recipe.predict
-        own = [run.fold_folders for run in models.runs]
-        names = [folder.path.name for folders in own for folder in folders] if len(own) == 1 else []
-        folds = dict(zip(names, answered.folds, strict=True)) if names else {"": answered.together}
-        shifted = answered
-        if not isinstance(predict.prior, str):
-            to_C = [predict.prior[name] for name in answered.together.classes]
-            together, without = (
-                shift(one, shares_of(models, one.classes), to_C)
-                for one in (answered.together, answered.without_specialists)
-            )
-            shifted = dataclasses.replace(answered, together=together, without_specialists=without)
-        columns = models.hedges.columns(predict, folds, shifted.together, answered.signs)
-        return dataclasses.replace(shifted, columns=answered.columns | columns)
+        folds = {"": answered.together}
+        if len(models.runs) == 1:
+            names = [folder.path.name for folder in models.runs[0].fold_folders]
+            folds = dict(zip(names, answered.folds, strict=True))
+        columns = answered.columns | models.hedges.columns(predict, folds, answered.together, answered.signs)
+        if isinstance(predict.prior, str):  # what is estimated needs all answers, see `expected`
+            return dataclasses.replace(answered, columns=columns)
+        classes = answered.together.classes
+        to_C, from_C = [predict.prior[name] for name in classes], shares_of(models, classes)
+        return dataclasses.replace(
+            answered,
+            together=shift(answered.together, from_C, to_C),
+            without_specialists=shift(answered.without_specialists, from_C, to_C),
+            columns=columns,
+        )
 
     def _together(self, found: Sequence[Answered]) -> Answered | Quarantine:
         """Of several runs, about the images that all of them could read."""
@@ -167,11 +170,11 @@ class _AskingRun:
         near = [one for one in found if one is not None]
         return Answered(
             alone,
-            finished,
             together,
             without_specialists,
             asked,
             quarantine,
+            folds=finished,
             columns=near_duplicates(near).columns if near else {},
             signs=[Signs.of(own, one) for own, one in zip(of_folds, found, strict=True)] if self._kind else (),
         )

@@ -7,6 +7,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from engine.augment.contract import Contract
 from engine.augment.views import views_of
@@ -89,6 +90,15 @@ class Models:
         return self.runs[0].checkpoints[0].classes
 
     @property
+    def fitted(self) -> dict[str, Any]:
+        """All that was fitted, as JSON values."""
+        return {
+            "runs": [{"parts": run.parts.to_dict(), "weight": run.weight} for run in self.runs],
+            "parts": self.parts.to_dict(),
+            "hedges": self.hedges.to_dict(),
+        }
+
+    @property
     def specialists(self) -> tuple[Asked, ...]:
         """Of all runs."""
         return tuple(one for run in self.runs for one in run.specialists)
@@ -98,14 +108,15 @@ class Models:
 class Wishes:
     """What the user asks for beside what was settled in training. None: as it was.
 
-    data: images to predict. The recipe's sample submission belongs to its own test images and is then left aside.
+    data: images to predict, one source or several. The recipe's sample submission belongs to its own test images and is
+    then left aside.
     truth: a table with the ids and labels of (some of) the images, to score the answers by; else folder names or the
     images' own table may hold labels. views: how many, the first ones of the family; named: which. weights: of the
     runs, where there are several; (): equal. sets: "key=value" changes of the recipe: of data, decode, predict,
     ensemble and augment.executor.
     """
 
-    data: str | None = None
+    data: str | tuple[str, ...] | None = None
     truth: str | None = None
     views: int | None = None
     named: tuple[str, ...] = ()
@@ -113,6 +124,12 @@ class Wishes:
     batch: int | None = None
     weights: tuple[float, ...] = ()
     sets: tuple[str, ...] = ()
+
+    def sources(self, recipe: Recipe) -> tuple[str, ...]:
+        """Where the images are: what the user names, else the recipe's data.test."""
+        if self.data is None:
+            return (recipe.data.test,)
+        return (self.data,) if isinstance(self.data, str) else self.data
 
     def applied_to(self, saved: Checkpoint, *ensembles: Ensemble) -> Recipe:
         """The checkpoint's recipe, with what ensembles say in place of its keys, and these wishes in place of all.
@@ -137,7 +154,7 @@ class Wishes:
             )
         data = {}
         if self.data is not None:
-            data["test"] = self.data
+            data["test"] = self.data if isinstance(self.data, str) else next(iter(self.data), "")
             if not any(text.replace(" ", "").startswith("data.sample_submission=") for text in self.sets):
                 data["sample_submission"] = ""
         return recipe.model_copy(update={"data": recipe.data.model_copy(update=data)})
@@ -147,16 +164,17 @@ def load_models(folders: Path | Sequence[Path], wishes: Wishes) -> Models:
     """The models in a run's folder, in one fold's own, in those of several runs, or in the runs that the folder of an
     `engine ensemble` names. Raises CheckpointError, RecipeError or DataError, naming the remedy."""
     folders = [folders] if isinstance(folders, Path) else list(folders)
-    several = Ensemble.load(RunFolder(folders[0]).ensemble) if len(folders) == 1 else None
-    if several is not None and several.runs:
+    own = run_folders(folders)
+    several = _ensemble_in(folders)
+    if several is not None:
         if wishes.weights:
-            raise RecipeError(f"--weights: {folders[0]} says itself how its {len(several.runs)} runs are weighed")
-        runs = _load_runs([folders[0] / name for name in several.runs], wishes)
+            raise RecipeError(f"--weights: {folders[0]} says itself how its {len(own)} runs are weighed")
+        runs = _load_runs(own, wishes)
         recipe = wishes.applied_to(runs[0].checkpoints[0], _ensemble_of(runs[0]), several)
         hedges = _hedges_of(several, recipe, RunFolder(folders[0]).out_of_fold, joint=True)
         models = Models(runs, recipe, several.followed(recipe), hedges)
-    elif len(folders) > 1:
-        runs = _load_runs(folders, wishes)
+    elif len(own) > 1:
+        runs = _load_runs(own, wishes)
         recipe = wishes.applied_to(runs[0].checkpoints[0], _ensemble_of(runs[0]))
         if recipe.predict.risk or recipe.predict.abstain_accuracy or recipe.predict.false_alarms:
             raise RecipeError(
@@ -165,10 +183,26 @@ def load_models(folders: Path | Sequence[Path], wishes: Wishes) -> Models:
             )
         models = Models(runs, recipe)
     else:
-        run = _load_run(folders[0], wishes)
+        run = _load_run(own[0], wishes)
         models = Models((run,), run.recipe, hedges=run.hedges)
     _refuse_unknown_prior(models.recipe, models.classes)
     return _weighed(models, wishes.weights)
+
+
+def run_folders(folders: Sequence[Path]) -> list[Path]:
+    """The folders of the runs that answer: these, or those that the folder of an `engine ensemble` names. Raises
+    CheckpointError for one that holds no models."""
+    several = _ensemble_in(folders)
+    own = list(folders) if several is None else [folders[0] / name for name in several.runs]
+    for folder in own:
+        RunFolder(folder).members()
+    return own
+
+
+def _ensemble_in(folders: Sequence[Path]) -> Ensemble | None:
+    """That of several runs, where the only folder is one's."""
+    found = Ensemble.load(RunFolder(folders[0]).ensemble) if len(folders) == 1 else None
+    return found if found is not None and found.runs else None
 
 
 def _load_runs(folders: Sequence[Path], wishes: Wishes) -> tuple[RunModels, ...]:

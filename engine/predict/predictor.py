@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from engine.ensemble.vote import Rule
-from engine.errors import DataError
+from engine.errors import DataError, RecipeError
 from engine.loader.batches import Samples
 from engine.loader.source import Memory
 from engine.predict.asking import Asking
@@ -30,17 +30,18 @@ Photo = str | Path | bytes | NDArray[np.uint8]
 
 
 class Predictor:
-    """The models in a run's folder, or in one fold's, ready to answer about images.
+    """The models in a run's folder, in one fold's, in those of several runs or of their ensemble, ready to answer about
+    images.
 
-    They answer as `engine infer` would: with the run's views, rule and specialists. `tta` (how many), `views` (their
-    names) and `vote` ask for other ones, `sets` ("key=value") changes keys of the recipe: of decode, predict, ensemble
-    and augment.executor. `device`: None takes a GPU when there is one. Raises EngineError when the models cannot be
-    used.
+    They answer as `engine infer` would: with the run's views and rule, specialists, and all that was fitted. `tta` (how
+    many), `views` (their names) and `vote` ask for other ones, `sets` ("key=value") changes keys of the recipe: of
+    decode, predict, ensemble and augment.executor. `device`: None takes a GPU when there is one. Raises EngineError when
+    the models cannot be used.
     """
 
     def __init__(
         self,
-        models: Path | str,
+        models: Path | str | Sequence[Path | str],
         *,
         tta: int | None = None,
         views: Sequence[str] = (),
@@ -49,7 +50,15 @@ class Predictor:
         device: torch.device | str | None = None,
     ) -> None:
         on_gpu = torch.cuda.is_available()
-        self._models = load_models(Path(models), Wishes(views=tta, named=tuple(views), vote=vote, sets=tuple(sets)))
+        folders = [models] if isinstance(models, Path | str) else models
+        self._models = load_models(
+            [*map(Path, folders)], Wishes(views=tta, named=tuple(views), vote=vote, sets=tuple(sets))
+        )
+        if self._models.recipe.predict.prior == "estimate":
+            raise RecipeError(
+                "predict.prior: shares are estimated from the answers to all images, and here photos are answered as "
+                'they come; give the shares, or sets=["predict.prior=off"]'
+            )
         self._asking = Asking(self._models, torch.device(device or ("cuda" if on_gpu else "cpu")))
 
     @property
