@@ -35,8 +35,8 @@ class Predictor:
 
     They answer as `engine infer` would: with the run's views and rule, specialists, and all that was fitted. `tta` (how
     many), `views` (their names) and `vote` ask for other ones, `sets` ("key=value") changes keys of the recipe: of
-    decode, predict, ensemble and augment.executor. `device`: None takes a GPU when there is one. Raises EngineError when
-    the models cannot be used.
+    decode, predict, ensemble and augment.executor. `device`: None takes a GPU when there is one. Raises EngineError
+    when the models cannot be used.
     """
 
     def __init__(
