@@ -130,11 +130,11 @@ def hear(
 def is_answered(recipe: Recipe, folder: FoldFolder) -> bool:
     """Whether the models of a fold have answered as the recipe asks for."""
     made_as = [_made_as(member.out_of_fold) for member in folder.members()]
-    wanted, extras = about(recipe), set(extras_of(recipe))
+    wanted, extras = about(recipe), {*extras_of(recipe)}
 
     def is_had(how: dict[str, Any] | None) -> bool:
-        more = {"extras": [*extras]} if extras else {}
-        return how is not None and extras <= {*how.get("extras", ())} and {**how, **more} == {**wanted, **more}
+        alike = how is not None and how | {"extras": ()} == wanted | {"extras": ()}
+        return how is not None and alike and extras <= {*how.get("extras", ())}
 
     return all(map(is_had, made_as))
 

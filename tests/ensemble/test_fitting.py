@@ -62,7 +62,8 @@ def test_a_join_is_kept_where_candidates_are_not_equally_good(keys: dict[str, st
 def test_answers_are_not_those_of_what_has_seen_everything() -> None:
     result = fitted(P_NC, NOISE_NC, stack="logistic")
     final = result.parts.joined([answers(P_NC), answers(NOISE_NC)], "soft")
-    assert 1e-6 < np.abs(final.probabilities_NC - result.answers.probabilities_NC).max() < 0.2
+    assert np.abs(final.probabilities_NC - result.answers.probabilities_NC).max() > 1e-6
+    assert loss(final) < loss(result.answers)  # which is why it is not what the run is scored by
 
 
 @pytest.mark.parametrize("keys", [{"weights": "fit"}, {"weights": "score"}, {"calibrate": "auto"}])
