@@ -163,7 +163,8 @@ def _blind_together(models: Models) -> NDArray[np.float64]:
     """What all of them answer about an image that nobody can see, (C,)."""
     weights, rule = [len(places) for places in models.folds], models.recipe.ensemble.vote
     shares = [_blind(models.checkpoints[places[0]], models.classes) for places in models.folds]
-    return blend(np.stack(shares), rule, weights)[0]
+    # Nobody has answered, so there are no first answers to count and no places: shares are averaged.
+    return blend(np.stack(shares), "logit" if rule == "logit" else "soft", weights)[0]
 
 
 def _compared(job: Job, answered: Answered) -> Comparison | None:
