@@ -144,10 +144,10 @@ def _weights(group_N: NDArray[np.int64], draws: int, seed: int) -> Iterator[NDAr
     groups = int(group_N.max()) + 1
     at_once = max(1, _BLOCK // len(group_N))
     for start in range(0, draws, at_once):
-        block = [
-            np.bincount(rng.integers(0, groups, groups), minlength=groups) for _ in range(min(at_once, draws - start))
-        ]
-        yield np.stack(block)[:, group_N].astype(np.float64)
+        times_DG = np.empty((min(at_once, draws - start), groups))
+        for times_G in times_DG:
+            times_G[:] = np.bincount(rng.integers(0, groups, groups), minlength=groups)
+        yield times_DG if groups == len(group_N) else times_DG[:, group_N]
 
 
 def _limits(

@@ -53,7 +53,7 @@ def read_answers(paths: Sequence[Path], shared: bool = False) -> Read:
     `shared`: what all files have is enough. Raises DataError, which names the file and what does not fit.
     """
     notices: list[str] = []
-    found = [_read(path, notices) for path in paths]
+    found = [read_file(path, notices) for path in paths]
     names = tuple(map(str, paths))
     answers = [_called_alike(one, name, found, names[0]) for one, name in zip(_of_labels(found), names, strict=True)]
     if not shared:
@@ -116,7 +116,8 @@ def with_labels(read: Read, labels: Sequence[str], groups: Sequence[str] = ()) -
     return [one.labelled([called.get(nfc(label), label) for label in labels], fold_N, groups) for one in read.answers]
 
 
-def _read(path: Path, notices: list[str]) -> Predictions | Labels:
+def read_file(path: Path, notices: list[str]) -> Predictions | Labels:
+    """The answers in one file; how it was understood is added to the notices. Raises DataError."""
     if not path.is_file():
         raise DataError(f"{path}: no such file of predictions")
     if path.suffix.lower() == ".parquet" and _is_ours(path):

@@ -5,8 +5,8 @@ fit. Each number has a Gaussian prior around where nothing is changed, or around
 class of one image, or of none, stays with the others. The obvious other way, no prior, gives a class that was never
 seen a bias of minus infinity, and answers that are all right a temperature of 0.
 
-How wide the priors of many numbers are (scales, biases, what classes add to each other) is learnt as well: where
-classes need no numbers of their own they get none, where they do the data decide. It takes the place of a grid of
+How wide the priors of many numbers are (of groups, scales, biases, what classes add to each other) is learnt as well:
+where classes need no numbers of their own they get none, where they do the data decide. It takes the place of a grid of
 strengths tried on further folds, which takes ten times as long. Source: MacKay, "Bayesian Interpolation", Neural
 Computation 4, 1992 (the evidence framework).
 
@@ -24,15 +24,17 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
-# Standard deviations of the priors; of the last three to begin with.
-_LOG_TEMPERATURE = 1.0  # of one temperature around 1, as a logarithm
+_LOG_TEMPERATURE = 1.0  # standard deviation of the prior of one temperature around 1, as a logarithm
+
+# Standard deviations to begin with, of priors whose width is learnt.
 _LOG_OF_GROUP = 0.5  # of a group's temperature around the common one
 _SCALE = 0.25  # of a class's scale around the common one, as a share of it
 _BIAS = 0.5  # of a class's bias, in nats
 _CROSS = 0.05  # of what one class's log-probability adds to another's, as a share of the common scale
-_LEAST = 1e-3
+_LEAST = 1e-3  # of any
 
-_PRIOR_ROUNDS = 8  # in which their widths are learnt
+_PRIOR_ROUNDS = 8  # in which they are learnt, at most
+_SETTLED = 0.05  # change of all of them, as a share, from which on they stay
 _STEPS = 200
 _BLOCK = 2**17  # numbers in a block of rows: 1 MB
 
@@ -40,18 +42,17 @@ _BLOCK = 2**17  # numbers in a block of rows: 1 MB
 def scale_of_all(z_NC: Array, y_N: Labels) -> float:
     """The scale (1 / temperature) of all log-probabilities. Source: Guo et al., "On Calibration of Modern Neural
     Networks", ICML 2017."""
-    return _scale(z_NC, y_N, 1.0, _LOG_TEMPERATURE)
+    return float(_scales(z_NC, y_N, np.zeros(len(y_N), np.int64), 1.0, _LOG_TEMPERATURE, 1)[0])
 
 
 def scale_of_groups(z_NC: Array, y_N: Labels, group_C: Labels) -> Array:
     """A scale a class, (C,), the same for all classes of a group: that of the rows whose likeliest class is one of the
     group's."""
     common = scale_of_all(z_NC, y_N)
-    group_N = group_C[z_NC.argmax(1)]
+    met, group_N = np.unique(group_C[z_NC.argmax(1)], return_inverse=True)
     scale_C = np.full(z_NC.shape[1], common)
-    for group in np.unique(group_N):
-        rows_G = np.flatnonzero(group_N == group)
-        scale_C[group_C == group] = _scale(z_NC[rows_G], y_N[rows_G], common, _LOG_OF_GROUP)
+    for group, scale in zip(met, _scales(z_NC, y_N, group_N, common, _LOG_OF_GROUP, _PRIOR_ROUNDS), strict=True):
+        scale_C[group_C == group] = scale
     return scale_C
 
 
@@ -63,7 +64,7 @@ def scale_and_bias(z_NC: Array, y_N: Labels) -> tuple[Array, Array]:
     def loss(numbers: Array) -> tuple[float, Array]:
         scale_C, bias_C = numbers[:count], numbers[count:]
         total, grad_scale_C, grad_bias_C = 0.0, np.zeros(count), np.zeros(count)
-        for z_BC, y_B in _blocks(z_NC, y_N):
+        for _, z_BC, y_B in _blocks(z_NC, y_N):
             value, slope_BC = _log_loss(z_BC * scale_C + bias_C, y_B)
             total += value
             grad_scale_C += np.einsum("bc,bc->c", slope_BC, z_BC)
@@ -90,7 +91,7 @@ def matrix_and_bias(z_NC: Array, y_N: Labels) -> tuple[Array, Array]:
     def loss(numbers: Array) -> tuple[float, Array]:
         matrix_CC, bias_C = numbers[: count**2].reshape(count, count), numbers[count**2 :]
         total, grad_CC, grad_bias_C = 0.0, np.zeros((count, count)), np.zeros(count)
-        for z_BC, y_B in _blocks(z_NC, y_N):
+        for _, z_BC, y_B in _blocks(z_NC, y_N):
             value, slope_BC = _log_loss(z_BC @ matrix_CC.T + bias_C, y_B)
             total += value
             grad_CC += slope_BC.T @ z_BC
@@ -123,27 +124,39 @@ def isotonic_curve(p_N: Array, is_class_N: NDArray[np.bool_]) -> tuple[Array, Ar
     return corners, (len(p_N) * shares + corners) / (len(p_N) + 1)
 
 
-def _scale(z_NC: Array, y_N: Labels, centre: float, deviation: float) -> float:
-    """One scale, found as a logarithm, so that it stays above 0."""
+def _scales(z_NC: Array, y_N: Labels, group_N: Labels, centre: float, deviation: float, rounds: int) -> Array:
+    """A scale for each group of rows, (G,), found as logarithms, so that it stays above 0."""
+    groups = int(group_N.max()) + 1
 
     def loss(numbers: Array) -> tuple[float, Array]:
-        scale = float(np.exp(numbers[0]))
-        total, slope = 0.0, 0.0
-        for z_BC, y_B in _blocks(z_NC, y_N):
-            value, slope_BC = _log_loss(z_BC * scale, y_B)
+        scale_N = np.exp(numbers)[group_N]
+        total, slopes = 0.0, []
+        for rows, z_BC, y_B in _blocks(z_NC, y_N):
+            value, slope_BC = _log_loss(z_BC * scale_N[rows, None], y_B)
             total += value
-            slope += float(np.vdot(slope_BC, z_BC))
-        return total, np.array([slope * scale])
+            slopes.append(np.einsum("bc,bc->b", slope_BC, z_BC))
+        return total, np.bincount(group_N, np.concatenate(slopes) * scale_N, groups)
 
-    start = np.array([np.log(centre)])
-    # One image's answer is worth about 1 / 4 of a nat a unit of the logarithm, squared: the length of the first step.
-    return float(np.exp(_minimum(loss, start, np.array([deviation]), np.array([len(y_N) / 4]))[0]))
+    spread_N = np.concatenate([_spread(centre * z_BC) for _, z_BC, _ in _blocks(z_NC, y_N)])
+    curvature = np.bincount(group_N, spread_N, groups)
+    start = np.full(groups, np.log(centre))
+    return np.exp(_minimum(loss, start, np.full(groups, deviation), curvature, rounds))
 
 
-def _blocks(z_NC: Array, y_N: Labels) -> Iterator[tuple[Array, Labels]]:
-    rows = max(1, _BLOCK // z_NC.shape[1])
-    for start in range(0, len(z_NC), rows):
-        yield z_NC[start : start + rows], y_N[start : start + rows]
+def _spread(z_BC: Array) -> Array:
+    """The variance of each row's log-probabilities under its probabilities, (B,)."""
+    p_BC = np.exp(z_BC - z_BC.max(1, keepdims=True))
+    p_BC /= p_BC.sum(1, keepdims=True)
+    mean_B = np.einsum("bc,bc->b", p_BC, z_BC)
+    return np.maximum(np.einsum("bc,bc,bc->b", p_BC, z_BC, z_BC) - mean_B**2, 0)
+
+
+def _blocks(z_NC: Array, y_N: Labels) -> Iterator[tuple[slice, Array, Labels]]:
+    """(rows, their log-probabilities, their labels), block by block."""
+    at_once = max(1, _BLOCK // z_NC.shape[1])
+    for start in range(0, len(z_NC), at_once):
+        rows = slice(start, start + at_once)
+        yield rows, z_NC[rows], y_N[rows]
 
 
 def _log_loss(z_BC: Array, y_B: Labels) -> tuple[float, Array]:
@@ -162,7 +175,7 @@ def _curvature(z_NC: Array, scale: float) -> tuple[Array, Array]:
     """About how the loss curves by a bias (C,), and by what class j adds to class c (C, C)."""
     count = z_NC.shape[1]
     spread_C, square_CC = np.zeros(count), np.zeros((count, count))
-    for z_BC, _ in _blocks(z_NC, np.empty(0, np.int64)):
+    for _, z_BC, _ in _blocks(z_NC, np.empty(0, np.int64)):
         p_BC = np.exp(scale * z_BC)
         p_BC /= p_BC.sum(1, keepdims=True)
         p_BC *= 1 - p_BC
@@ -188,7 +201,9 @@ def _minimum(
             if further:
                 known = curvature / (curvature + deviation**-2)  # from 0, the prior's word, to 1, the data's
                 variance = np.bincount(kind, away**2) / np.maximum(np.bincount(kind, known), _LEAST**2)
-                deviation = np.sqrt(np.maximum(variance, _LEAST**2))[kind]
+                before, deviation = deviation, np.sqrt(np.maximum(variance, _LEAST**2))[kind]
+                if np.abs(deviation / before - 1).max() < _SETTLED:
+                    break
             away = _descended(loss, start, away, deviation, curvature)
     return start + away
 

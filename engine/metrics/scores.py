@@ -25,6 +25,8 @@ from engine.metrics.ranking import WeightedAuc, auc
 from engine.predictions import LabelledPredictions
 from engine.text import nearest, some
 
+_BLOCK = 2**16  # probabilities at a time: half a megabyte in float64
+
 Weighted = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 """A metric of known samples under weights: (D, N), D ways to weigh the samples, to the metric's D values."""
 
@@ -42,13 +44,17 @@ class Metric:
 
 
 def _mean_of(each: Callable[[Probabilities, Labels], NDArray[np.float64]], higher_is_better: bool) -> Metric:
-    """The metric that is the mean of what `each` sample has."""
+    """The metric that is the mean of what `each` sample has, which is asked for in blocks that stay in the cache."""
+
+    def values(p_NC: Probabilities, y_N: Labels) -> NDArray[np.float64]:
+        rows = max(1, _BLOCK // p_NC.shape[1])
+        return np.concatenate([each(p_NC[at : at + rows], y_N[at : at + rows]) for at in range(0, len(y_N), rows)])
 
     def weigh(p_NC: Probabilities, y_N: Labels) -> Weighted:
-        values_N = each(p_NC, y_N)
+        values_N = values(p_NC, y_N)
         return lambda weights_DN: np.asarray(weights_DN @ values_N / weights_DN.sum(1))
 
-    return Metric(lambda p_NC, y_N: float(np.mean(each(p_NC, y_N))), higher_is_better, weigh)
+    return Metric(lambda p_NC, y_N: float(np.mean(values(p_NC, y_N))), higher_is_better, weigh)
 
 
 def _of_counts(rule: Callable[[Counts], NDArray[np.float64]]) -> Metric:

@@ -1,30 +1,25 @@
 """Answers from any file, and the truth about them from any table: what `engine score` scores.
 
-A file may be this engine's Parquet, or a table of another tool: an id, and then a column of probabilities a class or
-one column of labels. A label is scored as the answer that is sure of it, by those metrics that ask for no more.
+A label alone is scored as the answer that is sure of it, by those metrics that ask for no more.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from engine.data.ids import find_ids
 from engine.data.sources.table import list_labels
-from engine.data.tables import UserTable, open_table
+from engine.data.tables import open_table
+from engine.ensemble.answers import read_file
 from engine.errors import DataError
 from engine.metrics import LABEL_METRICS, METRICS
-from engine.predictions import LabelledPredictions, P, Predictions
+from engine.predictions import LabelledPredictions, Predictions
 from engine.recipe.sections import DataSection
 from engine.text import count, nfc, similar, some
-
-_FAR = 0.1  # from 1, at which a row is no rounded distribution any more
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -54,76 +49,16 @@ class Answers:
 
 
 def read_answers(path: Path) -> Answers:
-    """The answers in a file. Raises DataError, naming the file and what does not fit."""
-    if not path.is_file():
-        raise DataError(f"{path}: no such file of predictions")
-    if path.suffix.lower() == ".parquet" and any(name.startswith(P) for name in pq.read_schema(path).names):
-        return Answers(path, Predictions.read(path))
-    table = open_table(str(path))
-    if len(table.written) < 2 or not len(table):
-        raise DataError(f"{path}: expected the ids first, and then a column a class or one column of labels")
-    ids, *columns = (table.columns([name])[0].to_pylist() for name in _named(table))
-    ids = [nfc(id_.strip()) for id_ in ids]
-    names = [nfc(name) for name in _named(table)[1:]]
-    numbers = {name: column for name, column in zip(names, map(_numbers, columns), strict=True) if column is not None}
-    if twice := sorted(id_ for id_, times in Counter(ids).items() if times > 1):
-        raise DataError(f"{path}: ids that stand there twice: {some(twice)}")
-    if len(numbers) > 1:
-        return _probabilities(path, tuple(ids), numbers, [name for name in names if name not in numbers], table.notices)
-    labels = [column for name, column in zip(names, columns, strict=True) if name not in numbers] or columns
-    if len(labels) > 1:
-        shown = some([name for name in names if name not in numbers])
-        raise DataError(f"{path}: which of its columns is the label: {shown}? Leave the id and that one")
-    answered = [nfc(label.strip()) for label in labels[0]]
-    if numbers and len(columns) == 1 and any("." in label for label in answered):
-        raise DataError(f"{path}: one column of numbers says nothing of the other classes; give a column a class")
-    if empty := [id_ for id_, label in zip(ids, answered, strict=True) if not label]:
-        raise DataError(f"{path}: no label for {some(empty)}")
-    classes = tuple(sorted(set(answered)))
-    plain = Predictions(tuple(ids), classes, np.eye(len(classes))[[classes.index(label) for label in answered]])
-    return Answers(path, plain, True, table.notices)
-
-
-def _named(table: UserTable) -> list[str]:
-    if "" in table.names[1:]:
-        raise DataError(f"{table.path}: a column without a name; name it after its class, or remove it")
-    return table.names
-
-
-def _numbers(column: Sequence[str]) -> NDArray[np.float64] | None:
-    try:
-        return np.array(column, dtype=np.float64)
-    except ValueError:
-        return None
-
-
-def _probabilities(
-    path: Path,
-    ids: tuple[str, ...],
-    columns: Mapping[str, NDArray[np.float64]],
-    left: Sequence[str],
-    notices: Sequence[str],
-) -> Answers:
-    """Probabilities of columns of numbers, rows rounded by whoever wrote them brought to sum to 1. The first column may
-    be a label that is a number."""
-    p_NC = np.stack([*columns.values()], axis=1)
-    if _wrong(p_NC).size and len(columns) > 2 and not _wrong(p_NC[:, 1:]).size:
-        left, columns, p_NC = (*left, next(iter(columns))), dict([*columns.items()][1:]), p_NC[:, 1:]
-    sums_N = p_NC.sum(1)
-    if (wrong := _wrong(p_NC)).size:
-        raise DataError(
-            f"{path}: {count(wrong.size, 'row')} that are no probabilities, such as {ids[wrong[0]]!r} with the sum "
-            f"{sums_N[wrong[0]]:.6g}; every column of numbers beside the id is taken for a class: {some(columns)}"
-        )
-    rounded = np.abs(sums_N - 1).max()
-    said = [f"{path}: rows sum to 1 within {rounded:.2g}; scored as if to 1"] if rounded > 1e-4 else []
-    said += [f"{path}: left aside: {some(left)}"] if left else []
-    return Answers(path, Predictions(ids, tuple(columns), p_NC / sums_N[:, None]), False, (*notices, *said))
-
-
-def _wrong(p_NC: NDArray[np.float64]) -> NDArray[np.int64]:
-    """The rows that are no distribution, not even a rounded one."""
-    return np.flatnonzero(~(np.abs(p_NC.sum(1) - 1) < _FAR) | (p_NC < 0).any(1))
+    """The answers in a file: this engine's Parquet, or any table with the id first and then a column of probabilities a
+    class, or one of labels. Raises DataError, naming the file and what does not fit."""
+    notices: list[str] = []
+    found = read_file(path, notices)
+    if isinstance(found, Predictions):
+        return Answers(path, found, False, tuple(notices))
+    classes = sorted(set(found.values()))
+    place = {name: column for column, name in enumerate(classes)}
+    sure_NC = np.eye(len(classes))[[place[label] for label in found.values()]]
+    return Answers(path, Predictions(tuple(found), tuple(classes), sure_NC), True, tuple(notices))
 
 
 @dataclasses.dataclass(frozen=True)

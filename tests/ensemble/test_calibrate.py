@@ -83,7 +83,7 @@ def test_a_matrix_is_what_a_logistic_regression_on_log_probabilities_finds() -> 
     """Kull et al.: Dirichlet calibration is a multinomial regression on log-probabilities."""
     from sklearn.linear_model import LogisticRegression
 
-    z_NC, y_N = world(10_000)
+    z_NC, y_N = world(5_000)
     one = said(spoilt("dirichlet", z_NC), y_N)
     free = LogisticRegression(C=np.inf, max_iter=2000, tol=1e-8).fit(np.log(one.probabilities_NC), y_N)
     answered_NC = Calibration.fit("dirichlet", one).apply(one).probabilities_NC

@@ -121,32 +121,6 @@ def test_what_has_no_counterpart_is_named(tmp_path: Path) -> None:
         labelled(read_answers(tmp_path / "a.csv"), strange)
 
 
-@pytest.mark.parametrize(
-    ("rows", "words"),
-    [
-        ([("id", "cat", "dog"), ("1", "3", "4")], "1 row that are no probabilities, such as '1' with the sum 7"),
-        ([("id", "cat", "dog"), ("1", "1.5", "-0.5")], "no probabilities"),
-        ([("id", "cat", "dog"), ("1", "nan", "0.5")], "no probabilities"),
-        ([("id", "p"), ("1", "0.3")], "one column of numbers says nothing of the other classes"),
-        ([("id", "a", "b"), ("1", "cat", "dog")], "which of its columns is the label: 'a', 'b'"),
-        ([("id", "label"), ("1", "cat"), ("1", "cat")], "twice: '1'"),
-        ([("id", "label"), ("1", "cat"), ("2", "")], "no label for '2'"),
-        ([("id",), ("1",)], "expected the ids first"),
-        ([("id", "", "cat"), ("1", "0.5", "0.5")], "a column without a name"),
-    ],
-)
-def test_a_file_that_holds_no_answers_is_refused(tmp_path: Path, rows: list[tuple[str, ...]], words: str) -> None:
-    with pytest.raises(DataError, match=words.replace("(", r"\(")):
-        read_answers(written(tmp_path / "a.csv", *rows))
-
-
-def test_rows_that_were_rounded_are_scored_as_if_to_one(tmp_path: Path) -> None:
-    one = made()[0]
-    found = read_answers(table_of(tmp_path / "a.csv", one, "%.2f"))
-    np.testing.assert_allclose(found.predictions.probabilities_NC.sum(1), 1)
-    assert "rows sum to 1 within" in found.notices[0]
-
-
 # -- against others
 
 
