@@ -34,6 +34,7 @@ from engine.store.bank import Bank
 Kind = Literal["probability", "energy", "distance"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 KS = (1, 10, 50)  # which neighbour's distance is tried
+JUDGED_BY = 10_000  # images, drawn from more: with hundreds of classes to leave out, more would take minutes
 
 _KEPT = 500  # scores of ordinary images that are kept: so many of the strangest, and so many evenly over all
 
@@ -194,13 +195,16 @@ def choose(
     ks: Sequence[int] = KS,
     device: torch.device | None = None,
 ) -> Choice:
-    """The score with the highest mean AUROC, each class in turn left out; of equals the simplest.
+    """The score with the highest mean AUROC, each class in turn left out; of equals the simplest. Of more than
+    JUDGED_BY images so many, drawn at random, judge; what is ordinary is told by all.
 
     `answers` are out of fold, with the embeddings that `banks`, by fold, are searched by; `signs` is of the same
     images, in any order. Where there are neighbours there have to be banks. Raises ValueError when no label is known,
     or there is one class only.
     """
-    known = answers.known
+    every = answers.known
+    rows_N = np.random.default_rng(0).permutation(len(every))[:JUDGED_BY]
+    known = every.take(np.sort(rows_N))
     own = _of(signs, known.ids)
     labels = np.array(known.labels)
     classes = [name for name in known.classes if 0 < (labels == name).sum() < len(labels)]
@@ -217,7 +221,8 @@ def choose(
             found[kind, k][name] = auroc(scores_N[labels != name], scores_N[labels == name])
     table = sorted((Judged(kind, k, by_class) for (kind, k), by_class in found.items()), key=lambda one: -one.mean)
     best = table[0]
-    strange = Strange.fit(own.scores(best.kind, best.k), best.kind, best.k, best.auroc)
+    ordinary_N = _of(signs, every.ids).scores(best.kind, best.k)
+    strange = Strange.fit(ordinary_N, best.kind, best.k, best.auroc)
     return Choice(strange, tuple(table))
 
 
