@@ -73,8 +73,8 @@ class Signs:
         return tuple(kind for kind in KINDS if known[kind])
 
     def scores(self, kind: Kind, k: int = 1, without: str = "") -> Array:
-        """How strange each image is, (N,), to a fold that does `without` a class. Of distances it leaves NaN where not
-        as many neighbours of other classes as k were searched for.
+        """How strange each image is, (N,), to a fold that does `without` a class. Where fewer neighbours than k were
+        found, the last one counts; NaN where fewer of other classes than the one left out.
 
         Raises ValueError for a kind that is not among `kinds`.
         """
@@ -83,6 +83,8 @@ class Signs:
         kept_C = np.array([name != without for name in self.classes])
         if kind == "distance":
             assert self.found is not None
+            if not without:
+                return 1 - self.found.cosines_NK[:, min(k, self.found.cosines_NK.shape[1]) - 1]
             return 1 - _kth_cosine(self.found, k, without)
         if kind == "energy":
             assert self.logits_NC is not None
@@ -256,7 +258,7 @@ def _distances(
 
 def _kth_cosine(found: Found, k: int, without: str) -> Array:
     """The cosine to the k-th neighbour that is not of that class, (N,); NaN where fewer were found."""
-    place = found.classes.index(without) if without else -1
+    place = found.classes.index(without)
     rank_NK = np.cumsum(found.labels_NK != place, axis=1)
     at_N = np.argmax(rank_NK >= k, axis=1)
     kth_N = found.cosines_NK[np.arange(len(found)), at_N]
