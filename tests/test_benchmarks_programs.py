@@ -21,6 +21,7 @@ from PIL import Image
 from engine.bench.envelope import read
 from engine.errors import EngineError
 from engine.model.build import build_model
+from engine.recipe.load import parse_recipe
 from engine.store.checkpoint import load
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -28,6 +29,7 @@ sys.path.insert(0, str(BENCHMARKS))
 
 import bench_channels_last  # noqa: E402
 import bench_filter  # noqa: E402
+import bench_strangers  # noqa: E402
 import bench_timm  # noqa: E402
 import experiments  # noqa: E402
 import frame  # noqa: E402
@@ -329,3 +331,23 @@ def test_a_page_says_what_the_results_say(settings: experiments.Settings) -> Non
     assert "* helped: MixUp and CutMix\n" in page
     assert "* hurt: EMA of the weights\n" in page
     assert "* no difference: 2 folds, averaged, alone\n" in page
+
+
+def test_strangers_are_measured_without_the_class_and_at_hand(squares: Path, tmp_path: Path) -> None:
+    recipe = parse_recipe(
+        {
+            "output": "ignored",
+            "data": {"train": str(squares), "cache": str(tmp_path / "cache"), "folds": {"count": 2}},
+            "model": {"backbone": "test_convnext", "pretrained": False},
+            "decode": {"threads": 1},
+            "stage": [{"size": 32, "batch": 8, "epochs": 1, "lr": 1e-3}],
+        }
+    )
+    whole = bench_strangers.prepare(recipe)
+    rows = bench_strangers.honest_rows(recipe, whole, "green", tmp_path / "without")
+    assert {row["score"] for row in rows} == {"probability", "energy", "distance"}
+    assert all(row["known"] > 5 and row["strangers"] == 12 and 0 <= row["auroc"] <= 1 for row in rows), rows
+    assert load(tmp_path / "without" / "0").classes == ("blue", "red")
+    seen = bench_strangers.at_hand(recipe, tmp_path / "all")
+    assert {name for _, _, name in seen} == set(COLORS) and load(tmp_path / "all" / "0").classes == tuple(COLORS)
+    assert ("energy", 1, "green") in seen

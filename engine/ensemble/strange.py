@@ -34,6 +34,7 @@ from engine.store.bank import Bank
 Kind = Literal["probability", "energy", "distance"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 KS = (1, 10, 50)  # which neighbour's distance is tried
+JUDGED_BY = 10_000  # images, drawn from more: with hundreds of classes to leave out, more would take minutes
 
 _KEPT = 500  # scores of ordinary images that are kept: so many of the strangest, and so many evenly over all
 
@@ -72,8 +73,8 @@ class Signs:
         return tuple(kind for kind in KINDS if known[kind])
 
     def scores(self, kind: Kind, k: int = 1, without: str = "") -> Array:
-        """How strange each image is, (N,), to a fold that does `without` a class. Of distances it leaves NaN where not
-        as many neighbours of other classes as k were searched for.
+        """How strange each image is, (N,), to a fold that does `without` a class. Where fewer neighbours than k were
+        found, the last one counts; NaN where fewer of other classes than the one left out.
 
         Raises ValueError for a kind that is not among `kinds`.
         """
@@ -82,6 +83,8 @@ class Signs:
         kept_C = np.array([name != without for name in self.classes])
         if kind == "distance":
             assert self.found is not None
+            if not without:
+                return 1 - self.found.cosines_NK[:, min(k, self.found.cosines_NK.shape[1]) - 1]
             return 1 - _kth_cosine(self.found, k, without)
         if kind == "energy":
             assert self.logits_NC is not None
@@ -194,13 +197,16 @@ def choose(
     ks: Sequence[int] = KS,
     device: torch.device | None = None,
 ) -> Choice:
-    """The score with the highest mean AUROC, each class in turn left out; of equals the simplest.
+    """The score with the highest mean AUROC, each class in turn left out; of equals the simplest. Of more than
+    JUDGED_BY images so many, drawn at random, judge; what is ordinary is told by all.
 
     `answers` are out of fold, with the embeddings that `banks`, by fold, are searched by; `signs` is of the same
     images, in any order. Where there are neighbours there have to be banks. Raises ValueError when no label is known,
     or there is one class only.
     """
-    known = answers.known
+    every = answers.known
+    rows_N = np.random.default_rng(0).permutation(len(every))[:JUDGED_BY]
+    known = every.take(np.sort(rows_N))
     own = _of(signs, known.ids)
     labels = np.array(known.labels)
     classes = [name for name in known.classes if 0 < (labels == name).sum() < len(labels)]
@@ -217,7 +223,8 @@ def choose(
             found[kind, k][name] = auroc(scores_N[labels != name], scores_N[labels == name])
     table = sorted((Judged(kind, k, by_class) for (kind, k), by_class in found.items()), key=lambda one: -one.mean)
     best = table[0]
-    strange = Strange.fit(own.scores(best.kind, best.k), best.kind, best.k, best.auroc)
+    ordinary_N = _of(signs, every.ids).scores(best.kind, best.k)
+    strange = Strange.fit(ordinary_N, best.kind, best.k, best.auroc)
     return Choice(strange, tuple(table))
 
 
@@ -251,7 +258,7 @@ def _distances(
 
 def _kth_cosine(found: Found, k: int, without: str) -> Array:
     """The cosine to the k-th neighbour that is not of that class, (N,); NaN where fewer were found."""
-    place = found.classes.index(without) if without else -1
+    place = found.classes.index(without)
     rank_NK = np.cumsum(found.labels_NK != place, axis=1)
     at_N = np.argmax(rank_NK >= k, axis=1)
     kth_N = found.cosines_NK[np.arange(len(found)), at_N]

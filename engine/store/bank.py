@@ -58,7 +58,7 @@ class Bank:
     def save(self, path: Path) -> None:
         """Write it, atomically."""
         encoded = [id_.encode() for id_ in self.ids]
-        arrays = {
+        arrays: dict[str, NDArray[Any]] = {
             "features": np.ascontiguousarray(self.features_BE),
             "labels": self.labels_B,
             "ids": np.frombuffer(b"".join(encoded), dtype=np.uint8),

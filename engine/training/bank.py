@@ -15,7 +15,7 @@ from engine.errors import EngineError, Interrupted
 from engine.events import BankFilled, Stop, Watcher
 from engine.inference.ask import ask
 from engine.inference.members import Members
-from engine.inference.scoring import mean
+from engine.inference.scoring import Extra, mean
 from engine.ranks import Ranks
 from engine.recipe.sections import Recipe
 from engine.store import checkpoint
@@ -23,6 +23,7 @@ from engine.store.bank import Bank, made_by, makers
 from engine.store.run_folder import FoldFolder
 from engine.training.feed import FoldData
 
+_FEATURES: tuple[Extra, ...] = ("features",)
 _GOES_ON = "the same command goes on from here"
 
 
@@ -48,7 +49,7 @@ def write_bank(
     checkpoints = [checkpoint.load(member.path) for member in folder.members()]
     models = Members.restored(checkpoints, ranks.device, (PLAIN,), recipe.augment.executor)
     rows_N = np.sort(data.train_rows_N)
-    found, quarantine = ask(models, data.samples, rows_N, recipe, mean, ranks, told, extras=("features",))
+    found, quarantine = ask(models, data.samples, rows_N, recipe, mean, ranks, told, extras=_FEATURES)
     if not len(found[0]):
         raise EngineError(f"fold {fold}: none of its {images} training images could be read: {quarantine.some(1)}")
     if ranks.leads:

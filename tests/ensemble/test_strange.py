@@ -115,6 +115,16 @@ def test_the_better_score_is_chosen_with_each_class_left_out_in_turn() -> None:
     assert choice.strange.auroc == best.auroc and choice.strange.count == len(answers)
 
 
+def test_of_very_many_images_some_judge_and_all_are_ordinary(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.ensemble.strange.JUDGED_BY", 40)
+    answers = joined([ask(60, 10 + fold, fold) for fold in range(3)])
+    chosen = choose(answers, signs_of(answers), BANKS, ks=(10,))
+    assert chosen.strange.count == len(answers)
+    assert chosen.table == choose(answers, signs_of(answers), BANKS, ks=(10,)).table  # the same ones each time
+    monkeypatch.undo()
+    assert chosen.table != choose(answers, signs_of(answers), BANKS, ks=(10,)).table
+
+
 def test_a_class_that_is_left_out_is_left_out_of_logits_probabilities_and_the_bank() -> None:
     answers = ask(50, 4)
     signs = signs_of(answers, k=120)
