@@ -38,6 +38,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 _LEAST = 1e-7  # a probability below this is seen as this: the difference is noise, its logarithm far out
 _PENALTIES = (0.01, 0.1, 1.0, 10.0, 100.0)  # of half the sum of squared weights, beside the mean log loss in nats
 _STEPS = 200
+_LARGE = 1e9  # multiplications in one step
 _ROUNDS, _RATE, _DEPTH, _LEAF, _SHARE = 20, 0.1, 2, 20, 0.5  # of boosting; the last is of samples that a tree sees
 
 P = TypeVar("P", bound=Predictions)
@@ -202,7 +203,9 @@ class Stack:
         from threadpoolctl import threadpool_limits
 
         known, _ = fitted_on(candidates)
-        with threadpool_limits(1, "blas"):  # thousands of small products: threads would mostly wait for each other
+        # Thousands of small products, in which threads would mostly wait for each other; where they are large, not.
+        large = stacked(known).size * len(known[0].classes) > _LARGE
+        with threadpool_limits(None if large else 1, "blas"):
             lesson = Lesson.of(known)
             model = _linear(known, lesson) if kind == "logistic" else _trees(known, lesson)
         classes = known[0].classes

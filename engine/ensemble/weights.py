@@ -25,7 +25,8 @@ from engine.text import nearest
 
 ROUNDS = 50
 _CLIP = 1e-15  # as the log loss is scored
-_NOTHING = 1e-6  # a weight below this share is the solver's noise
+_NOTHING = 1e-6  # a weight, or a gain in nats, below this is the solver's noise
+_FIRST_PICKS, _MANY = 10, 20  # rounds of selection that a fit begins with; candidates that are no trouble all at once
 
 Loss = Callable[[NDArray[np.float64]], tuple[float, NDArray[np.float64]]]
 """Weights (K,) -> mean log loss in nats, and its gradient (K,)."""
@@ -45,26 +46,21 @@ def by_score(candidates: Sequence[LabelledPredictions], metric: str = "log_loss"
 def fit_simplex(candidates: Sequence[LabelledPredictions], rule: Rule = "soft") -> list[float]:
     """Of all weights of at least 0 that sum to 1 those with which `rule` has the lowest log loss on the candidates'
     labelled samples. Raises ValueError for "median", and as `fitted_on`."""
-    from scipy.optimize import minimize
-
     loss = _loss_of(candidates, rule)
     count = len(candidates)
-    starts = [np.full(count, 1 / count), np.array(select(candidates, rule, 10), np.float64)]
-    start_K = min(starts, key=lambda each_K: loss(each_K)[0])
-    found = minimize(
-        loss,
-        start_K,
-        jac=True,
-        method="SLSQP",
-        bounds=[(0, 1)] * count,
-        constraints={"type": "eq", "fun": lambda w_K: w_K.sum() - 1, "jac": np.ones_like},
-        options={"maxiter": 500, "ftol": 1e-10},
-    )
-    found_K = np.array(found.x, np.float64)
-    found_K[found_K < _NOTHING] = 0
-    if not 0 < found_K.sum() < np.inf:
-        return _shares(start_K)
-    return _shares(min((start_K, found_K / found_K.sum()), key=lambda each_K: loss(each_K)[0]))
+    starts = [np.full(count, 1 / count), np.array(select(candidates, rule, _FIRST_PICKS), np.float64)]
+    weights_K = min(starts, key=lambda each_K: loss(each_K)[0])
+    among = np.flatnonzero(weights_K) if count > _MANY else np.arange(count)
+    for _ in range(count):  # candidates come in as long as one would help: nearly all of hundreds never do
+        weights_K = _solved(loss, weights_K, among)
+        slope_K = loss(weights_K)[1]
+        gain_K = slope_K @ weights_K - slope_K  # in nats, a share of 1 moved over to the candidate; at first
+        most = np.argsort(-gain_K)[:_MANY]
+        helps = np.setdiff1d(most[gain_K[most] > _NOTHING], among)
+        if not len(helps):
+            break
+        among = np.union1d(among, helps)
+    return _shares(weights_K)
 
 
 def select(
@@ -89,6 +85,33 @@ def select(
     random = np.random.default_rng(seed)
     halves = [np.sort(random.choice(count, (count + 1) // 2, replace=False)) for _ in range(bags)]
     return _shares(np.mean([_shares(picked(half, rounds)) for half in halves], axis=0))
+
+
+def _solved(loss: Loss, start_K: NDArray[np.float64], among: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The weights (K,) of the lowest loss that are 0 but for the candidates `among`; as at the start where the solver
+    finds none that are better."""
+    from scipy.optimize import minimize
+
+    def loss_among(part_S: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        weights_K = np.zeros(len(start_K))
+        weights_K[among] = part_S
+        value, slope_K = loss(weights_K)
+        return value, slope_K[among]
+
+    found = minimize(
+        loss_among,
+        start_K[among],
+        jac=True,
+        method="SLSQP",
+        bounds=[(0, 1)] * len(among),
+        constraints={"type": "eq", "fun": lambda part_S: part_S.sum() - 1, "jac": np.ones_like},
+        options={"maxiter": 500, "ftol": 1e-10},
+    )
+    found_K = np.zeros(len(start_K))
+    found_K[among] = np.where(found.x < _NOTHING, 0, found.x)
+    if not 0 < found_K.sum() < np.inf:
+        return start_K
+    return min((start_K, found_K / found_K.sum()), key=lambda each_K: loss(each_K)[0])
 
 
 def _shares(weights_K: NDArray[np.float64]) -> list[float]:
