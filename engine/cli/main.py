@@ -161,6 +161,7 @@ main.doors(
     runs=("engine.cli.runs:runs", "List past runs, their scores and what differs between them."),
     **{"lr-find": ("engine.cli.lr_find:lr_find", "Find a learning rate by trying them all.")},
     compare=("engine.cli.compare:compare", "Compare backbones by short runs."),
+    tta=("engine.cli.tta:tta", "Measure which views of images are worth their time."),
     sweep=("engine.cli.sweep:sweep", "Search for the best values of a recipe's keys."),
     bench=("engine.cli.bench:bench", "Measure decoding, augmentation, training and inference."),
     data=("engine.cli.data:data", "Make, index, check or augment images."),

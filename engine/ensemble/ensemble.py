@@ -26,12 +26,13 @@ FORMAT = 1  # raised when an older engine could not read it rightly
 class Ensemble:
     """How the answers of a run's models become one.
 
-    `tta` views of the family `views` are shown of each image, and averaged within each model and then over models by
-    the rule `vote`. In between `specialists` are asked, in order, unless `asks_specialists` is False.
+    `tta` views of the family `views`, or those that it names, are shown of each image, and averaged within each model
+    and then over models by the rule `vote`. In between `specialists` are asked, in order, unless `asks_specialists` is
+    False.
     """
 
     tta: int
-    views: Literal["zooms", "crops"]
+    views: Literal["zooms", "crops"] | tuple[str, ...]
     vote: Rule
     asks_specialists: bool = True
     specialists: tuple[Specialist, ...] = ()
@@ -47,7 +48,7 @@ class Ensemble:
         """The same as "key=value" changes of a recipe."""
         return (
             f"predict.tta={self.tta}",
-            f"predict.views={self.views}",
+            f"predict.views={self.views if isinstance(self.views, str) else json.dumps(self.views)}",
             f"predict.specialists={str(self.asks_specialists).lower()}",
             f"ensemble.vote={self.vote}",
         )
@@ -75,7 +76,8 @@ class Ensemble:
             if content["vote"] not in RULES:
                 raise ValueError(f"vote {content['vote']!r}")
             asks = bool(content["asks_specialists"])
-            return cls(int(content["tta"]), content["views"], content["vote"], asks, specialists)
+            views = content["views"] if isinstance(content["views"], str) else tuple(content["views"])
+            return cls(int(content["tta"]), views, content["vote"], asks, specialists)
         except (ValueError, TypeError, KeyError) as error:
             raise CheckpointError(
                 f"{path} is damaged ({error}); copy it again, or run the same `engine train` once more, which writes it"
