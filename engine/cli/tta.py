@@ -87,7 +87,7 @@ def _told(selection: Selection, dry_run: bool) -> bool:
 def _print(measured: Measured, selection: Selection) -> None:
     tell(*(f"not asked: {name}: {reason}" for name, reason in measured.left_out.items()))
     images = len(next(iter(measured.answers.values())))
-    columns = ("views", "log loss", "over plain", "", "cost", "ms/image")
+    columns = ("views", "log loss", "over plain", "", "time")
     lists = (
         (f"each view alone, on {images:,} images that were held out", selection.alone),
         ("plain and another one", selection.added),
@@ -95,7 +95,8 @@ def _print(measured: Measured, selection: Selection) -> None:
         ("what the run answers with now", (selection.present,)),
     )
     for title, rows in lists:
-        table(*columns, rows=[_cells(row, measured) for row in _sorted(rows, title)], title=title)
+        table(*columns, rows=[_cells(row) for row in _sorted(rows, title)], title=title)
+    click.echo(f"A time of 1 is that of the plain view: {1000 * measured.seconds_each:.1f} ms an image here")
     rows = [("than plain", *_judged(selection.over_plain)), ("than now", *_judged(selection.nested))]
     shown = [(who, f"{loss}", *rest) for who, loss, *rest in rows]
     title = "the selection, each image answered by views that were chosen without it"
@@ -107,12 +108,12 @@ def _sorted(rows: Sequence[Row], title: str) -> Sequence[Row]:
     return rows if title.startswith("one after") else sorted(rows, key=lambda row: row.log_loss)
 
 
-def _cells(row: Row, measured: Measured) -> tuple[str, ...]:
+def _cells(row: Row) -> tuple[str, ...]:
     loss, difference, verdict = _judged(row.difference)
     if row.names == ("plain",):
-        difference = verdict = ""
-    milliseconds = f"{1000 * measured.seconds_each * row.cost:.1f}"
-    return " + ".join(row.names), loss, difference, verdict, f"{row.cost:.2f}", milliseconds
+        difference = ""
+    told = verdict if verdict in ("better", "worse") else ""
+    return " + ".join(row.names), loss, difference, told, f"{row.cost:.2f}"
 
 
 def _judged(difference: Difference) -> tuple[str, str, str]:
