@@ -165,6 +165,7 @@ main.doors(
     **{"lr-find": ("engine.cli.lr_find:lr_find", "Find a learning rate by trying them all.")},
     compare=("engine.cli.compare:compare", "Compare backbones by short runs."),
     sweep=("engine.cli.sweep:sweep", "Search for the best values of a recipe's keys."),
+    tta=("engine.cli.tta:tta", "Measure which views of images are worth their time."),
     bench=("engine.cli.bench:bench", "Measure decoding, augmentation, training and inference."),
     data=("engine.cli.data:data", "Make, index, check or augment images."),
     doctor=("engine.cli.doctor:doctor", "Check this machine and the installation."),

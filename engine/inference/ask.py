@@ -13,7 +13,7 @@ from engine.augment.views import View, views_of
 from engine.errors import RecipeError
 from engine.exhausted import Where, told_when_exhausted
 from engine.inference.members import Members
-from engine.inference.scoring import Blend, Extra, Images, score
+from engine.inference.scoring import Blend, Extra, Images, score, score_each
 from engine.loader.batches import Loader, Samples
 from engine.model.build import why_not_size
 from engine.predictions import Predictions
@@ -62,6 +62,28 @@ def ask(
     batch how many rows this rank is done with.
     """
     loader = Loader(samples, recipe.decode, ranks.device, recipe.augment.executor, members[0].runtime.dtype)
+    images = Images(loader, rows_N, recipe.predict.batch)
+    with told_when_exhausted(f"answering in batches of {images.batch}", lambda where: smaller_answers(recipe, where)):
+        return score(members, images, ranks, blend, extras, _counting(loader, told)), loader.quarantine
+
+
+def ask_each(
+    members: Members,
+    samples: Samples,
+    rows_N: NDArray[np.int64],
+    recipe: Recipe,
+    ranks: Ranks,
+    told: Callable[[int], None] = lambda done: None,
+) -> tuple[list[list[Predictions]], Quarantine]:
+    """As `ask`, of each view by itself: a list of predictions, one a view, for each model."""
+    loader = Loader(samples, recipe.decode, ranks.device, recipe.augment.executor, members[0].runtime.dtype)
+    images = Images(loader, rows_N, recipe.predict.batch)
+    with told_when_exhausted(f"answering in batches of {images.batch}", lambda where: smaller_answers(recipe, where)):
+        return score_each(members, images, ranks, _counting(loader, told)), loader.quarantine
+
+
+def _counting(loader: Loader, told: Callable[[int], None]) -> Callable[[int], None]:
+    """Hears of the images of each batch, and tells how many of this rank's are done with."""
     answered = 0
 
     def count(images: int) -> None:
@@ -69,9 +91,7 @@ def ask(
         answered += images
         told(answered + len(loader.quarantine))
 
-    images = Images(loader, rows_N, recipe.predict.batch)
-    with told_when_exhausted(f"answering in batches of {images.batch}", lambda where: smaller_answers(recipe, where)):
-        return score(members, images, ranks, blend, extras, count), loader.quarantine
+    return count
 
 
 def smaller_answers(recipe: Recipe, where: Where) -> str:
