@@ -111,8 +111,6 @@ def _table(piece: Piece, classes: tuple[str, ...], names: list[str], others: Map
 
 
 def _others(outcome: Outcome) -> dict[str, pa.DataType]:
-    """The columns that parts have beside those of every answer. A part without a readable image has none."""
-    found: dict[str, pa.DataType] = {}
-    for piece in outcome.pieces():
-        found |= {name: values.type for name, values in piece.columns.items()}
-    return found
+    """The columns beside those of every answer: as in any part of which an image could be seen."""
+    seen = next(piece for piece in outcome.pieces() if piece.seen_N.any())
+    return {name: values.type for name, values in seen.columns.items()}
