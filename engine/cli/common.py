@@ -110,6 +110,22 @@ class Resolution(click.ParamType[tuple[int, int]]):
         return int(sides[0]), int(sides[-1])
 
 
+class Share(click.ParamType[float]):
+    """An option's share: 1% or 0.01."""
+
+    name = "share"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        text = str(value).strip()
+        try:
+            share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+        except ValueError:
+            share = -1
+        if not 0 <= share < 1:
+            self.fail(f"{value!r}: expected a share, such as 1% or 0.01", param, ctx)
+        return share
+
+
 class Weights(click.ParamType[tuple[float, ...]]):
     """An option's numbers, with commas between."""
 

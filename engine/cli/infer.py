@@ -8,7 +8,8 @@ from pathlib import Path
 
 import click
 
-from engine.cli.common import FilePath, ViewNames, Weights, progress, set_option, table, tell
+from engine.cli.beside import print_beside
+from engine.cli.common import FilePath, Share, ViewNames, Weights, progress, set_option, table, tell
 from engine.cli.screen import stop_on_signals
 from engine.cli.shown import show_answers
 from engine.cli.specialists import print_asked
@@ -32,6 +33,7 @@ Examples:
   engine infer --tta 5 --folds models/
   engine infer --folds models/0 --data photos/ --out answers/
   engine infer --folds models/ --data photos/ --show 5
+  engine infer --folds models/ --data photos/ --risk 1%
   engine infer --folds small/ --folds large/ --weights 1,2 --data photos/ --out answers/
   engine infer --folds models/ --data photos/ --views plain,flip,scale_1.25
   engine infer --folds models/ --data test.csv --set data.test_images=photos/ --vote logit
@@ -41,7 +43,8 @@ Examples:
 
 \b
 Writes into --out:
-  predictions.parquet  id, path, prediction, confidence, status, label when known, and a column p:CLASS a class
+  predictions.parquet  id, path, prediction, confidence, status, label when known, what is asked for beside answers
+                       (set, abstain, strange, strangeness, near), and a column p:CLASS a class
   submission.csv       shaped like data.sample_submission when that is set
   scores.json          when the images have labels, or --truth gives them
 
@@ -75,6 +78,12 @@ command goes on, and decodes no image again whose answer is in parts/. Ranks nee
 @click.option("--tta", type=click.IntRange(1, 10), help="Views of each image to average.  [default: predict.tta]")
 @click.option("--views", type=ViewNames(), help="Their names, with commas between.  [default: predict.views]")
 @click.option("--vote", type=click.Choice(RULES), help="How answers are averaged.  [default: ensemble.vote]")
+@click.option(
+    "--risk",
+    type=Share(),
+    help="Also a set of classes that lacks the true one in no more than this share of images, such as 1%.  "
+    "[default: predict.risk]",
+)
 @click.option("--batch", type=click.IntRange(1), help="Images in a batch.  [default: predict.batch]")
 @click.option(
     "--show", type=click.IntRange(0), default=0, help="Show so many of the images with their likeliest classes."
@@ -90,6 +99,7 @@ def infer(
     tta: int | None,
     views: tuple[str, ...] | None,
     vote: Rule | None,
+    risk: float | None,
     batch: int | None,
     show: int,
     overwrite: bool,
@@ -105,6 +115,7 @@ def infer(
         raise click.UsageError("several --folds need --out, the folder for the answers")
     place = out or RunFolder(folds[0]).predictions.path
     refuse_place(place)
+    sets = sets if risk is None else (*sets, f"predict.risk={risk}")
     wishes = Wishes(data or None, truth, tta, views or (), vote, batch, weights or (), sets)
     with join_ranks() as ranks, ExitStack() as stack:
         if ranks.leads:
@@ -145,6 +156,7 @@ def _print(job: Job, outcome: Outcome, files: list[Path]) -> None:
         rows = [(who, *(f"{metrics[name]:.4f}" for name in names)) for who, metrics in voters]
         table("", "log loss", "accuracy", "macro F1", rows=rows, title=f"{scores.images:,} labelled images")
     print_asked(outcome)
+    print_beside(outcome)
     rate = outcome.answered / outcome.seconds
     click.echo(f"{outcome.answered:,} images by {everyone}: {outcome.seconds:.1f} s, {rate:,.0f} images a second")
     for path in files:

@@ -79,7 +79,7 @@ class Ensemble:
 
         Raises RecipeError where the recipe asks for something else than was fitted, naming how that is had.
         """
-        wanted, left_out = keys_of(recipe), {}
+        wanted, left_out = keys_of(recipe), dict[str, None]()
         for part, asking in _ASKING.items():
             changed = [key for key in asking if wanted[key] != self.keys[key]]
             if all(wanted[key] == off for key, off in asking.items()):

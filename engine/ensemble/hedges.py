@@ -19,7 +19,7 @@ from engine.errors import DataError
 from engine.predictions import NO_FOLD, LabelledPredictions, Predictions
 from engine.recipe.sections import PredictSection
 
-_KINDS = {"risk": Risk, "threshold": Threshold, "strange": Strange}
+_KINDS: dict[str, Any] = {"risk": Risk, "threshold": Threshold, "strange": Strange}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,7 @@ from engine.predictions import Predictions
 
 P = TypeVar("P", bound=Predictions)
 
-_KINDS = {"join": Join, "neighbours": Neighbours, "calibration": Calibration}
+_KINDS: dict[str, Any] = {"join": Join, "neighbours": Neighbours, "calibration": Calibration}
 
 
 @dataclasses.dataclass(frozen=True)

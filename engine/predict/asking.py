@@ -70,13 +70,15 @@ class Asking:
         """
         found: list[Answered] = []
         for number, run in enumerate(self._runs):
-            begun = len(rows_N) * number
-            answered = run(samples, rows_N, lambda done, begun=begun: told((begun + done) // len(self._runs)))
+            answered = run(samples, rows_N, partial(self._tell, told, len(rows_N) * number))
             if isinstance(answered, Quarantine):
                 return answered
             found.append(answered)
         answered = found[0] if len(found) == 1 else self._together(found)
         return answered if isinstance(answered, Quarantine) else self._hedged(answered)
+
+    def _tell(self, told: Told, begun: int, done: int) -> None:
+        told((begun + done) // len(self._runs))
 
     def _hedged(self, answered: Answered) -> Answered:
         """With what is asked beside answers, and then moved to the class shares that are expected: what stands beside

@@ -30,7 +30,7 @@ def expecting(models: Models) -> Transform:
         def moved(part: Part) -> Part:
             ids = tuple(map(str, range(len(part.p_NC))))
             answers = shift(Predictions(ids, models.classes, part.p_NC), from_C, to_C)
-            return dataclasses.replace(part, p_NC=answers.probabilities_NC)
+            return dataclasses.replace(part, p_NC=answers.probabilities_NC.astype(np.float64))
 
         return moved
 

@@ -81,8 +81,8 @@ def prepare(
     sources = wishes.sources(models.recipe)
     if not any(sources):
         raise RecipeError("no images to predict: give --data FOLDER_OR_TABLE, or set data.test in the recipe")
-    own = None if place is not None else TemporaryDirectory(prefix="engine-")
-    parts = Path(own.name) if place is None else PredictionsFolder(place).parts
+    own = TemporaryDirectory(prefix="engine-") if place is None else None
+    parts = Path(own.name) if own is not None else PredictionsFolder(place or Path()).parts
     if ranks is not None and not ranks.leads:
         ranks.gather(None)  # until it is listed
         roll = Roll(parts / ROLL)

@@ -128,9 +128,9 @@ def test_what_stands_beside_answers_is_in_their_file(models: Path, shapes: Path)
     assert {"set", "abstain", "strange", "strangeness", "near"} <= set(table)
     assert all(1 <= len(names) <= 3 for names in table["set"]) and set(table["abstain"]) <= {True, False}
     assert sum(map(bool, table["near"])) > 40  # these are the training images themselves
-    again = CliRunner().invoke(
-        main, ["infer", "--folds", str(models), "--data", str(shapes), "--set", "predict.risk=0.4"]
-    )
+    again = CliRunner().invoke(main, ["infer", "--folds", str(models), "--data", str(shapes), "--risk", "40%"])
+    assert "sets at a risk of 0.4" in again.output and "abstains from" in again.output
+    assert "like nothing in training" in again.output and "near-duplicates of training images" in again.output
     assert again.exit_code == 0, again.output
     bolder = pq.read_table(models / "predictions" / "predictions.parquet").to_pydict()
     assert sum(map(len, bolder["set"])) < sum(map(len, table["set"]))
