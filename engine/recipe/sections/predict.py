@@ -19,6 +19,11 @@ class PredictSection(Section):
         description="zooms: the image as it was validated, then mirrored, closer and from farther off; crops: with tta = 5 its middle and four corners, 224 / 256 of each side, with tta = 10 each of them mirrored, too.",
     )
     batch: int = Field(64, ge=1, description="Images in a batch.")
+    part: int = Field(
+        0,
+        ge=0,
+        description="Images whose answers are put on disk together, after about half a minute in any case: what is decoded again when a prediction is killed. 0: as many as take little memory, up to 16,384.",
+    )
     positive_class: str = Field(
         "",
         description="The class that a sample submission with one column of probabilities asks for. Empty: the one that the column is called after, or of two classes the one called 1, yes, true or positive, else the later.",
