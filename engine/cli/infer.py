@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 
 import click
-import torch
 
-from engine.cli.common import FilePath, progress, set_option, table, tell
+from engine.cli.common import FilePath, progress, set_option, shown_interval, table, tell
+from engine.cli.screen import stop_on_signals
 from engine.cli.shown import show_answers
 from engine.cli.specialists import print_asked
 from engine.ensemble.vote import RULES, Rule
+from engine.predict.begun import held
 from engine.predict.job import Job, prepare
 from engine.predict.models import Wishes
-from engine.predict.run import Outcome, answer, refuse_place, write
+from engine.predict.outcome import Outcome
+from engine.predict.run import answer
+from engine.predict.writing import refuse_place, write
+from engine.ranks import join_ranks
 from engine.store.run_folder import RunFolder
 from engine.text import count
 
@@ -27,12 +33,18 @@ Examples:
   engine infer --folds models/0 --data photos/ --out answers/
   engine infer --folds models/ --data photos/ --show 5
   engine infer --folds models/ --data test.csv --set data.test_images=photos/ --vote logit
+  engine infer --folds models/ --data 'photos/**/*.jpg' --data more/
+  find photos -name '*.jpg' -print0 | engine infer --folds models/ --data -
+  torchrun --nproc-per-node 8 -m engine.cli.main infer --folds models/ --data test.parquet
 
 \b
 Writes into --out:
   predictions.parquet  id, path, prediction, confidence, status, label when known, and a column p:CLASS a class
   submission.csv       shaped like data.sample_submission when that is set
   scores.json          when the images have labels, or --truth gives them
+
+Until then answers are collected in parts/ there. Stop it with Ctrl-C (exit code 3), or lose the machine: the same
+command goes on, and decodes no image again whose answer is in parts/. Ranks need a folder that all of them see.
 """
 )
 @click.option(
@@ -45,7 +57,9 @@ Writes into --out:
 @click.option(
     "--data",
     type=FilePath(path_type=str),
-    help="Images to predict: a folder, .csv, .tsv or .parquet.  [default: the recipe's data.test]",
+    multiple=True,
+    help="Images to predict: a folder, a .csv, .tsv or .parquet, a pattern such as 'photos/**/*.jpg', an image, or - "
+    "for a list of paths on standard input. May be repeated.  [default: the recipe's data.test]",
 )
 @click.option("--out", type=FilePath(), help="Folder for the answers.  [default: FOLDS/predictions]")
 @click.option(
@@ -59,16 +73,18 @@ Writes into --out:
 @click.option(
     "--show", type=click.IntRange(0), default=0, help="Show so many of the images with their likeliest classes."
 )
+@click.option("--overwrite", is_flag=True, help="Remove what an unfinished prediction left in --out first.")
 @set_option
 def infer(
     folds: Path,
-    data: str | None,
+    data: tuple[str, ...],
     out: Path | None,
     truth: str | None,
     tta: int | None,
     vote: Rule | None,
     batch: int | None,
     show: int,
+    overwrite: bool,
     sets: tuple[str, ...],
 ) -> None:
     """Predict images with all fold models together.
@@ -76,25 +92,33 @@ def infer(
     What the images are, how they are prepared and how answers become one is read from the models' folder. --set may
     change data, decode, predict, ensemble and augment.executor.
     """
-    device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
-    with progress(unit="files", title="indexing") as meter:
-        job = prepare(folds, Wishes(data, truth, tta, vote, batch, sets), meter)
+    RunFolder(folds).members()  # before a folder is made inside it
     place = out or RunFolder(folds).predictions.path
     refuse_place(place)
-    tell(*job.manifest.notices, *job.notices)
-    with progress(title="predicting") as meter:
-        outcome = answer(job, device, meter)
-    files = write(job, outcome, place)
-    if show:
-        show_answers(job, outcome, show)
-    _print(job, outcome, files)
+    wishes = Wishes(data or None, truth, tta, vote, batch, sets)
+    with join_ranks() as ranks, ExitStack() as stack:
+        if ranks.leads:
+            stack.enter_context(held(place))
+        with progress(title="listing") as meter:
+            job = prepare(folds, wishes, meter, place, ranks, overwrite)
+        if ranks.leads:
+            tell(*job.notices)
+        with stop_on_signals() as stop, progress(title="predicting") as meter:
+            outcome = answer(job, ranks.device, meter if ranks.leads else None, stop=stop, ranks=ranks)
+        if ranks.leads:
+            files = write(job, outcome, place)
+            if show:
+                show_answers(job, outcome, show)
+            _print(job, outcome, files)
+            job.parts.clear()
 
 
 def _print(job: Job, outcome: Outcome, files: list[Path]) -> None:
-    tell(*(f"not seen: {job.manifest.paths[row]}: {outcome.status[row]}" for row in outcome.failed[:_SHOWN]))
-    if outcome.failed:
+    failed = outcome.images - outcome.seen
+    if failed:
+        tell(*(f"not seen: {path}: {why}" for path, why in islice(outcome.failed, _SHOWN)))
         shares = "answered with the class shares of the training data"
-        tell(f"{len(outcome.failed):,} images could not be seen and are {shares}")
+        tell(f"{failed:,} images could not be seen and are {shares}")
     if job.sheet.left_out:
         more, first = len(job.sheet.left_out), job.sheet.left_out[0]
         tell(f"{more:,} images are not asked for by the sample submission, such as {first}")
@@ -109,9 +133,10 @@ def _print(job: Job, outcome: Outcome, files: list[Path]) -> None:
         voters.append((everyone, scores.together))
         names = ("log_loss", "accuracy", "macro_f1")
         rows = [(who, *(f"{metrics[name]:.4f}" for name in names)) for who, metrics in voters]
+        rows.append(("  95% interval", *(shown_interval(scores.intervals[name]) for name in names)))
         table("", "log loss", "accuracy", "macro F1", rows=rows, title=f"{scores.images:,} labelled images")
     print_asked(outcome)
-    rate = len(outcome.status) / outcome.seconds
-    click.echo(f"{len(outcome.status):,} images by {everyone}: {outcome.seconds:.1f} s, {rate:,.0f} images a second")
+    rate = outcome.answered / outcome.seconds
+    click.echo(f"{outcome.answered:,} images by {everyone}: {outcome.seconds:.1f} s, {rate:,.0f} images a second")
     for path in files:
         click.echo(str(path))

@@ -48,18 +48,25 @@ class Models:
 class Wishes:
     """What the user asks for beside what was settled in training. None: as it was.
 
-    data: images to predict. The recipe's sample submission belongs to its own test images and is then left aside.
+    data: images to predict, one source or several. The recipe's sample submission belongs to its own test images and is
+    then left aside.
     truth: a table with the ids and labels of (some of) the images, to score the answers by; else folder names or the
     images' own table may hold labels. sets: "key=value" changes of the recipe: of data, decode, predict, ensemble and
     augment.executor.
     """
 
-    data: str | None = None
+    data: str | tuple[str, ...] | None = None
     truth: str | None = None
     views: int | None = None
     vote: Rule | None = None
     batch: int | None = None
     sets: tuple[str, ...] = ()
+
+    def sources(self, recipe: Recipe) -> tuple[str, ...]:
+        """Where the images are: what the user names, else the recipe's data.test."""
+        if self.data is None:
+            return (recipe.data.test,)
+        return (self.data,) if isinstance(self.data, str) else self.data
 
     def applied_to(self, saved: Checkpoint, ensemble: Ensemble | None) -> Recipe:
         """The checkpoint's recipe, with what the ensemble says in place of its keys, and these wishes in place of both.
@@ -78,7 +85,7 @@ class Wishes:
             )
         data = {}
         if self.data is not None:
-            data["test"] = self.data
+            data["test"] = self.data if isinstance(self.data, str) else next(iter(self.data), "")
             if not any(text.replace(" ", "").startswith("data.sample_submission=") for text in self.sets):
                 data["sample_submission"] = ""
         return recipe.model_copy(update={"data": recipe.data.model_copy(update=data)})

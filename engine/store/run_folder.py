@@ -10,7 +10,7 @@
       0/, 1/, ...           a fold: weights.safetensors, checkpoint.json, resume.pt, oof.parquet, bank.safetensors
         epoch_013/, ...     an epoch that was kept beside the best one: the same, without resume.pt
       specialists/<name>/   a run of its own
-      predictions/          what `engine infer` answered
+      predictions/          what `engine infer` answered; parts/ in it while it is not finished
       running.json          while a process trains in it: which
       track.json, tensorboard/, wandb/    what trackers need and write
 
@@ -198,6 +198,11 @@ class PredictionsFolder:
     def scores(self) -> Path:
         """How good they are, where labels are known."""
         return self.path / _SCORES
+
+    @property
+    def parts(self) -> Path:
+        """While it is going on, and after it was stopped: what is answered so far."""
+        return self.path / "parts"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from engine.cli.main import main
 from engine.errors import CheckpointError, DataError
 from engine.predict.asking import Asking
-from engine.predict.run import refuse_place
+from engine.predict.writing import refuse_place
 from engine.store.resume import load_resume
 
 Spoil = Callable[[Path], object]
@@ -92,7 +92,10 @@ def test_models_that_were_damaged_or_half_copied_are_named(models: Path, spoil: 
         (["--folds", "noise.csv"], "noise.csv: no such folder"),
         (["--data", "nothing"], "nothing: no such folder or table"),
         (["--data", "empty"], "empty: no images here"),
-        (["--data", "photos/TEST_00000.jpg"], "expected a folder of images, or a table"),
+        (["--data", "notes.txt"], "notes.txt: expected a folder of images, or a table, and this is text"),
+        (["--data", "photos/TEST_00000.jpg", "--data", "photos/TEST_00000.jpg"], "ids are used more than once"),
+        (["--data", "photos/*.png"], "photos/*.png: no image is called so"),
+        (["--data", "-"], "nothing was listed on standard input"),
         (["--out", "noise.csv"], "noise.csv: is a file, so there can be no folder noise.csv for the answers"),
         (["--out", "noise.csv/x"], "noise.csv: is a file, so there can be no folder noise.csv/x for the answers"),
         (["--truth", "nothing"], "nothing: no such table of labels"),
@@ -120,6 +123,7 @@ def test_what_cannot_be_is_refused_before_an_image_is_decoded(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     (tmp_path / "noise.csv").write_bytes(NOISE)
+    (tmp_path / "notes.txt").write_text("photos", encoding="utf-8")
     (tmp_path / "header.csv").write_text("id,label\n", encoding="utf-8")
     result = CliRunner().invoke(main, ["infer", "--folds", "models", "--data", "photos", *arguments])
     assert isinstance(result.exception, SystemExit), result.exception

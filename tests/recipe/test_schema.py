@@ -95,7 +95,9 @@ NO_PATHS = {
     *(f"data.{role}_column" for role in ("path", "label", "id", "group", "fold")),
     *(f"{where}{key}" for where in ("", "specialist.0.") for key in ("model.backbone", "train.optimizer")),
     "specialist.0.name",
+    "predict.float_format",
     "predict.positive_class",
+    "predict.submission",
     "track.wandb",
     "track.mlflow_experiment",
 }

@@ -12,7 +12,7 @@ from engine.recipe.sections.base import Section
 class EnsembleSection(Section):
     """How the answers of several members (folds, kept epochs) become one."""
 
-    vote: Literal["soft", "logit"] = Field(
+    vote: Literal["soft", "logit", "hard", "rank", "median"] = Field(
         "soft",
-        description="How members' answers are averaged. soft: their probabilities; logit: their logits, which is the geometric mean of probabilities.",
+        description="How answers of views, kept epochs and folds become one. soft: the mean of their probabilities; logit: of their logits, which is the geometric mean of probabilities; hard: shares of first answers, ties decided by soft; rank: the mean of 1/place; median: of each class's probabilities, made to sum to 1.",
     )
