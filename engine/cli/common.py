@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress, Task, TaskID
     from rich.text import Text
 
+    from engine.intervals import Interval
+
 RECIPE = "engine.cli.recipe"
 """Key of `Context.meta`: the recipe file of the command that runs, for errors that name only a key."""
 
@@ -241,3 +243,8 @@ def table(*columns: str, rows: list[tuple[Any, ...]], title: str = "") -> None:
     if title:
         console.print(title, style="bold", markup=False, soft_wrap=True)
     console.print(shown)
+
+
+def shown_interval(one: Interval) -> str:
+    """Between what a score may lie, for a table."""
+    return "" if one.low is None or one.high is None else f"{one.low:.4f} to {one.high:.4f}"

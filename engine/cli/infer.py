@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from engine.cli.beside import print_beside
-from engine.cli.common import FilePath, Share, ViewNames, Weights, progress, set_option, table, tell
+from engine.cli.common import FilePath, Share, ViewNames, Weights, progress, set_option, shown_interval, table, tell
 from engine.cli.screen import stop_on_signals
 from engine.cli.shown import show_answers
 from engine.cli.specialists import print_asked
@@ -154,6 +154,7 @@ def _print(job: Job, outcome: Outcome, files: list[Path]) -> None:
         voters.append((everyone, scores.together))
         names = ("log_loss", "accuracy", "macro_f1")
         rows = [(who, *(f"{metrics[name]:.4f}" for name in names)) for who, metrics in voters]
+        rows.append(("  95% interval", *(shown_interval(scores.intervals[name]) for name in names)))
         table("", "log loss", "accuracy", "macro F1", rows=rows, title=f"{scores.images:,} labelled images")
     print_asked(outcome)
     print_beside(outcome)

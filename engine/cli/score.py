@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
-from engine.cli.common import FilePath, table, tell
+from engine.cli.common import FilePath, shown_interval, table, tell
 from engine.errors import EngineError
 from engine.files import write_text
-from engine.intervals import Difference, Interval
+from engine.intervals import Difference
 from engine.metrics import ClassScores, Scores
 from engine.predict.answers import read_answers, read_truth
 from engine.predict.check import check as check_submission
@@ -87,11 +87,6 @@ def _check(submission: Path, sample: Path, known: Path | None) -> None:
     if findings:
         raise EngineError(f"{submission}: does not fit {sample}: {count(findings, 'finding')}")
     click.echo(f"{submission}: fits {sample}")
-
-
-def shown_interval(one: Interval) -> str:
-    """Between what a score may lie, for a table."""
-    return "" if one.low is None or one.high is None else f"{one.low:.4f} to {one.high:.4f}"
 
 
 def in_words(one: Difference) -> str:

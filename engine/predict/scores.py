@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from engine.data.classes import groups_of
 from engine.data.spill import hashes_of
 from engine.ensemble.vote import blend
-from engine.metrics import Scores, evaluate
+from engine.intervals import DRAWS, Interval, intervals
+from engine.metrics import Scores, chance_ece, evaluate
 from engine.predict.blind import blind
 from engine.predict.job import Job
 from engine.predict.parts import STATUS, voter
@@ -26,6 +27,8 @@ from engine.predictions import NO_FOLD, LabelledPredictions
 WITHOUT_SPECIALISTS = "without specialists"
 MOST_IMAGES, MOST_CELLS = 1 << 19, 1 << 25
 """Of labelled answers that are scored, images and probabilities: 256 MiB."""
+_DRAWN, _LEAST_DRAWS = 1 << 25, 200
+"""Samples drawn for intervals, and draws at least: of very many samples intervals are narrow however few there are."""
 
 Pieces = Callable[[Sequence[str] | None], Iterator[Piece]]
 
@@ -36,8 +39,9 @@ class Comparison:
     all models together, of each alone, and of always answering the class shares. `unknown`: labels of the data that the
     models do not know.
 
-    Specialists count in `together` and not in `alone`; `without_specialists` is what together was without them, {} when
-    none were asked."""
+    `intervals`: between what those of all together may lie, drawn by the images' groups where they have any.
+    `chance_calibration_error`: what a calibrated answer would show. Specialists count in `together` and not in `alone`;
+    `without_specialists` is what together was without them, {} when none were asked."""
 
     images: int
     together: dict[str, float]
@@ -45,6 +49,8 @@ class Comparison:
     baseline: dict[str, float]
     unknown: tuple[str, ...]
     without_specialists: dict[str, float] = dataclasses.field(default_factory=dict)
+    intervals: dict[str, Interval] = dataclasses.field(default_factory=dict)
+    chance_calibration_error: float | None = None
 
 
 def compared(job: Job, pieces: Pieces) -> Comparison | None:
@@ -57,13 +63,19 @@ def compared(job: Job, pieces: Pieces) -> Comparison | None:
     known = sum(number for label, number in job.roll.labels.items() if label in models.classes)
     most = min(MOST_IMAGES, MOST_CELLS // len(models.classes))
 
+    def labelled(found: Iterator[tuple[Piece, NDArray[np.floating]]]) -> LabelledPredictions:
+        return _labelled(found, models.classes, most / known)
+
     def scores(found: Iterator[tuple[Piece, NDArray[np.floating]]]) -> Scores:
-        return evaluate(_labelled(found, models.classes, most / known), groups)
+        return evaluate(labelled(found), groups)
 
     def of_voter(name: str) -> dict[str, float]:
         return scores((piece, piece.voters[name]) for piece in pieces([STATUS, voter(name)])).metrics
 
-    together = scores((piece, piece.p_NC) for piece in pieces(None))
+    answers = labelled((piece, piece.p_NC) for piece in pieces(None))
+    together = evaluate(answers, groups)
+    sure = intervals(answers, draws=max(_LEAST_DRAWS, min(DRAWS, _DRAWN // len(answers))))
+    chance = chance_ece(answers, draws=max(10, min(200, _DRAWN // len(answers))))
     shares_C = blend(np.stack([blind(saved, models.classes) for saved in models.checkpoints]))[0]
     baseline = scores((piece, np.tile(shares_C, (len(piece), 1))) for piece in pieces([STATUS]))
     return Comparison(
@@ -73,6 +85,8 @@ def compared(job: Job, pieces: Pieces) -> Comparison | None:
         baseline=baseline.metrics,
         unknown=tuple(sorted(set(job.roll.labels) - {"", *models.classes})),
         without_specialists=of_voter(WITHOUT_SPECIALISTS) if models.specialists else {},
+        intervals=sure,
+        chance_calibration_error=chance,
     )
 
 

@@ -213,6 +213,15 @@ def test_the_embedding_of_kept_epochs_has_the_mean_of_their_cosines() -> None:
         embedding([dataclasses.replace(models[0], features_NE=None)])
 
 
+def test_an_embedding_alone_is_as_among_others_to_the_last_bit() -> None:
+    features_NE = np.random.default_rng(0).normal(size=(40, 1283)).astype(np.float32)
+    ids = tuple(map(str, range(40)))
+    models = [Predictions(ids, CLASSES, np.full((40, 3), 1 / 3), features_NE=features_NE)] * 2
+    whole = embedding(models)
+    for row in range(40):
+        np.testing.assert_array_equal(embedding([one.take([row]) for one in models]), whole[row : row + 1])
+
+
 def test_embeddings_of_another_size_are_refused() -> None:
     other = dataclasses.replace(bank_of(9, seed=0), features_BE=np.ones((9, 5), np.float16))
     with pytest.raises(ValueError, match=r"12 numbers .* bank of 5"):

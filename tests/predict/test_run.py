@@ -222,6 +222,9 @@ def test_labelled_images_are_scored_beside_the_class_shares(models: Path, photos
     out = models / "predictions"
     scores = json.loads((out / "scores.json").read_text("utf-8"))
     assert (scores["images"], scores["unknown"]) == (9, ["우산"])
+    sure = scores["intervals"]["log_loss"]
+    assert sure["low"] < sure["value"] == scores["together"]["log_loss"] < sure["high"]
+    assert 0 < scores["chance_calibration_error"] < 1
 
     predictions = Predictions.read(out / "predictions.parquet")
     assert isinstance(predictions, LabelledPredictions)
