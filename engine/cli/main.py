@@ -157,7 +157,7 @@ main.doors(
     init=("engine.cli.init:init", "Look at images and write a first recipe for them."),
     train=("engine.cli.train:train", "Train the folds of a recipe."),
     infer=("engine.cli.infer:infer", "Predict images with trained folds."),
-    vote=("engine.cli.vote:vote", "Join files of predictions, of any tool, into one."),
+    vote=("engine.cli.vote:vote_command", "Join files of predictions, of any tool, into one."),
     preview=("engine.cli.preview:preview", "Show what a recipe does to its images."),
     runs=("engine.cli.runs:runs", "List past runs, their scores and what differs between them."),
     **{"lr-find": ("engine.cli.lr_find:lr_find", "Find a learning rate by trying them all.")},
