@@ -159,7 +159,7 @@ main.doors(
     ensemble=("engine.cli.ensemble:ensemble", "Fit anew how trained folds, or several runs, answer together."),
     infer=("engine.cli.infer:infer", "Predict images with trained folds."),
     score=("engine.cli.score:score", "Score predictions, or check a submission."),
-    vote=("engine.cli.vote:vote", "Join files of predictions, of any tool, into one."),
+    vote=("engine.cli.vote:vote_command", "Join files of predictions, of any tool, into one."),
     preview=("engine.cli.preview:preview", "Show what a recipe does to its images."),
     runs=("engine.cli.runs:runs", "List past runs, their scores and what differs between them."),
     **{"lr-find": ("engine.cli.lr_find:lr_find", "Find a learning rate by trying them all.")},

@@ -19,6 +19,7 @@ _METRICS = ("log_loss", "accuracy", "macro_f1")
 
 
 @click.command(
+    "vote",
     epilog="""\b
 Examples:
   engine vote models/a/predictions/predictions.parquet theirs.csv --out both.csv
@@ -32,7 +33,7 @@ Examples:
 A file is predictions.parquet or oof.parquet of this engine, or a table with the id
 first and then a column of probabilities a class, or one of labels. Files are joined
 by id and by the names of classes, in whatever order they stand.
-"""
+""",
 )
 @click.argument("files", nargs=-1, required=True, type=FilePath())
 @click.option("--vote", "rule", type=click.Choice(RULES), help="How answers become one.  [default: soft]")
@@ -52,7 +53,7 @@ by id and by the names of classes, in whatever order they stand.
 @click.option("--common", is_flag=True, help="Join the samples and classes that all files have.")
 @click.option("--out", type=FilePath(), help="Where the answer is written, .parquet or .csv.")
 @click.option("--sample", type=FilePath(), help="A sample submission whose shape --out is to have.")
-def vote(
+def vote_command(
     files: tuple[Path, ...],
     rule: Rule | None,
     weights: str | None,
