@@ -76,7 +76,7 @@ class Ensemble:
             if content["vote"] not in RULES:
                 raise ValueError(f"vote {content['vote']!r}")
             asks = bool(content["asks_specialists"])
-            views = content["views"] if isinstance(content["views"], str) else tuple(content["views"])
+            views = tuple(content["views"]) if isinstance(content["views"], list) else content["views"]
             return cls(int(content["tta"]), views, content["vote"], asks, specialists)
         except (ValueError, TypeError, KeyError) as error:
             raise CheckpointError(
