@@ -97,10 +97,12 @@ def _print(measured: Measured, selection: Selection) -> None:
     for title, rows in lists:
         table(*columns, rows=[_cells(row) for row in _sorted(rows, title)], title=title)
     click.echo(f"A time of 1 is that of the plain view: {1000 * measured.seconds_each:.1f} ms an image here")
-    rows = [("than plain", *_judged(selection.over_plain)), ("than now", *_judged(selection.nested))]
-    shown = [(who, f"{loss}", *rest) for who, loss, *rest in rows]
+    judged: list[tuple[str, ...]] = [
+        ("than plain", *_judged(selection.over_plain)),
+        ("than now", *_judged(selection.nested)),
+    ]
     title = "the selection, each image answered by views that were chosen without it"
-    table("", "log loss", "difference", "verdict", rows=shown, title=title)
+    table("", "log loss", "difference", "verdict", rows=judged, title=title)
 
 
 def _sorted(rows: Sequence[Row], title: str) -> Sequence[Row]:

@@ -151,7 +151,8 @@ def _keys(ensemble: EnsembleSection, predict: PredictSection) -> dict[str, Any]:
 
 def _as_now(content: Mapping[str, Any]) -> dict[str, Any]:
     """Of format 1, which knew no fitted parts, and views by their family and number."""
-    predict = PredictSection(tta=content["tta"], views=content["views"], specialists=content["asks_specialists"])
+    views = content["views"] if isinstance(content["views"], str) else tuple(content["views"])
+    predict = PredictSection(tta=content["tta"], views=views, specialists=content["asks_specialists"])
     keys = _keys(EnsembleSection(vote=content["vote"]), predict)
     specialists = content["specialists"]
     return {"keys": keys, "views": predict.names, "specialists": specialists, "parts": {}, "hedges": {}, "runs": []}
