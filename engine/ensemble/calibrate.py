@@ -158,13 +158,15 @@ class Judged:
     reason: str = ""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Choice:
     """The calibration that is worth having, fitted on all samples, or None where none is; and how each kind did, the
-    first row without any."""
+    first row without any. answers: those by which it was judged, of fits that had not seen the sample; without it, the
+    ones that were given."""
 
     calibration: Calibration | None
     table: tuple[Judged, ...]
+    answers: LabelledPredictions
 
 
 def choose(predictions: LabelledPredictions, kinds: Sequence[Kind] = KINDS, groups: Sequence[str] = ()) -> Choice:
@@ -187,10 +189,10 @@ def choose(predictions: LabelledPredictions, kinds: Sequence[Kind] = KINDS, grou
         if difference.verdict == "better":
             winners.append((kind, after, difference.second))
     if not winners:
-        return Choice(None, tuple(table))
+        return Choice(None, tuple(table), known)
     best = min(winners, key=lambda winner: winner[2])[1]
-    kept = next(kind for kind, after, _ in winners if after is best or compare(best, after).verdict != "worse")
-    return Choice(Calibration.fit(kept, known, groups), tuple(table))
+    kept, after, _ = next(one for one in winners if one[1] is best or compare(best, one[1]).verdict != "worse")
+    return Choice(Calibration.fit(kept, known, groups), tuple(table), after)
 
 
 def _honestly(kind: Kind, known: LabelledPredictions, groups: Sequence[str]) -> LabelledPredictions:

@@ -208,6 +208,7 @@ def test_where_one_temperature_is_all_there_is_to_mend_it_is_chosen_over_more_nu
     assert none.log_loss is not None and temperature.log_loss is not None and temperature.difference is not None
     assert temperature.difference.difference == pytest.approx(temperature.log_loss - none.log_loss)
     assert temperature.difference.high is not None and temperature.difference.high < 0
+    assert loss(choice.answers) == pytest.approx(temperature.log_loss)
 
 
 def test_where_classes_differ_more_numbers_are_chosen() -> None:
@@ -217,8 +218,10 @@ def test_where_classes_differ_more_numbers_are_chosen() -> None:
 
 
 def test_well_calibrated_answers_are_left_alone() -> None:
-    choice = choose(said(*world(800)), KINDS)
+    one = said(*world(800))
+    choice = choose(one, KINDS)
     assert choice.calibration is None
+    np.testing.assert_array_equal(choice.answers.probabilities_NC, one.probabilities_NC)
     assert all(row.log_loss is not None for row in choice.table)
 
 
