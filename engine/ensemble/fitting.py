@@ -16,7 +16,7 @@ from typing import Any
 from engine.ensemble.calibrate import KINDS, Calibration, Judged, choose
 from engine.ensemble.join import Join
 from engine.ensemble.neighbours import Found, Neighbours, honestly
-from engine.ensemble.nested import Apply, honest
+from engine.ensemble.nested import honest
 from engine.ensemble.parts import Parts
 from engine.ensemble.vote import vote_of_fold
 from engine.intervals import Difference, compare
@@ -146,15 +146,9 @@ def _calibration(
     gains = [_gain_of(row, _scores(answers)) for row in choice.table if row.kind != "none"]
     if kept is None:
         return None, answers, tuple(gains)
-
-    def fit_kept(seen: Sequence[LabelledPredictions]) -> Apply:
-        own = Calibration.fit(kept.kind, seen[0], class_groups)
-        return lambda asked: own.apply(asked[0])
-
-    after = honest([answers], fit_kept)
-    own = judged("calibration", kept.kind, answers, after)
+    own = judged("calibration", kept.kind, answers, choice.answers)
     others = [gain if gain.how == kept.kind else _beaten(gain, kept.kind) for gain in gains]
-    return kept, after, tuple(own if gain.how == kept.kind else gain for gain in others)
+    return kept, choice.answers, tuple(own if gain.how == kept.kind else gain for gain in others)
 
 
 def _gain_of(row: Judged, before: dict[str, float]) -> Gain:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from click.testing import CliRunner
 
 from engine.cli.main import main
+from engine.ensemble.calibrate import Calibration, Choice, Kind
 from engine.ensemble.ensemble import Ensemble
 from engine.ensemble.fitting import Gain
 from engine.ensemble.parts import Parts
@@ -66,13 +67,14 @@ def models(trained: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def everything_gains(monkeypatch: pytest.MonkeyPatch) -> None:
     """So few images prove nothing, so it is taken for proven."""
-    from engine.ensemble import calibrate, fitting
+    from engine.ensemble import fitting
 
     monkeypatch.setattr(fitting, "judged", lambda part, how, before, after: Gain(part, how, True, {}))
-    choose = calibrate.Choice
-    monkeypatch.setattr(
-        fitting, "choose", lambda answers, kinds, groups: choose(calibrate.Calibration.fit(kinds[0], answers), ())
-    )
+
+    def choose(answers: LabelledPredictions, kinds: Sequence[Kind], groups: Sequence[str]) -> Choice:
+        return Choice(Calibration.fit(kinds[0], answers), (), answers)
+
+    monkeypatch.setattr(fitting, "choose", choose)
 
 
 def held_out(folder: Path) -> LabelledPredictions:
