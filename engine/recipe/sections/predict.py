@@ -17,7 +17,9 @@ class PredictSection(Section):
         "zooms",
         description="zooms: the image as it was validated, then mirrored, closer and from farther off; crops: with tta = 5 its middle and four corners, 224 / 256 of each side, with tta = 10 each of them mirrored, too.",
     )
-    batch: int = Field(64, ge=1, description="Images in a batch.")
+    batch: int = Field(
+        64, ge=1, description="Photos that are decoded together; answers are the same to the last bit whatever it is."
+    )
     positive_class: str = Field(
         "",
         description="The class that a sample submission with one column of probabilities asks for. Empty: the one that the column is called after, or of two classes the one called 1, yes, true or positive, else the later.",
