@@ -15,6 +15,7 @@ from PIL import Image
 
 from engine.augment.contract import Contract
 from engine.augment.views import tta_views
+from engine.ensemble.vote import RULES, Rule, blend
 from engine.inference.member import Member
 from engine.inference.members import Members
 from engine.inference.parts import InParts
@@ -188,6 +189,16 @@ def test_probabilities_of_a_row_do_not_depend_on_its_place(classes: int) -> None
     whole = mean(logits_VBC.softmax(2).numpy())
     for start, stop in [(0, 1), (1, 2), (3, 10), (18, 19), (5, 19)]:
         np.testing.assert_array_equal(mean(logits_VBC[:, start:stop].softmax(2).numpy()), whole[start:stop])
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("classes", [2, 3, 17, 396])
+def test_a_vote_about_a_row_does_not_depend_on_its_place(rule: Rule, classes: int) -> None:
+    voters_KNC = np.random.default_rng(0).dirichlet(np.ones(classes), (9, 67)).astype(np.float32)
+    whole_NC = blend(voters_KNC, rule)
+    for start, stop in [(0, 1), (5, 6), (3, 10), (0, 64)]:
+        some = np.ascontiguousarray(voters_KNC[:, start:stop])
+        np.testing.assert_array_equal(blend(some, rule), whole_NC[start:stop])
 
 
 # --- parts -----------------------------------------------------------------------------------------------------------
