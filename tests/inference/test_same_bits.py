@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from engine.augment.contract import Contract
@@ -59,7 +60,7 @@ def member_of(backbone: str, bf16: bool = False, device: torch.device = CPU) -> 
     with torch.random.fork_rng([]):
         torch.manual_seed(0)
         model = build_model(ModelSection(backbone=backbone, pretrained=False), len(CLASSES), SIZE)
-        torch.nn.init.normal_(model.head.linear.weight, std=1.0)
+        torch.nn.init.normal_(model.head.get_parameter("linear.weight"), std=1.0)
     runtime = Runtime(device, bf16, channels_last=True, compile=False)
     contract = Contract.of(AugmentSection(), SIZE, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3), "bicubic")
     return Member(runtime.place(model), contract, runtime, CLASSES)
@@ -68,7 +69,7 @@ def member_of(backbone: str, bf16: bool = False, device: torch.device = CPU) -> 
 def asked(
     members: Members,
     photos: Sequence[bytes],
-    rows: Sequence[int] = range(COUNT),
+    rows: Sequence[int] | NDArray[np.int64] = range(COUNT),
     batch: int = 64,
     ranks: Ranks | None = None,
     blend: Blend = mean,
@@ -99,7 +100,9 @@ def everything_the_same(members: Members, photos: Sequence[bytes]) -> None:
     (expected,) = asked(members, photos)
     assert len(expected) == COUNT and len(np.unique(expected.probabilities_NC, axis=0)) == COUNT
     order = np.random.default_rng(0).permutation(COUNT)
-    for rows, batch in [(order, 1), (order, 7), (range(COUNT), 7), ([18, 5], 64), ([11], 64)]:
+    asks: list[tuple[Sequence[int] | NDArray[np.int64], int]]
+    asks = [(order, 1), (order, 7), (range(COUNT), 7), ([18, 5], 64), ([11], 64)]
+    for rows, batch in asks:
         same(asked(members, photos, rows, batch)[0], expected)
 
 
@@ -178,8 +181,8 @@ def test_a_view_that_is_asked_alone_answers_as_among_others(photos: list[bytes])
     views, model = tta_views(2), member_of("test_convnext")
     pngs = photos[::5]
     (both,) = asked(Members([model], views), pngs, range(len(pngs)))
-    alone = [asked(Members([model], [view]), pngs, range(len(pngs)))[0].logits_NC for view in views]
-    np.testing.assert_allclose(np.mean(alone, axis=0), both.logits_NC, atol=1e-5)
+    alone = [asked(Members([model], [view]), pngs, range(len(pngs)))[0].probabilities_NC for view in views]
+    np.testing.assert_allclose(np.mean(alone, axis=0), both.probabilities_NC, atol=1e-5)
 
 
 @pytest.mark.parametrize("classes", [2, 3, 7, 8, 15, 16, 17, 33, 396, 1001])
