@@ -16,14 +16,15 @@ from click.testing import CliRunner
 from engine.augment.views import VIEWS
 from engine.cli.main import main
 from engine.ensemble.ensemble import Ensemble
-from engine.ensemble.vote import RULES, Rule, blend
+from engine.ensemble.vote import RULES, Rule, blend, vote_of_fold
 from engine.errors import CheckpointError, DataError, EngineError, Interrupted, RecipeError
 from engine.events import Event, HeldOutAnswered, Watcher
 from engine.metrics import log_loss
-from engine.predictions import LabelledPredictions, Predictions
+from engine.predictions import LabelledPredictions, Predictions, joined
 from engine.ranks import Ranks
 from engine.recipe.sections import Recipe
 from engine.store.checkpoint import Checkpoint
+from engine.store.run_folder import RunFolder
 from engine.training.prepare import prepare
 from engine.training.run import train
 from engine.tune.views import Measured, candidates, forward, measure, open_run, select, with_views
@@ -129,13 +130,20 @@ def models(trained: tuple[Path, Recipe], tmp_path: Path) -> Path:
     return Path(shutil.copytree(trained[0], tmp_path / "copied"))
 
 
+def as_the_models_answered(models: Path) -> LabelledPredictions:
+    """Out of fold, before anything is fitted: each fold's kept epochs together."""
+    folds = [RunFolder(models).fold(fold) for fold in (0, 1)]
+    read = [[Predictions.read(member.out_of_fold) for member in fold.members()] for fold in folds]
+    return joined([vote_of_fold([one for one in own if isinstance(one, LabelledPredictions)]) for own in read])
+
+
 def test_each_views_answers_are_those_that_the_run_has_of_it(models: Path, ranks: Ranks) -> None:
-    """Blended, those of the run's own views are its out-of-fold predictions."""
+    """Blended, those of the run's own views are what its models answered out of fold."""
     prepared = open_run(models)
     found = measure(prepared, ["turn_90", "scale_1.25"], ranks, Watcher(), lambda: False)
     assert set(found.answers) == {"plain", "plain_flip", "turn_90", "scale_1.25"} and not found.left_out
     assert found.costs["scale_1.25"] == (40 / 32) ** 2 and found.seconds_each > 0
-    saved = Predictions.read(models / "oof.parquet")
+    saved = as_the_models_answered(models)
     now = found.of(prepared.recipe.predict.names).in_order(saved.ids, saved.classes)
     np.testing.assert_allclose(now.probabilities_NC, saved.probabilities_NC, atol=1e-6)
     assert found.answers["plain"].groups == () and set(found.answers["plain"].fold_N) == {0, 1}
@@ -169,7 +177,7 @@ def test_a_list_that_is_taken_is_what_the_run_answers_with(models: Path, ranks: 
     assert open_run(models).recipe.predict.names == names
     found = measure(open_run(models), names, ranks, Watcher(), lambda: False)
     assert len(found.answers) == 2
-    saved = Predictions.read(models / "oof.parquet")
+    saved = as_the_models_answered(models)
     now = found.of(names).in_order(saved.ids, saved.classes)
     np.testing.assert_allclose(now.probabilities_NC, saved.probabilities_NC, atol=1e-6)
 
