@@ -135,12 +135,17 @@ def _scales(z_NC: Array, y_N: Labels, group_N: Labels, centre: float, deviation:
             value, slope_BC = _log_loss(z_BC * scale_N[rows, None], y_B)
             total += value
             slopes.append(np.einsum("bc,bc->b", slope_BC, z_BC))
-        return total, np.bincount(group_N, np.concatenate(slopes) * scale_N, groups)
+        return total, _sums(np.concatenate(slopes) * scale_N, group_N, groups)
 
     spread_N = np.concatenate([_spread(centre * z_BC) for _, z_BC, _ in _blocks(z_NC, y_N)])
-    curvature = np.bincount(group_N, spread_N, groups)
+    curvature = _sums(spread_N, group_N, groups)
     start = np.full(groups, np.log(centre))
     return np.exp(_minimum(loss, start, np.full(groups, deviation), curvature, rounds))
+
+
+def _sums(values_N: Array, group_N: Labels, groups: int) -> Array:
+    """Of each group, (G,)."""
+    return np.bincount(group_N, values_N, groups).astype(np.float64)
 
 
 def _spread(z_BC: Array) -> Array:
