@@ -72,11 +72,6 @@ class StepMemory:
         gradients = self.weights
         return self.fixed + (working + gradients if self.gradients_stay else max(working, gradients))
 
-    @property
-    def scoring(self) -> int:
-        """While a batch of the same size is scored, without gradients."""
-        return self.fixed + 3 * self.largest
-
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
@@ -147,8 +142,9 @@ def training_memory(
     recipe: Recipe, stage: StageSection, classes: int, train: Photos, held: Photos, ranks: Ranks
 ) -> Memory:
     """The peak of a stage that is trained on some photos and scored on others."""
-    bf16 = Runtime.of(recipe.train, ranks.device).bf16
-    step = step_memory(recipe.model, recipe.train, classes, stage, bf16, ranks.world)
+    runtime = Runtime.of(recipe.train, ranks.device)
+    step = step_memory(recipe.model, recipe.train, classes, stage, runtime.bf16, ranks.world)
+    scored = step.fixed + 3 * step.largest * _shown(runtime, stage.size, stage.batch) // stage.batch
     pixels = stage.batch * stage.size[0] * stage.size[1] * 3
     extras = _EXTRAS * 4 * pixels if _has_extras(recipe) else 0
     decoding = _Decoding.of(recipe.decode, ranks.device)
@@ -157,10 +153,10 @@ def training_memory(
     parts, counts = _scored_parts(recipe, stage.size, stage.batch, held, decoding), (len(held.sizes_N2), stage.batch)
     scoring = decoding.bytes(parts, decoding.rounds, *counts)
     files = int(3 * stage.batch * (train.bytes_N.mean() if len(train.bytes_N) else 0))
-    working = max(step.peak + extras, step.scoring)
+    working = max(step.peak + extras, scored)
     # While images are scored, the next epoch's first batches are decoded.
     photos = max(training, ahead + scoring if len(held.sizes_N2) else 0)
-    together = max(step.peak + extras + training, step.scoring + ahead + scoring)
+    together = max(step.peak + extras + training, scored + ahead + scoring)
     return _placed(ranks, decoding, together, working, photos, files, certain=step.fixed + step.activations)
 
 
@@ -169,18 +165,27 @@ def answering_memory(recipe: Recipe, classes: int, held: Photos, ranks: Ranks) -
     stage = recipe.stage[-1]
     batch = min(recipe.predict.batch, max(1, len(held.sizes_N2)))
     one = stage.model_copy(update={"batch": 1})
-    step = step_memory(recipe.model, recipe.train, classes, one, Runtime.of(recipe.train, ranks.device).bf16)
+    runtime = Runtime.of(recipe.train, ranks.device)
+    step = step_memory(recipe.model, recipe.train, classes, one, runtime.bf16)
     models = max(1, recipe.train.keep_last + recipe.train.keep_best)
     views = views_of(recipe.predict)
     largest = max(view.cost(*stage.size) for view in views)  # one after the other, in the same memory
     pixels = int(4 * batch * stage.size[0] * stage.size[1] * 3 * largest)
-    working = models * step.weights + pixels + int(3 * step.largest * batch * largest)
+    shown = max(view.cost(*stage.size) * _shown(runtime, view.size(*stage.size), batch) for view in views)
+    working = models * step.weights + pixels + int(3 * step.largest * shown)
     decoding = _Decoding.of(recipe.decode, ranks.device)
     parts = _scored_parts(recipe, stage.size, batch, held, decoding, views)
     photos = decoding.bytes(parts, decoding.rounds, len(held.sizes_N2), batch)
     files = int(3 * batch * (held.bytes_N.mean() if len(held.bytes_N) else 0))
     certain = models * step.weights + pixels
     return _placed(ranks, decoding, working + photos, working, photos, files, certain)
+
+
+def _shown(runtime: Runtime, size: tuple[int, int], batch: int) -> int:
+    """Images of a batch that a model answers about at one time: parts of a fixed shape, one to each thread of a CPU."""
+    at_once = runtime.images_at_once(*size)
+    parts = torch.get_num_threads() if runtime.device.type == "cpu" else 1
+    return at_once * min(parts, -(-batch // at_once))
 
 
 def _placed(

@@ -167,6 +167,21 @@ def test_a_view_of_another_size_counts_by_its_pixels(recipe: MakeRecipe) -> None
     assert memory["scale_1.5"] - weights == pytest.approx(2.25 * (memory["flip"] - weights), rel=1e-3)
 
 
+def test_a_model_answers_about_as_many_images_at_a_time_as_threads_take_in_parts(
+    recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 64 images of 256 px two a thread, and of one as many as a part has."""
+
+    def needed(threads: int, batch: int) -> int:
+        monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+        stage = {"size": 256, "batch": 4, "epochs": 1, "lr": 1e-3}
+        made = recipe(stage=[stage], predict={"batch": batch})
+        return answering_memory(made, 3, photos(64, 60, 60), HERE).host
+
+    assert needed(1, 64) < needed(4, 64) < needed(32, 64) == needed(99, 64)
+    assert needed(1, 1) == needed(9, 1)
+
+
 def test_on_a_gpu_photos_and_model_are_counted_where_they_lie(
     recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
