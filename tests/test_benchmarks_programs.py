@@ -27,6 +27,7 @@ from engine.store.checkpoint import load
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
+import bench_answers  # noqa: E402
 import bench_channels_last  # noqa: E402
 import bench_filter  # noqa: E402
 import bench_strangers  # noqa: E402
@@ -187,6 +188,12 @@ def test_every_layout_trains_and_answers_on_its_own_memory_format() -> None:
         for work, layout in [contender.name.split(", ")]
     ]
     assert bench_channels_last.rate(rows, work="training", layout="last") == found[2].rate
+
+
+def test_both_ways_of_asking_are_measured_and_one_of_them_differs_in_no_answer() -> None:
+    rows = bench_answers.measured("test_convnext", 32, repeats=1)
+    assert [row["way"] for row in rows] == ["batch", "parts"] and rows[1]["differ"] == 0
+    assert all(row[key] > 0 for row in rows for key in ("images_per_s", "images_per_cpu_second", "one_photo_ms"))
 
 
 def test_each_filter_of_training_is_scored_with_each_filter(squares: Path, tmp_path: Path) -> None:

@@ -4,6 +4,11 @@ their models here, so that what is scored is what is answered.
 Where one view of one contract is wanted, the loader makes it, which decodes no more of each photo than the view shows.
 For several, photos are decoded whole, once, and each view is a pass over them.
 
+An answer depends on the photo alone, to the last bit: how many are asked about at a time, in which order, by how many
+threads and ranks, and beside which files that cannot be read, makes no difference (parts.py; what comes after the
+network goes row by row). It holds for one machine: another processor or card, or other versions of its libraries, add
+up in another order.
+
 A member's probabilities are the float32 softmax of its float32 logits; views are averaged in float64, and the mean is
 float32 again. Float32 is what files hold: a member means the same to whoever comes next, read from a file or not.
 """

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from engine.augment.contract import Contract
 from engine.augment.views import tta_views
+from engine.ensemble.vote import RULES, Rule, blend
 from engine.inference.member import Member
 from engine.inference.members import Members
 from engine.inference.parts import InParts
@@ -58,7 +60,7 @@ def member_of(backbone: str, bf16: bool = False, device: torch.device = CPU) -> 
     with torch.random.fork_rng([]):
         torch.manual_seed(0)
         model = build_model(ModelSection(backbone=backbone, pretrained=False), len(CLASSES), SIZE)
-        torch.nn.init.normal_(model.head.linear.weight, std=1.0)
+        torch.nn.init.normal_(model.head.get_parameter("linear.weight"), std=1.0)
     runtime = Runtime(device, bf16, channels_last=True, compile=False)
     contract = Contract.of(AugmentSection(), SIZE, (0.5, 0.4, 0.3), (0.2, 0.25, 0.3), "bicubic")
     return Member(runtime.place(model), contract, runtime, CLASSES)
@@ -67,7 +69,7 @@ def member_of(backbone: str, bf16: bool = False, device: torch.device = CPU) -> 
 def asked(
     members: Members,
     photos: Sequence[bytes],
-    rows: Sequence[int] = range(COUNT),
+    rows: Sequence[int] | NDArray[np.int64] = range(COUNT),
     batch: int = 64,
     ranks: Ranks | None = None,
     blend: Blend = mean,
@@ -98,7 +100,9 @@ def everything_the_same(members: Members, photos: Sequence[bytes]) -> None:
     (expected,) = asked(members, photos)
     assert len(expected) == COUNT and len(np.unique(expected.probabilities_NC, axis=0)) == COUNT
     order = np.random.default_rng(0).permutation(COUNT)
-    for rows, batch in [(order, 1), (order, 7), (range(COUNT), 7), ([18, 5], 64), ([11], 64)]:
+    asks: list[tuple[Sequence[int] | NDArray[np.int64], int]]
+    asks = [(order, 1), (order, 7), (range(COUNT), 7), ([18, 5], 64), ([11], 64)]
+    for rows, batch in asks:
         same(asked(members, photos, rows, batch)[0], expected)
 
 
@@ -177,8 +181,8 @@ def test_a_view_that_is_asked_alone_answers_as_among_others(photos: list[bytes])
     views, model = tta_views(2), member_of("test_convnext")
     pngs = photos[::5]
     (both,) = asked(Members([model], views), pngs, range(len(pngs)))
-    alone = [asked(Members([model], [view]), pngs, range(len(pngs)))[0].logits_NC for view in views]
-    np.testing.assert_allclose(np.mean(alone, axis=0), both.logits_NC, atol=1e-5)
+    alone = [asked(Members([model], [view]), pngs, range(len(pngs)))[0].probabilities_NC for view in views]
+    np.testing.assert_allclose(np.mean(alone, axis=0), both.probabilities_NC, atol=1e-5)
 
 
 @pytest.mark.parametrize("classes", [2, 3, 7, 8, 15, 16, 17, 33, 396, 1001])
@@ -188,6 +192,16 @@ def test_probabilities_of_a_row_do_not_depend_on_its_place(classes: int) -> None
     whole = mean(logits_VBC.softmax(2).numpy())
     for start, stop in [(0, 1), (1, 2), (3, 10), (18, 19), (5, 19)]:
         np.testing.assert_array_equal(mean(logits_VBC[:, start:stop].softmax(2).numpy()), whole[start:stop])
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("classes", [2, 3, 17, 396])
+def test_a_vote_about_a_row_does_not_depend_on_its_place(rule: Rule, classes: int) -> None:
+    voters_KNC = np.random.default_rng(0).dirichlet(np.ones(classes), (9, 67)).astype(np.float32)
+    whole_NC = blend(voters_KNC, rule)
+    for start, stop in [(0, 1), (5, 6), (3, 10), (0, 64)]:
+        some = np.ascontiguousarray(voters_KNC[:, start:stop])
+        np.testing.assert_array_equal(blend(some, rule), whole_NC[start:stop])
 
 
 # --- parts -----------------------------------------------------------------------------------------------------------

@@ -56,7 +56,9 @@ class PredictSection(Section):
         "zooms",
         description=f"zooms: in this order, and each followed by its mirror image, the image as it was validated, closer (1.15), from farther off (0.87), closer still (1.3) and farther still (0.75); crops: with tta = 5 its middle and four corners, 224 / 256 of each side, with tta = 10 each of them mirrored, too; or a list of names: {', '.join(VIEW_NAMES[::2])}, each also mirrored, as plain_flip, and {' and '.join(SHORT)} for {' and '.join(SHORT.values())}.",
     )
-    batch: int = Field(64, ge=1, description="Images in a batch.")
+    batch: int = Field(
+        64, ge=1, description="Photos that are decoded together; answers are the same to the last bit whatever it is."
+    )
     part: int = Field(
         0,
         ge=0,
