@@ -171,7 +171,8 @@ def answering_memory(recipe: Recipe, classes: int, held: Photos, ranks: Ranks) -
     views = views_of(recipe.predict)
     largest = max(view.cost(*stage.size) for view in views)  # one after the other, in the same memory
     pixels = int(4 * batch * stage.size[0] * stage.size[1] * 3 * largest)
-    working = models * step.weights + pixels + int(3 * step.largest * _shown(runtime, stage.size, batch) * largest)
+    shown = max(view.cost(*stage.size) * _shown(runtime, view.size(*stage.size), batch) for view in views)
+    working = models * step.weights + pixels + int(3 * step.largest * shown)
     decoding = _Decoding.of(recipe.decode, ranks.device)
     parts = _scored_parts(recipe, stage.size, batch, held, decoding, views)
     photos = decoding.bytes(parts, decoding.rounds, len(held.sizes_N2), batch)

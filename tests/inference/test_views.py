@@ -37,7 +37,9 @@ class Witness(nn.Module):
     """Answers with the height and width that it is shown, and the mean colours of 4 x 4 cells, as they were before
     normalisation."""
 
-    def forward(self, images_BCHW: Tensor) -> Tensor:
+    head = nn.Identity()
+
+    def features(self, images_BCHW: Tensor) -> Tensor:
         mean_C11, std_C11 = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
         seen = nn.functional.adaptive_avg_pool2d(images_BCHW * std_C11 + mean_C11, CELLS).flatten(1)
         size = torch.tensor(images_BCHW.shape[2:]).float().expand(len(images_BCHW), 2)
