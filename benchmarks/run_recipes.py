@@ -288,8 +288,8 @@ def carry_out(name: str, run: Run, where: dict[str, str]) -> dict[str, Any]:
         command(("infer", "--folds", str(folder / "models"), *run.infer), where, log)
         answered = json.loads((folder / "models" / "predictions" / "scores.json").read_text("utf-8"))
         row["test"] = {key: answered[key] for key in ("images", "together", "baseline")}
-    if "gains" in scores:
-        row["gains"] = scores["gains"]
+    if "ensemble" in scores:
+        row["ensemble"] = scores["ensemble"]
     for arguments in run.then:
         command(arguments, where, log)
     if run.answers:
