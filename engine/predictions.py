@@ -93,8 +93,9 @@ class Predictions:
         names, in any Unicode form."""
         columns = _places(self.classes, classes, "classes")
         taken = self.take(_places(self.ids, ids, "sample ids"))
-        logits_NC = None if taken.logits_NC is None else taken.logits_NC[:, columns]
-        probabilities_NC = taken.probabilities_NC[:, columns]
+        # Picked columns would stand side by side in memory; a row's sum is the same to the last bit where rows do.
+        logits_NC = None if taken.logits_NC is None else np.ascontiguousarray(taken.logits_NC[:, columns])
+        probabilities_NC = np.ascontiguousarray(taken.probabilities_NC[:, columns])
         return dataclasses.replace(
             taken, ids=tuple(ids), classes=tuple(classes), probabilities_NC=probabilities_NC, logits_NC=logits_NC
         )

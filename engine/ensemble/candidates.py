@@ -47,7 +47,7 @@ def common(candidates: Sequence[P]) -> list[P]:
 
 def stacked(candidates: Sequence[Predictions]) -> NDArray[np.float64]:
     """Probabilities (K, N, C) of candidates that are in one order."""
-    return np.stack([one.probabilities_NC for one in candidates]).astype(np.float64)
+    return np.ascontiguousarray(np.stack([one.probabilities_NC for one in candidates]), dtype=np.float64)
 
 
 def fitted_on(candidates: Sequence[LabelledPredictions]) -> tuple[list[LabelledPredictions], NDArray[np.int64]]:

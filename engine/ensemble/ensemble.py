@@ -132,6 +132,8 @@ class Ensemble:
         keys, runs = dict(content["keys"]), tuple(map(str, content["runs"]))
         if keys["ensemble.vote"] not in RULES:
             raise ValueError(f"vote {keys['ensemble.vote']!r}")
+        if missing := {*RISK, *(key for asking in _ASKING.values() for key in asking)} - set(keys):
+            raise ValueError(f"without keys {sorted(missing)}")
         fitted = Parts.from_dict(content["parts"]), Hedges.from_dict(content["hedges"])
         return cls(keys, tuple(map(str, content["views"])), specialists, *fitted, runs)
 

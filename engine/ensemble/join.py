@@ -96,6 +96,8 @@ class Join:
         names, weights = tuple(map(str, content["names"])), tuple(map(float, content["weights"]))
         if saved is None and len(weights) != len(names):
             raise ValueError(f"{len(weights)} weights for {len(names)} names")
+        if saved is None and not (all(weight >= 0 for weight in weights) and 0 < sum(weights) < float("inf")):
+            raise ValueError(f"weights {list(weights)}")
         return cls(names, how, rule, weights, None if saved is None else Stack.from_dict(saved))
 
 

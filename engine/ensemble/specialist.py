@@ -67,8 +67,9 @@ class Specialist:
             raise ValueError(f"expected {(len(rows_A), len(self.answers))} answers of {self.name}, got {own_AS.shape}")
         columns_S = self._columns(classes)
         rule = override if len(self.classes) > 1 else yes_or_no
-        joined_NC = main_NC.copy()
-        joined_NC[rows_A] = rule(main_NC[rows_A].astype(np.float64), own_AS.astype(np.float64), columns_S, self.blend)
+        joined_NC = np.array(main_NC, order="C")
+        main_AC, own_AS = (np.ascontiguousarray(each, dtype=np.float64) for each in (main_NC[rows_A], own_AS))
+        joined_NC[rows_A] = rule(main_AC, own_AS, columns_S, self.blend)
         return joined_NC
 
     def _columns(self, classes: Sequence[str]) -> NDArray[np.int64]:
@@ -119,7 +120,7 @@ def override(
     """What the main model gives to the specialist's classes together is divided among them: 1 - `blend` of it as the
     main model did, `blend` of it as the specialist does."""
     joined_NC = main_NC.copy()
-    own_part_NS = main_NC[:, columns_S]
+    own_part_NS = np.ascontiguousarray(main_NC[:, columns_S])
     joined_NC[:, columns_S] = (1 - blend) * own_part_NS + blend * own_part_NS.sum(1, keepdims=True) * own_NS
     return joined_NC
 
@@ -129,7 +130,7 @@ def yes_or_no(
 ) -> NDArray[np.float64]:
     """The class has the probability (1 - blend) * main + blend * yes, and the others are scaled to what is left; where
     the main model gave them nothing at all, they share it evenly."""
-    rest_NC = np.delete(main_NC, column_1, axis=1)
+    rest_NC = np.ascontiguousarray(np.delete(main_NC, column_1, axis=1))
     class_N1 = main_NC[:, column_1]
     rest_N1 = rest_NC.sum(1, keepdims=True)
     # As a change, so that no change leaves every bit as it was; never more than there is to take or to give.

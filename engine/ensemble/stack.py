@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from engine.ensemble.candidates import aligned, fitted_on, stacked
 from engine.ensemble.nested import parts_of
-from engine.ensemble.vote import log_sum_exp, softmax
+from engine.ensemble.vote import log_sum_exp, softmax, weighted
 from engine.ensemble.weights import fit_simplex
 from engine.predictions import LabelledPredictions, Predictions
 
@@ -82,7 +82,8 @@ class Linear:
         return cls(weights_SF, bias_S - weights_SF @ mean_F)
 
     def logits(self, features_NF: NDArray[np.float64], start_NS: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.asarray(start_NS + features_NF @ self.weights_SF.T + self.bias_S)
+        # A matrix product adds in an order that depends on how many rows there are; here each is a sum by itself.
+        return np.asarray(start_NS + np.einsum("nf,sf->ns", features_NF, self.weights_SF) + self.bias_S)
 
     def to_dict(self) -> dict[str, Any]:
         return {"weights": self.weights_SF.tolist(), "bias": self.bias_S.tolist()}
@@ -169,7 +170,7 @@ class Start:
     def predict_proba(self, features_NF: NDArray[np.floating]) -> NDArray[np.float64]:
         logs_NKC = features_NF.astype(np.float32).astype(np.float64)  # as the trees are fitted
         logs_NKC = logs_NKC.reshape(len(features_NF), len(self._weights_K), self._classes)
-        return softmax(np.einsum("k,nkc->nc", self._weights_K, logs_NKC)[:, self._seen_S])
+        return softmax(weighted(self._weights_K, logs_NKC.transpose(1, 0, 2))[:, self._seen_S])
 
     def logits(self, features_NF: NDArray[np.float64]) -> NDArray[np.float64]:
         """(N, S), summing to 0; of two classes those of the second over the first, and 0."""
@@ -225,7 +226,7 @@ class Stack:
         start_NS = Start(np.array(self.weights), len(self.classes), seen_S).logits(features_NF)
         p_NC = stacked(ordered).mean(0)
         p_NC /= p_NC.sum(1, keepdims=True)
-        unseen_N = np.delete(p_NC, seen_S, axis=1).sum(1)
+        unseen_N = np.ascontiguousarray(np.delete(p_NC, seen_S, axis=1)).sum(1)
         p_NC[:, seen_S] = (1 - unseen_N)[:, None] * softmax(self.model.logits(features_NF, start_NS))
         answered = dataclasses.replace(ordered[0], probabilities_NC=p_NC, logits_NC=None, features_NE=None)
         return answered.in_order(first.ids, first.classes)

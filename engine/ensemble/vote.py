@@ -78,11 +78,21 @@ def blend(
     if weights_K.shape != (len(voters_KNC),) or not (weights_K >= 0).all() or not 0 < weights_K.sum() < np.inf:
         raise ValueError(f"weights: expected {len(voters_KNC)} numbers of at least 0, not all 0, got {weights_K}")
     weights_K = weights_K / weights_K.sum()
+    # Rows stand side by side in memory, whatever order they came in: sums are then the same to the last bit.
+    voters_KNC = np.ascontiguousarray(voters_KNC, dtype=np.float64)
     if rule == "logit":
-        return softmax(np.einsum("k,knc->nc", weights_K, logs(voters_KNC)))
+        return softmax(weighted(weights_K, logs(voters_KNC)))
     if rule == "median":
-        return _medians(voters_KNC.astype(np.float64), weights_K)
-    return np.einsum("k,knc->nc", weights_K, ballots(voters_KNC, rule))
+        return _medians(voters_KNC, weights_K)
+    return weighted(weights_K, ballots(voters_KNC, rule))
+
+
+def weighted(weights_K: NDArray[np.float64], voters_KNC: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Their weighted sum, (N, C). One voter after the other: einsum adds in an order that depends on the shape."""
+    total_NC = np.zeros(voters_KNC.shape[1:])
+    for weight, voter_NC in zip(weights_K, voters_KNC, strict=True):
+        total_NC += weight * voter_NC
+    return total_NC
 
 
 def logs(p: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -92,6 +102,7 @@ def logs(p: NDArray[np.floating]) -> NDArray[np.float64]:
 
 def softmax(logits_NC: NDArray[np.float64]) -> NDArray[np.float64]:
     """Probabilities (N, C) of logits (N, C)."""
+    logits_NC = np.ascontiguousarray(logits_NC)
     shares_NC = np.exp(logits_NC - logits_NC.max(1, keepdims=True, initial=-np.inf))
     return np.asarray(shares_NC / shares_NC.sum(1, keepdims=True))
 
@@ -147,5 +158,5 @@ def _medians(p_KNC: NDArray[np.float64], weights_K: NDArray[np.float64]) -> NDAr
     )
     medians_NC = (lower_NC + upper_NC) / 2
     nothing_N = medians_NC.sum(1) <= 0
-    medians_NC[nothing_N] = np.einsum("k,knc->nc", weights_K, p_KNC[:, nothing_N])
+    medians_NC[nothing_N] = weighted(weights_K, p_KNC[:, nothing_N])
     return np.asarray(medians_NC / medians_NC.sum(1, keepdims=True))

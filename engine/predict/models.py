@@ -251,6 +251,15 @@ def _hedges_of(ensemble: Ensemble, recipe: Recipe, answers: Path, joint: bool = 
             f"same `engine train` again with --set predict.false_alarms={predict.false_alarms}, and nothing is trained"
         )
     wanted = keys_of(recipe)
+    if predict.risk or predict.abstain_accuracy:
+        without = [part for part in ensemble.parts.names if part not in ensemble.followed(recipe).names]
+        if ensemble.specialists and not predict.specialists and ensemble.keys.get("predict.specialists", True):
+            without.append("specialists")
+        if without:
+            raise RecipeError(
+                f"predict.risk and abstain_accuracy were fitted on answers with {', '.join(without)}, which are not to "
+                "be given: do without both, or have all of it fitted anew with the same --set: engine ensemble RUN"
+            )
     if not (predict.risk or predict.abstain_accuracy) or all(wanted[key] == ensemble.keys[key] for key in RISK):
         return hedges
     if not answers.is_file():

@@ -21,6 +21,7 @@ from engine.predictions import LabelledPredictions, Predictions
 from engine.recipe.load import parse_recipe
 
 CLASSES = ("a", "b", "c")
+JOIN = {"names": ["a", "b"], "how": "fit", "rule": "soft", "stack": None}
 STAGE = [{"size": 32, "batch": 4, "epochs": 1, "lr": 1e-3}]
 
 
@@ -118,6 +119,9 @@ def test_a_part_is_left_out_where_the_recipe_does_without_it_and_never_taken_for
         ({"specialists": [{"name": "x"}]}, "is damaged"),
         ({"keys": {"ensemble.vote": "loudest"}}, "damaged .*loudest"),
         ({"keys": None}, "damaged .*engine train"),
+        ({"keys": {"ensemble.vote": "soft"}}, "damaged .*without keys .*predict.risk"),
+        ({"parts": {"join": JOIN | {"weights": [1.5, -0.5]}}}, "damaged .*-0.5"),
+        ({"parts": {"join": JOIN | {"weights": [float("nan"), 1.0]}}}, "damaged .*nan"),
         ({"parts": {"wisdom": {}}}, "damaged .*wisdom"),
         ({"parts": {"calibration": {"kind": "prayer"}}}, "is damaged"),
     ],

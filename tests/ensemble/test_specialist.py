@@ -115,3 +115,16 @@ def test_predictions_hear_it_by_id_and_class_name_and_keep_what_it_knows_nothing
     effect = effect_of(PAIR, main, after, own)
     assert (effect.images, effect.asked, effect.wrong_to_right, effect.right_to_wrong) == (3, 1, 1, 0)
     assert effect.before["accuracy"] == pytest.approx(2 / 3) and effect.after["accuracy"] == 1
+
+
+@pytest.mark.parametrize("count", [1, 10])
+def test_a_row_has_the_same_bits_in_any_company(count: int) -> None:
+    names, ids = tuple(f"c{i:02d}" for i in range(12)), tuple(map(str, range(60)))
+    random = np.random.default_rng(0)
+    main = Predictions(ids, names[::-1], random.dirichlet(np.ones(12), 60)).in_order(ids, names)
+    one = Specialist("s", names[:count], 0.5)
+    own = Predictions(ids, one.answers, random.dirichlet(np.ones(len(one.answers)), 60))
+    together = one.heard(main, own)
+    for rows in ([0], [*range(3, 10)], [40]):
+        some = one.heard(main.take(rows), own)
+        np.testing.assert_array_equal(some.probabilities_NC, together.probabilities_NC[rows])

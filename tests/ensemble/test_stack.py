@@ -94,3 +94,15 @@ def test_it_wants_as_many_candidates_as_it_was_fitted_on() -> None:
     several = candidates()
     with pytest.raises(ValueError, match="fitted on 2 candidates and is given 3"):
         Stack.fit(several, "logistic").apply([*several, several[0]])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_row_has_the_same_bits_in_any_company(kind: Kind) -> None:
+    one, other = candidates(samples=90, classes=9, missing="class 4")
+    other = other.in_order(other.ids, other.classes[::-1])
+    stack = Stack.fit([one, other], kind)
+    for asked in ([one, other], [other, one]):
+        together = stack.apply(asked)
+        for rows in ([0], [*range(3, 10)], [40]):
+            some = stack.apply([each.take(rows) for each in asked])
+            np.testing.assert_array_equal(some.probabilities_NC, together.probabilities_NC[rows])

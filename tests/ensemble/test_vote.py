@@ -199,3 +199,15 @@ def test_one_who_is_far_off_does_not_move_a_median_and_the_mean_stands_where_all
 def test_a_rule_that_does_not_exist_is_refused_with_those_that_do() -> None:
     with pytest.raises(ValueError, match="'best' does not exist; choose one of soft, logit, hard, rank, median"):
         blend(np.ones((1, 1, 1)), "best")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("classes", [3, 9, 33])
+@pytest.mark.parametrize("rule", RULES)
+def test_a_row_has_the_same_bits_in_any_company(rule: Rule, classes: int) -> None:
+    voters = [answers(seed, 40, classes) for seed in range(3)]
+    voters[1] = voters[1].in_order(voters[1].ids, voters[1].classes[::-1])
+    for asked in (voters, voters[1:2], voters[::-1]):
+        together = vote(asked, rule)
+        for rows in (range(1), range(3, 10), range(39, 40)):
+            some = vote([one.take(list(rows)) for one in asked], rule)
+            np.testing.assert_array_equal(some.probabilities_NC, together.probabilities_NC[list(rows)])

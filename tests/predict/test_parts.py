@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 import engine.loader.source
 import engine.predict.run
 from engine.cli.main import main
+from engine.ensemble.vote import Rule
 from engine.errors import EngineError, Interrupted, RecipeError
 from engine.loader.batches import Samples
 from engine.predict.asking import Answered
@@ -100,9 +101,13 @@ def test_files_are_the_same_however_answers_are_cut(
     assert files(job, outcome, tmp_path / "out") == straight
 
 
-def test_models_answer_alike_in_parts_of_one_and_of_all(models: Path, tmp_path: Path) -> None:
-    outcomes = [answer(job_of(models, tmp_path / str(rows), f"predict.part={rows}"), CPU) for rows in (1, 10)]
-    np.testing.assert_allclose(*(one.answers.probabilities_NC for one in outcomes), rtol=0, atol=1e-6)
+@pytest.mark.parametrize("rule", ["soft", "logit", "rank"])
+def test_models_answer_alike_in_parts_of_one_and_of_all(models: Path, tmp_path: Path, rule: Rule) -> None:
+    outcomes = [
+        answer(job_of(models, tmp_path / str(rows), f"predict.part={rows}", vote=rule, views=2), CPU)
+        for rows in (1, 10)
+    ]
+    np.testing.assert_array_equal(*(one.answers.probabilities_NC for one in outcomes))
 
 
 def test_what_was_killed_goes_on_without_reading_an_image_twice(

@@ -8,15 +8,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
 
 from engine.cli.main import main
+from engine.ensemble.calibrate import Calibration
+from engine.ensemble.ensemble import Ensemble
+from engine.ensemble.parts import Parts
 from engine.errors import CheckpointError, DataError, RecipeError
 from engine.predict.asking import Asking
-from engine.predict.models import Wishes, load_models
+from engine.predict.models import Wishes, _hedges_of, load_models
 from engine.predict.writing import refuse_place
+from engine.recipe.load import parse_recipe
 from engine.store.resume import load_resume
 
 Spoil = Callable[[Path], object]
@@ -174,3 +179,13 @@ def test_a_view_that_a_model_cannot_be_shown_is_refused_by_its_name(models: Path
     load_models(models, Wishes(named=("plain", "turn_90", "fit_stretch")))
     with pytest.raises(RecipeError, match=r"view scale_1\.25 shows images of 280 x 280 .*mixer_s32_224 cannot take"):
         load_models(models, Wishes(named=("plain", "scale_1.25")))
+
+
+def test_sets_are_not_judged_by_answers_with_a_part_that_is_left_out(tmp_path: Path) -> None:
+    calibration = Calibration("temperature", ("a", "b"), np.array(1.0))
+    recipe = parse_recipe({"stage": [{"size": 32, "batch": 4, "epochs": 1, "lr": 1e-3}], "predict": {"risk": 0.1}})
+    made = Ensemble.of(recipe, (), Parts(calibration=calibration))
+    without = recipe.model_copy(update={"ensemble": recipe.ensemble.model_copy(update={"calibrate": "off"})})
+    assert _hedges_of(made, recipe, tmp_path / "oof.parquet") == made.hedges
+    with pytest.raises(RecipeError, match="fitted on answers with calibration, which are not to be given"):
+        _hedges_of(made, without, tmp_path / "oof.parquet")
