@@ -107,7 +107,10 @@ def _recipe(run: Path, sets: Sequence[str]) -> Recipe:
 
 
 def _answers(runs: Sequence[Path]) -> tuple[LabelledPredictions, ...]:
-    """The runs' out-of-fold predictions, ordered alike."""
+    """The runs' out-of-fold predictions, ordered alike. Raises RecipeError for a run that is named twice, DataError for
+    runs that do not fit together."""
+    if len({run.resolve() for run in runs}) < len(runs):
+        raise RecipeError(f"{' '.join(map(str, runs))}: a run is named twice; name each once, weights are fitted")
     found: list[LabelledPredictions] = []
     for run in runs:
         path = RunFolder(run).out_of_fold

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from engine.store.checkpoint import Checkpoint
 from engine.store.run_folder import CHECKPOINT, FoldFolder, MemberFolder, RunFolder
 from engine.text import count, some
 
+# What is asked of several runs together, and of none by itself.
+_ALONE = ("predict.prior=off", "predict.risk=0.0", "predict.abstain_accuracy=0.0", "predict.false_alarms=0.0")
 _FREE = "data, decode (not its background), predict, ensemble and augment.executor"
 
 
@@ -154,9 +157,9 @@ class Wishes:
         free = {name: getattr(recipe, name) for name in ("data", "decode", "predict", "ensemble")}
         free["decode"] = recipe.decode.model_copy(update={"background": trained.decode.background})
         if trained.model_copy(update=free | {"augment": augment}) != recipe:
+            asked = [text for text in self.sets if text not in _ALONE]
             raise RecipeError(
-                f"--set {' --set '.join(self.sets)}: a trained model is used as it was trained. "
-                f"Only {_FREE} can be changed"
+                f"--set {' --set '.join(asked)}: a trained model is used as it was trained. Only {_FREE} can be changed"
             )
         data = {}
         if self.data is not None:
@@ -197,11 +200,13 @@ def load_models(folders: Path | Sequence[Path], wishes: Wishes) -> Models:
 
 def run_folders(folders: Sequence[Path]) -> list[Path]:
     """The folders of the runs that answer: these, or those that the folder of an `engine ensemble` names. Raises
-    CheckpointError for one that holds no models."""
+    CheckpointError for one that holds no models, RecipeError for one that is named twice."""
     several = _ensemble_in(folders)
     own = list(folders) if several is None else [folders[0] / name for name in several.runs]
     for folder in own:
         RunFolder(folder).members()
+    if len({folder.resolve() for folder in own}) < len(own):
+        raise RecipeError(f"--folds {' --folds '.join(map(str, own))}: one is named twice; to count it more: --weights")
     return own
 
 
@@ -213,8 +218,7 @@ def _ensemble_in(folders: Sequence[Path]) -> Ensemble | None:
 
 def _load_runs(folders: Sequence[Path], wishes: Wishes) -> tuple[RunModels, ...]:
     """Of several runs, each by itself: what stands beside an answer is asked of all of them together."""
-    alone = ("predict.prior=off", "predict.risk=0.0", "predict.abstain_accuracy=0.0", "predict.false_alarms=0.0")
-    wishes = dataclasses.replace(wishes, sets=(*wishes.sets, *alone))
+    wishes = dataclasses.replace(wishes, sets=(*wishes.sets, *_ALONE))
     runs = tuple(_load_run(folder, wishes, f"{folder}/") for folder in folders)
     for run in runs[1:]:
         _refuse_others(runs[0].members[0], runs[0].checkpoints[0], run.members[0], run.checkpoints[0])
@@ -224,9 +228,14 @@ def _load_runs(folders: Sequence[Path], wishes: Wishes) -> tuple[RunModels, ...]
 def _weighed(models: Models, weights: Sequence[float]) -> Models:
     if not weights:
         return models
-    if len(weights) != len(models.runs) or min(weights) < 0 or not sum(weights):
-        told = ",".join(map(str, weights))
-        raise RecipeError(f"--weights {told}: expected {len(models.runs)} numbers of at least 0, one for each --folds")
+    if (
+        len(weights) != len(models.runs)
+        or not all(weight >= 0 for weight in weights)
+        or not 0 < sum(weights) < math.inf
+    ):
+        told = ",".join(f"{weight:g}" for weight in weights)
+        wanted = count(models.runs, "number")
+        raise RecipeError(f"--weights {told}: expected {wanted} of at least 0, not all 0, one for each --folds")
     runs = (dataclasses.replace(run, weight=weight) for run, weight in zip(models.runs, weights, strict=True))
     return dataclasses.replace(models, runs=tuple(runs))
 

@@ -78,8 +78,28 @@ def test_each_run_answers_by_its_own_steps_and_has_one_vote_or_as_many_as_are_gi
         together = answers(folders, weights=weights)
         expected = vote(alone, "soft", weights or None)
         np.testing.assert_allclose(together.probabilities_NC, expected.probabilities_NC, atol=1e-6)
-    with pytest.raises(RecipeError, match=r"--weights 1.0: expected 2 numbers"):
+    with pytest.raises(RecipeError, match=r"--weights 1: expected 2 numbers"):
         load_models([one, other], Wishes(weights=(1.0,)))
+
+
+@pytest.mark.parametrize("weights", [(float("nan"), 1.0), (float("inf"), 1.0), (-1.0, 2.0), (0.0, 0.0)])
+def test_weights_that_weigh_nothing_are_refused(runs: tuple[Path, Path], weights: tuple[float, float]) -> None:
+    with pytest.raises(RecipeError, match=r"--weights .*: expected 2 numbers of at least 0, not all 0"):
+        load_models(list(runs), Wishes(weights=weights))
+
+
+def test_a_run_that_is_named_twice_is_refused(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    one, _ = runs
+    again = one / ".." / one.name
+    with pytest.raises(RecipeError, match="named twice; to count it more: --weights"):
+        load_models([one, again], Wishes())
+    with pytest.raises(RecipeError, match="named twice"):
+        fit_runs([one, again], tmp_path / "both")
+
+
+def test_what_is_refused_of_several_runs_is_named_as_it_was_asked(runs: tuple[Path, Path]) -> None:
+    with pytest.raises(RecipeError, match=r"^--set seed=3: a trained model is used as it was trained"):
+        load_models(list(runs), Wishes(sets=("seed=3",)))
 
 
 def test_an_ensemble_of_runs_is_fitted_and_followed_without_being_told(
