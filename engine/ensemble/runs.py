@@ -82,6 +82,8 @@ def saved_recipe(run: RunFolder) -> dict[str, Any]:
     """The tables of the recipe that a run is trained by. Raises DataError when there are none."""
     try:
         return dict(json.loads(run.claim.read_text("utf-8"))["recipe"])
+    except FileNotFoundError:
+        raise DataError(f"{run.claim}: no such file; give the folder of a run, as `engine train` wrote it") from None
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DataError(f"{run.claim}: says nothing of a recipe ({error}); give the folder of a run") from None
 

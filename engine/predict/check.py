@@ -120,7 +120,9 @@ def _numbers(ids: Sequence[str], values: Mapping[str, Sequence[str]], whole: boo
         distance_N = np.abs(sums_N - 1)
         if (far := int((distance_N > _SUM_TOLERANCE).sum())) > 0:
             worst = int(distance_N.argmax())
-            yield f"{count(far, 'row')} that {'does' if far == 1 else 'do'} not sum to 1, farthest {ids[worst]!r}: {sums_N[worst]:.8g}"
+            do = "does" if far == 1 else "do"
+            farthest = f"{ids[worst]!r}: {sums_N[worst]:.8g}"
+            yield f"{count(far, 'row')} that {do} not sum to 1, farthest {farthest}"
 
 
 _BELOW, _ABOVE = "below 0", "above 1"

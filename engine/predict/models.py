@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,8 @@ from engine.store.run_folder import CHECKPOINT, FoldFolder, MemberFolder, RunFol
 from engine.text import count, some
 
 # What is asked of several runs together, and of none by itself.
-_ALONE = ("predict.prior=off", "predict.risk=0.0", "predict.abstain_accuracy=0.0", "predict.false_alarms=0.0")
+_HEDGES = ("risk", "abstain_accuracy", "false_alarms")
+_ALONE = ("predict.prior=off", *(f"predict.{key}=0.0" for key in _HEDGES))
 _FREE = "data, decode (not its background), predict, ensemble and augment.executor"
 
 
@@ -185,10 +187,12 @@ def load_models(folders: Path | Sequence[Path], wishes: Wishes) -> Models:
     elif len(own) > 1:
         runs = _load_runs(own, wishes)
         recipe = wishes.applied_to(runs[0].checkpoints[0], _ensemble_of(runs[0]))
-        if recipe.predict.risk or recipe.predict.abstain_accuracy or recipe.predict.false_alarms:
+        if asked := [key for key in _HEDGES if getattr(recipe.predict, key)]:
+            told = ", ".join(f"predict.{key} = {getattr(recipe.predict, key):g}" for key in asked)
             raise RecipeError(
-                "predict.risk, abstain_accuracy and false_alarms are fitted on what the runs answer together: make an "
-                "ensemble of them (engine ensemble RUN RUN --out DIR --set predict.risk=0.01) and give its folder"
+                f"{told}: is fitted on what the runs answer together: make an ensemble of them (engine ensemble RUN "
+                "RUN --out DIR --set predict.risk=0.01) and give its folder, or do without: --set "
+                f"{' --set '.join(f'predict.{key}=0' for key in asked)}"
             )
         models = Models(runs, recipe)
     else:
@@ -204,6 +208,8 @@ def run_folders(folders: Sequence[Path]) -> list[Path]:
     several = _ensemble_in(folders)
     own = list(folders) if several is None else [folders[0] / name for name in several.runs]
     for folder in own:
+        if several is None and len(own) > 1 and _ensemble_in([folder]) is not None:
+            raise RecipeError(f"--folds {folder}: is an ensemble of runs, and answers alone; give the runs themselves")
         RunFolder(folder).members()
     if len({folder.resolve() for folder in own}) < len(own):
         raise RecipeError(f"--folds {' --folds '.join(map(str, own))}: one is named twice; to count it more: --weights")
@@ -219,7 +225,7 @@ def _ensemble_in(folders: Sequence[Path]) -> Ensemble | None:
 def _load_runs(folders: Sequence[Path], wishes: Wishes) -> tuple[RunModels, ...]:
     """Of several runs, each by itself: what stands beside an answer is asked of all of them together."""
     wishes = dataclasses.replace(wishes, sets=(*wishes.sets, *_ALONE))
-    runs = tuple(_load_run(folder, wishes, f"{folder}/") for folder in folders)
+    runs = tuple(_load_run(folder, wishes, f"{os.path.normpath(folder)}/") for folder in folders)
     for run in runs[1:]:
         _refuse_others(runs[0].members[0], runs[0].checkpoints[0], run.members[0], run.checkpoints[0])
     return runs

@@ -145,8 +145,8 @@ def _content_of(
     if len(classes) > 2:
         raise DataError(
             f"{sample}: column {column!r} asks for a probability, but not of which of the {len(classes)} classes. "
-            "Call the column so, or let engine infer --set predict.positive_class=CLASS, give a column for each class, or put a class there to "
-            f"ask for labels; the classes are {some(list(classes))}"
+            "Call the column so, or let engine infer --set predict.positive_class=CLASS, give a column for each class, "
+            f"or put a class there to ask for labels; the classes are {some(list(classes))}"
         )
     found = _positive(classes)
     other = next(name for name in classes if name != found)

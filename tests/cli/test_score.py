@@ -87,9 +87,7 @@ def test_a_submission_that_fits_is_told_from_one_that_does_not(tmp_path: Path) -
         (("new.parquet", "--known", "truth.csv"), "add --check"),
     ],
 )
-def test_options_that_lack_a_file_or_are_not_read_are_refused(
-    files: Path, arguments: tuple[str, ...], words: str
-) -> None:
+def test_options_that_nothing_would_read_are_refused(files: Path, arguments: tuple[str, ...], words: str) -> None:
     result = engine("score", *(files / name if "." in name else name for name in arguments))
     assert result.exit_code == 2 and words in result.output
 
