@@ -30,6 +30,8 @@ def print_beside(outcome: Outcome) -> None:
         click.echo(f"sets at a risk of {predict.risk:.3g}: {mean:.2f} classes, {sizes[1] / total:.1%} of one alone")
     if "abstain" in there:
         aim = f"of the others {predict.abstain_accuracy:.3g} should be right"
+        if marked["abstain"] == images:
+            aim = f"none is answered surely enough for {predict.abstain_accuracy:.3g} to be right"
         click.echo(f"abstains from {marked['abstain']:,} of {images:,} images; {aim}")
     if "strange" in there:
         usual = f"of ordinary ones {predict.false_alarms:.3g} would be"

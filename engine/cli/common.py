@@ -205,7 +205,7 @@ def progress(total: int | None = None, unit: str = "images", title: str = "") ->
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}", markup=False),
     )
-    with Progress(*columns, console=console(), transient=True) as bar:
+    with Progress(*columns, console=console(), transient=True, disable=not console().is_terminal) as bar:
         yield Meter(bar, bar.add_task("", total=total, note=""))
 
 

@@ -139,10 +139,11 @@ def _print(job: Job, outcome: Outcome, files: list[Path]) -> None:
     if failed:
         tell(*(f"not seen: {path}: {why}" for path, why in islice(outcome.failed, _SHOWN)))
         shares = "answered with the class shares of the training data"
-        tell(f"{failed:,} images could not be seen and are {shares}")
+        tell(f"{count(failed, 'image')} could not be seen and {'is' if failed == 1 else 'are'} {shares}")
     if job.sheet.left_out:
         more, first = len(job.sheet.left_out), job.sheet.left_out[0]
-        tell(f"{more:,} images are not asked for by the sample submission, such as {first}")
+        are = "is" if more == 1 else "are"
+        tell(f"{count(more, 'image')} {are} not asked for by the sample submission, such as {first}")
 
     everyone = f"{count(job.models.members, 'model')}, {count(job.models.recipe.predict.tta, 'view')}"
     if (scores := outcome.scores) is not None:
@@ -159,6 +160,7 @@ def _print(job: Job, outcome: Outcome, files: list[Path]) -> None:
     print_asked(outcome)
     print_beside(outcome)
     rate = outcome.answered / outcome.seconds
-    click.echo(f"{outcome.answered:,} images by {everyone}: {outcome.seconds:.1f} s, {rate:,.0f} images a second")
+    each = f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
+    click.echo(f"{count(outcome.answered, 'image')} by {everyone}: {outcome.seconds:.1f} s, {each} images a second")
     for path in files:
         click.echo(str(path))

@@ -137,8 +137,8 @@ Exit codes:
   0  success
   1  the run failed
   2  the command line or the recipe cannot be used
-  3  interrupted, by Ctrl-C or (while training) SIGTERM; in place of a shell's
-     130 and 143. Training goes on when the same command is given again.
+  3  interrupted, by Ctrl-C or (while training or predicting) SIGTERM; in place
+     of a shell's 130 and 143. The same command, given again, goes on.
 
 \b
 Tab completion:

@@ -61,7 +61,12 @@ def score(
     if check:
         if truth is None:
             raise click.UsageError("--check needs the sample: engine score --check SUBMISSION SAMPLE")
+        scoring = {"--group": group, "--label": label, "--id": id_, "--against": against, "--json": out}
+        if unused := [name for name, value in (scoring | {"--per-class": per_class}).items() if value]:
+            raise click.UsageError(f"--check scores nothing; leave {', '.join(unused)} out")
         return _check(predictions, Path(truth), known)
+    if known is not None:
+        raise click.UsageError("--known says which labels --check lets pass; add --check")
     if truth is None and (group or label or id_):
         raise click.UsageError("--group, --label and --id name columns of TRUTH, which is not given")
     judgement = judge(

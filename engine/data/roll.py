@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from engine.data.spill import Hashes, hashes_of
 from engine.errors import DataError
 from engine.files import atomic_write
-from engine.text import some
+from engine.text import count, some
 
 ROWS = 8_192
 """Of a piece: what is in memory at a time."""
@@ -142,10 +142,12 @@ class Roll:
                     paths[id_].append(path)
         if repeated := {id_: found for id_, found in paths.items() if len(found) > 1}:
             shown = [f"{id_!r} ({some(found, _SHOWN, str)})" for id_, found in list(repeated.items())[:_SHOWN]]
-            raise DataError(
-                f"{len(repeated):,} sample ids are used more than once, and must be unique: {'; '.join(shown)}. Remove "
-                "the repeated rows, or set data.id_column to a column without repeats"
-            )
+            rows = "Remove the repeated rows, or set data.id_column to a column without repeats"
+            files = "The same files are listed twice: name each once"
+            remedy = files if all(len(set(found)) == 1 for found in repeated.values()) else rows
+            are = "is" if len(repeated) == 1 else "are"
+            told = f"{count(repeated, 'sample id')} {are} used more than once, and must be unique"
+            raise DataError(f"{told}: {'; '.join(shown)}. {remedy}")
 
 
 class _Ids(Sequence[str]):

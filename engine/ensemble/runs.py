@@ -82,6 +82,8 @@ def saved_recipe(run: RunFolder) -> dict[str, Any]:
     """The tables of the recipe that a run is trained by. Raises DataError when there are none."""
     try:
         return dict(json.loads(run.claim.read_text("utf-8"))["recipe"])
+    except FileNotFoundError:
+        raise DataError(f"{run.claim}: no such file; give the folder of a run, as `engine train` wrote it") from None
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise DataError(f"{run.claim}: says nothing of a recipe ({error}); give the folder of a run") from None
 
@@ -107,7 +109,10 @@ def _recipe(run: Path, sets: Sequence[str]) -> Recipe:
 
 
 def _answers(runs: Sequence[Path]) -> tuple[LabelledPredictions, ...]:
-    """The runs' out-of-fold predictions, ordered alike."""
+    """The runs' out-of-fold predictions, ordered alike. Raises RecipeError for a run that is named twice, DataError for
+    runs that do not fit together."""
+    if len({run.resolve() for run in runs}) < len(runs):
+        raise RecipeError(f"{' '.join(map(str, runs))}: a run is named twice; name each once, weights are fitted")
     found: list[LabelledPredictions] = []
     for run in runs:
         path = RunFolder(run).out_of_fold

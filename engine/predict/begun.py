@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -114,12 +115,24 @@ def _identity(models: Models, device: str) -> dict[str, Any]:
     }
     return {
         "models": {name: _digest(saved) for name, saved in zip(models.names, models.checkpoints, strict=True)},
-        "fitted": models.fitted,
+        "fitted": _brief(models.fitted),
         "specialists": specialists,
         "device": device,
         **settings,
         "augment": {"executor": recipe["augment"]["executor"]},
     }
+
+
+def _brief(fitted: Mapping[str, Any]) -> dict[str, Any]:
+    """What was fitted, a hash in place of each part: who reads that one differs is not to read its thousand numbers."""
+    places = {"parts": fitted["parts"], "hedges": fitted["hedges"]}
+    places |= {f"run {number}": run["parts"] for number, run in enumerate(fitted["runs"])}
+    brief = {place: {name: _hash(part) for name, part in parts.items()} for place, parts in places.items()}
+    return brief | {"weights": [run["weight"] for run in fitted["runs"]]}
+
+
+def _hash(content: Any) -> str:
+    return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=4).hexdigest()
 
 
 def _digest(saved: Checkpoint) -> str:

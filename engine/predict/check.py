@@ -33,6 +33,8 @@ def check(submission: Path, sample: Path, known: Collection[str] = ()) -> list[s
     given, wanted = _opened(submission), _opened(sample)
     rows, asked = given.rows(), wanted.rows()
     ids = [row[0] for row in rows]
+    if twice := [id_ for id_, times in Counter(row[0] for row in asked).items() if times > 1]:
+        raise DataError(f"{sample}: ids that stand there twice: {some(twice)}; this is no sample to check by")
     found = [f"the file is unlike the sample: {notice}" for notice in _unlike(given, wanted)]
     found += [*_columns(given.written, wanted.written), *_ids(ids, [row[0] for row in asked])]
     place = {name: column for column, name in enumerate(given.written)}
@@ -111,13 +113,16 @@ def _numbers(ids: Sequence[str], values: Mapping[str, Sequence[str]], whole: boo
             if what := _fault_of(value):
                 wrong.setdefault(what, []).append(f"{value!r} ({id_!r}, column {name!r})")
     for what, cells in wrong.items():
-        yield f"{count(cells, 'value')} {what}: {some(cells, 3, str)}"
+        one = what.replace("that are no numbers", "that is no number") if len(cells) == 1 else what
+        yield f"{count(cells, 'value')} {one}: {some(cells, 3, str)}"
     if whole and not wrong.keys() - {_BELOW, _ABOVE}:
         sums_N = np.sum([[float(value) for value in column] for column in values.values()], axis=0)
         distance_N = np.abs(sums_N - 1)
         if (far := int((distance_N > _SUM_TOLERANCE).sum())) > 0:
             worst = int(distance_N.argmax())
-            yield f"{count(far, 'row')} that do not sum to 1, farthest {ids[worst]!r}: {sums_N[worst]:.8g}"
+            do = "does" if far == 1 else "do"
+            farthest = f"{ids[worst]!r}: {sums_N[worst]:.8g}"
+            yield f"{count(far, 'row')} that {do} not sum to 1, farthest {farthest}"
 
 
 _BELOW, _ABOVE = "below 0", "above 1"

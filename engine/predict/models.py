@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,9 @@ from engine.store.checkpoint import Checkpoint
 from engine.store.run_folder import CHECKPOINT, FoldFolder, MemberFolder, RunFolder
 from engine.text import count, some
 
+# What is asked of several runs together, and of none by itself.
+_HEDGES = ("risk", "abstain_accuracy", "false_alarms")
+_ALONE = ("predict.prior=off", *(f"predict.{key}=0.0" for key in _HEDGES))
 _FREE = "data, decode (not its background), predict, ensemble and augment.executor"
 
 
@@ -154,9 +159,9 @@ class Wishes:
         free = {name: getattr(recipe, name) for name in ("data", "decode", "predict", "ensemble")}
         free["decode"] = recipe.decode.model_copy(update={"background": trained.decode.background})
         if trained.model_copy(update=free | {"augment": augment}) != recipe:
+            asked = [text for text in self.sets if text not in _ALONE]
             raise RecipeError(
-                f"--set {' --set '.join(self.sets)}: a trained model is used as it was trained. "
-                f"Only {_FREE} can be changed"
+                f"--set {' --set '.join(asked)}: a trained model is used as it was trained. Only {_FREE} can be changed"
             )
         data = {}
         if self.data is not None:
@@ -182,10 +187,12 @@ def load_models(folders: Path | Sequence[Path], wishes: Wishes) -> Models:
     elif len(own) > 1:
         runs = _load_runs(own, wishes)
         recipe = wishes.applied_to(runs[0].checkpoints[0], _ensemble_of(runs[0]))
-        if recipe.predict.risk or recipe.predict.abstain_accuracy or recipe.predict.false_alarms:
+        if asked := [key for key in _HEDGES if getattr(recipe.predict, key)]:
+            told = ", ".join(f"predict.{key} = {getattr(recipe.predict, key):g}" for key in asked)
             raise RecipeError(
-                "predict.risk, abstain_accuracy and false_alarms are fitted on what the runs answer together: make an "
-                "ensemble of them (engine ensemble RUN RUN --out DIR --set predict.risk=0.01) and give its folder"
+                f"{told}: is fitted on what the runs answer together: make an ensemble of them (engine ensemble RUN "
+                "RUN --out DIR --set predict.risk=0.01) and give its folder, or do without: --set "
+                f"{' --set '.join(f'predict.{key}=0' for key in asked)}"
             )
         models = Models(runs, recipe)
     else:
@@ -197,11 +204,15 @@ def load_models(folders: Path | Sequence[Path], wishes: Wishes) -> Models:
 
 def run_folders(folders: Sequence[Path]) -> list[Path]:
     """The folders of the runs that answer: these, or those that the folder of an `engine ensemble` names. Raises
-    CheckpointError for one that holds no models."""
+    CheckpointError for one that holds no models, RecipeError for one that is named twice."""
     several = _ensemble_in(folders)
     own = list(folders) if several is None else [folders[0] / name for name in several.runs]
     for folder in own:
+        if several is None and len(own) > 1 and _ensemble_in([folder]) is not None:
+            raise RecipeError(f"--folds {folder}: is an ensemble of runs, and answers alone; give the runs themselves")
         RunFolder(folder).members()
+    if len({folder.resolve() for folder in own}) < len(own):
+        raise RecipeError(f"--folds {' --folds '.join(map(str, own))}: one is named twice; to count it more: --weights")
     return own
 
 
@@ -213,9 +224,8 @@ def _ensemble_in(folders: Sequence[Path]) -> Ensemble | None:
 
 def _load_runs(folders: Sequence[Path], wishes: Wishes) -> tuple[RunModels, ...]:
     """Of several runs, each by itself: what stands beside an answer is asked of all of them together."""
-    alone = ("predict.prior=off", "predict.risk=0.0", "predict.abstain_accuracy=0.0", "predict.false_alarms=0.0")
-    wishes = dataclasses.replace(wishes, sets=(*wishes.sets, *alone))
-    runs = tuple(_load_run(folder, wishes, f"{folder}/") for folder in folders)
+    wishes = dataclasses.replace(wishes, sets=(*wishes.sets, *_ALONE))
+    runs = tuple(_load_run(folder, wishes, f"{os.path.normpath(folder)}/") for folder in folders)
     for run in runs[1:]:
         _refuse_others(runs[0].members[0], runs[0].checkpoints[0], run.members[0], run.checkpoints[0])
     return runs
@@ -224,9 +234,14 @@ def _load_runs(folders: Sequence[Path], wishes: Wishes) -> tuple[RunModels, ...]
 def _weighed(models: Models, weights: Sequence[float]) -> Models:
     if not weights:
         return models
-    if len(weights) != len(models.runs) or min(weights) < 0 or not sum(weights):
-        told = ",".join(map(str, weights))
-        raise RecipeError(f"--weights {told}: expected {len(models.runs)} numbers of at least 0, one for each --folds")
+    if (
+        len(weights) != len(models.runs)
+        or not all(weight >= 0 for weight in weights)
+        or not 0 < sum(weights) < math.inf
+    ):
+        told = ",".join(f"{weight:g}" for weight in weights)
+        wanted = count(models.runs, "number")
+        raise RecipeError(f"--weights {told}: expected {wanted} of at least 0, not all 0, one for each --folds")
     runs = (dataclasses.replace(run, weight=weight) for run, weight in zip(models.runs, weights, strict=True))
     return dataclasses.replace(models, runs=tuple(runs))
 

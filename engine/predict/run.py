@@ -34,6 +34,7 @@ from engine.predict.scores import WITHOUT_SPECIALISTS
 from engine.predictions import Predictions
 from engine.quarantine import Quarantine
 from engine.ranks import Ranks
+from engine.text import count
 
 Ask = Callable[[Samples, NDArray[np.int64], Callable[[int], None]], Answered | Quarantine]
 """(samples, rows, told) -> what models say of these rows, as `Asking` does; told hears how many are done."""
@@ -86,7 +87,8 @@ def answer(
         first = next(outcome.pieces([STATUS]))
         parts.clear()
         raise DataError(
-            f"none of the {parts.rows} images can be decoded; the first, {first.images['path'][0]}: {first.status[0]}"
+            f"none of {count(parts.rows, 'image')} can be decoded; the first, {first.images['path'][0]}: "
+            f"{first.status[0]}"
         )
     return outcome
 

@@ -145,14 +145,14 @@ def _content_of(
     if len(classes) > 2:
         raise DataError(
             f"{sample}: column {column!r} asks for a probability, but not of which of the {len(classes)} classes. "
-            "Name it with --set predict.positive_class=CLASS, give a column for each class, or put a class there to "
-            f"ask for labels; the classes are {some(list(classes))}"
+            "Call the column so, or let engine infer --set predict.positive_class=CLASS, give a column for each class, "
+            f"or put a class there to ask for labels; the classes are {some(list(classes))}"
         )
     found = _positive(classes)
     other = next(name for name in classes if name != found)
     return found, (
-        f"{sample}: column {column!r} gets the probability of {found!r}; for that of {other!r} add "
-        f"--set {shlex.quote(f'predict.positive_class={other}')}",
+        f"{sample}: column {column!r} gets the probability of {found!r}; for that of {other!r} call the column so, or "
+        f"let engine infer --set {shlex.quote(f'predict.positive_class={other}')}",
     )
 
 

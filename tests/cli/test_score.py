@@ -83,9 +83,11 @@ def test_a_submission_that_fits_is_told_from_one_that_does_not(tmp_path: Path) -
     [
         (("--check", "new.parquet"), "--check needs the sample"),
         (("new.parquet", "--group", "sender"), "name columns of TRUTH, which is not given"),
+        (("--check", "new.parquet", "truth.csv", "--group", "sender", "--per-class"), "leave --group, --per-class out"),
+        (("new.parquet", "--known", "truth.csv"), "add --check"),
     ],
 )
-def test_options_that_lack_a_file_are_refused(files: Path, arguments: tuple[str, ...], words: str) -> None:
+def test_options_that_nothing_would_read_are_refused(files: Path, arguments: tuple[str, ...], words: str) -> None:
     result = engine("score", *(files / name if "." in name else name for name in arguments))
     assert result.exit_code == 2 and words in result.output
 

@@ -208,7 +208,7 @@ def test_a_roll_gives_back_what_was_listed_and_says_what_changed(photos: Path, t
 
 def test_samples_that_share_an_id_are_named_with_their_paths(photos: Path, tmp_path: Path) -> None:
     table, _ = listed(photos, scratch=tmp_path)
-    with pytest.raises(DataError, match=r"1 sample ids are used more than once.*'0.jpg' \(.*/photos/0.jpg, .*/0.jpg\)"):
+    with pytest.raises(DataError, match=r"1 sample id is used more than once.*'0.jpg' \(.*/photos/0.jpg, .*/0.jpg\)"):
         Roll.write(tmp_path / "roll.parquet", [table, table.slice(0, 1)])
 
 

@@ -37,19 +37,25 @@ def test_what_fits_has_no_findings(tmp_path: Path) -> None:
         ("\n2,1,0", "\n02,1,0", "1 id that the sample does not ask for: '02'"),
         ("\n2,1,0", "\n2,1,0\n2,1,0", "1 id more than once: '2'"),
         ("1,0.5,0.5\n2,1,0\n", "2,1,0\n1,0.5,0.5\n", "rows in another order: '2' where the sample has '1'"),
-        ("2,1,0", "2,0.9,0", "1 row that do not sum to 1, farthest '2': 0.9"),
+        ("2,1,0", "2,0.9,0", "1 row that does not sum to 1, farthest '2': 0.9"),
         ("2,1,0", "2,nan,0", "1 value empty or NaN: 'nan' ('2', column 'cat')"),
         ("2,1,0", "2,1,", "1 value empty or NaN: '' ('2', column 'dog')"),
         ("2,1,0", "2,1.25,-0.25", "1 value below 0: '-0.25' ('2', column 'dog')"),
         ("2,1,0", "2,1.25,-0.25", "1 value above 1: '1.25' ('2', column 'cat')"),
         ("2,1,0", '2,"0,9",0.1', "1 value with a decimal comma (write a point): '0,9' ('2', column 'cat')"),
-        ("2,1,0", "2,90%,0.1", "1 value that are no numbers: '90%' ('2', column 'cat')"),
-        ("2,1,0", "2,inf,0", "1 value that are no numbers: 'inf' ('2', column 'cat')"),
+        ("2,1,0", "2,90%,0.1", "1 value that is no number: '90%' ('2', column 'cat')"),
+        ("2,1,0", "2,inf,0", "1 value that is no number: 'inf' ('2', column 'cat')"),
     ],
 )
 def test_each_fault_is_named(tmp_path: Path, old: str, new: str, finding: str) -> None:
     assert old in GOOD
     assert finding in findings(tmp_path, GOOD.replace(old, new))
+
+
+@pytest.mark.parametrize("more", ["3,0,0\n", "2,0,0\n2,0,0\n"])
+def test_a_sample_that_asks_twice_for_an_id_is_no_sample(tmp_path: Path, more: str) -> None:
+    with pytest.raises(DataError, match=r"sample.csv: ids that stand there twice: '[23]'"):
+        findings(tmp_path, GOOD, SAMPLE + more)
 
 
 def test_another_sign_between_columns_is_named(tmp_path: Path) -> None:
@@ -94,7 +100,7 @@ def test_several_labels_in_a_cell_are_as_many_as_the_sample_has(tmp_path: Path, 
 def test_a_single_probability_needs_no_sum(tmp_path: Path) -> None:
     assert findings(tmp_path, "id,cat\n1,0.2\n2,1\n", "id,cat\n1,0.5\n2,0.5\n") == []
     assert findings(tmp_path, "id,cat\n1,0.2\n2,cat\n", "id,cat\n1,0.5\n2,0.5\n") == [
-        "1 value that are no numbers: 'cat' ('2', column 'cat')"
+        "1 value that is no number: 'cat' ('2', column 'cat')"
     ]
 
 

@@ -99,7 +99,7 @@ def test_models_that_were_damaged_or_half_copied_are_named(models: Path, spoil: 
         (["--data", "nothing"], "nothing: no such folder or table"),
         (["--data", "empty"], "empty: no images here"),
         (["--data", "notes.txt"], "notes.txt: expected a folder of images, or a table, and this is text"),
-        (["--data", "photos/TEST_00000.jpg", "--data", "photos/TEST_00000.jpg"], "ids are used more than once"),
+        (["--data", "photos/TEST_00000.jpg", "--data", "photos/TEST_00000.jpg"], "name each once"),
         (["--data", "photos/*.png"], "photos/*.png: no image is called so"),
         (["--data", "-"], "nothing was listed on standard input"),
         (["--out", "noise.csv"], "noise.csv: is a file, so there can be no folder noise.csv for the answers"),

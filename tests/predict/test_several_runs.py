@@ -3,6 +3,7 @@ of fold."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -14,11 +15,15 @@ from click.testing import CliRunner, Result
 
 from engine.cli.main import main
 from engine.ensemble.ensemble import Ensemble
-from engine.ensemble.runs import fit_runs
+from engine.ensemble.hedges import Hedges
+from engine.ensemble.risk import Risk
+from engine.ensemble.runs import fit_runs, saved_recipe
 from engine.ensemble.vote import vote
 from engine.errors import DataError, RecipeError
+from engine.predict.begun import begin
 from engine.predict.job import prepare
 from engine.predict.models import Wishes, load_models
+from engine.predict.parts import Part, Span
 from engine.predict.predictor import Predictor
 from engine.predict.run import answer
 from engine.predictions import Predictions
@@ -78,8 +83,54 @@ def test_each_run_answers_by_its_own_steps_and_has_one_vote_or_as_many_as_are_gi
         together = answers(folders, weights=weights)
         expected = vote(alone, "soft", weights or None)
         np.testing.assert_allclose(together.probabilities_NC, expected.probabilities_NC, atol=1e-6)
-    with pytest.raises(RecipeError, match=r"--weights 1.0: expected 2 numbers"):
+    with pytest.raises(RecipeError, match=r"--weights 1: expected 2 numbers"):
         load_models([one, other], Wishes(weights=(1.0,)))
+
+
+@pytest.mark.parametrize("weights", [(float("nan"), 1.0), (float("inf"), 1.0), (-1.0, 2.0), (0.0, 0.0)])
+def test_weights_that_weigh_nothing_are_refused(runs: tuple[Path, Path], weights: tuple[float, float]) -> None:
+    with pytest.raises(RecipeError, match=r"--weights .*: expected 2 numbers of at least 0, not all 0"):
+        load_models(list(runs), Wishes(weights=weights))
+
+
+def test_a_run_that_is_named_twice_is_refused(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    one, _ = runs
+    again = one / ".." / one.name
+    with pytest.raises(RecipeError, match="named twice; to count it more: --weights"):
+        load_models([one, again], Wishes())
+    with pytest.raises(RecipeError, match="named twice"):
+        fit_runs([one, again], tmp_path / "both")
+
+
+def test_an_ensemble_answers_alone_and_its_runs_by_their_short_names(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    one, other = runs
+    both = tmp_path / "both"
+    fit_runs([one, other], both)
+    assert load_models(both, Wishes()).names[0] == f"{one}/0"
+    with pytest.raises(RecipeError, match="both: is an ensemble of runs, and answers alone"):
+        load_models([both, one], Wishes())
+
+
+def test_a_folder_that_is_no_run_is_named_with_what_is_meant(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nothing/run.json: no such file; give the folder of a run"):
+        saved_recipe(RunFolder(tmp_path / "nothing"))
+
+
+def test_what_differs_of_a_prediction_that_was_begun_is_named_in_a_few_words(
+    runs: tuple[Path, Path], photos: Path, tmp_path: Path
+) -> None:
+    run, place = load_models(runs[0], Wishes()), tmp_path / "answers"
+    job = prepare(runs[0], Wishes(data=str(photos)), place=place)
+    job.parts.write(Span(0, 1), Part(np.full((1, 3), 1 / 3), ["ok"]))
+    many = Risk.fit(Predictions.read(RunFolder(runs[0]).out_of_fold), 0.9, "raps", False)  # type: ignore[arg-type]
+    with pytest.raises(RecipeError, match=r"differs in fitted.hedges.risk: null -> \S+. Give another --out") as error:
+        begin(job.parts.folder, dataclasses.replace(run, hedges=Hedges(risk=many)), "")
+    assert len(str(error.value)) < 400
+
+
+def test_what_is_refused_of_several_runs_is_named_as_it_was_asked(runs: tuple[Path, Path]) -> None:
+    with pytest.raises(RecipeError, match=r"^--set seed=3: a trained model is used as it was trained"):
+        load_models(list(runs), Wishes(sets=("seed=3",)))
 
 
 def test_an_ensemble_of_runs_is_fitted_and_followed_without_being_told(

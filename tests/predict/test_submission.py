@@ -253,7 +253,7 @@ def test_a_probability_is_written_where_one_is_asked_for_and_the_other_class_can
     sample = sample_file(tmp_path, ["id", "target"], ["2", "0.5"], ["1", "0.5"])
     assert submission(tmp_path, sample, TWO) == [["id", "target"], ["2", "0.75"], ["1", "0.1"]]
     _, (notice,) = one_column(tmp_path, "target", ("0.5", "0.5"), TWO.classes)
-    assert "for that of '0' add --set predict.positive_class=0" in notice
+    assert "for that of '0' call the column so, or let engine infer --set predict.positive_class=0" in notice
     assert one_column(tmp_path, "target", ("0.5", "0.5"), TWO.classes, "0")[0] == "0"
     assert one_column(tmp_path, "target", ("0", "0"), ("a", "b", "c"), "b")[0] == "b"
 
