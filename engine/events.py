@@ -84,6 +84,15 @@ class HeldOutAnswered(Event):
 
 
 @dataclasses.dataclass(frozen=True)
+class BankFilled(Event):
+    """The trained fold has looked again at `done` of the `images` that it was trained on, to remember them."""
+
+    fold: int
+    done: int
+    images: int
+
+
+@dataclasses.dataclass(frozen=True)
 class FileSetAside(Event):
     """A file could not be used; the run goes on without it."""
 

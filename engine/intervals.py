@@ -33,7 +33,11 @@ _BLOCK = 2**21  # weights at a time: 16 MB
 
 @dataclasses.dataclass(frozen=True)
 class Interval:
-    """A score and between what it may lie; `low` and `high` are None where one group is all there is."""
+    """A score and between what the truth may lie; `low` and `high` are None where one group is all there is.
+
+    The calibration error is raised by noise, and by the noise of drawing once more. Its interval is therefore the basic
+    one, which takes from the value what drawing added to it: of a calibrated answer it may lie below the value.
+    """
 
     value: float
     low: float | None
@@ -69,10 +73,13 @@ def intervals(
     asked = [(name, metric_of(name)) for name in names]
     p_NC, y_N, group_N = known.probabilities_NC, known.labels_N, _groups(known.groups, len(known))
     drawn = _drawn([metric.weigh(p_NC, y_N) for _, metric in asked], group_N, draws, seed)
-    return {
-        name: Interval(metric.function(p_NC, y_N), *_limits(values_D, group_N, level))
-        for (name, metric), values_D in zip(asked, drawn, strict=True)
-    }
+    found = {}
+    for (name, metric), values_D in zip(asked, drawn, strict=True):
+        value, (low, high) = metric.function(p_NC, y_N), _limits(values_D, group_N, level)
+        if metric.raised_by_noise and low is not None and high is not None:
+            low, high = max(0.0, 2 * value - high), max(0.0, 2 * value - low)
+        found[name] = Interval(value, low, high)
+    return found
 
 
 def compare(
@@ -137,10 +144,10 @@ def _weights(group_N: NDArray[np.int64], draws: int, seed: int) -> Iterator[NDAr
     groups = int(group_N.max()) + 1
     at_once = max(1, _BLOCK // len(group_N))
     for start in range(0, draws, at_once):
-        block = [
-            np.bincount(rng.integers(0, groups, groups), minlength=groups) for _ in range(min(at_once, draws - start))
-        ]
-        yield np.stack(block)[:, group_N].astype(np.float64)
+        times_DG = np.empty((min(at_once, draws - start), groups))
+        for times_G in times_DG:
+            times_G[:] = np.bincount(rng.integers(0, groups, groups), minlength=groups)
+        yield times_DG if groups == len(group_N) else times_DG[:, group_N]
 
 
 def _limits(

@@ -164,8 +164,7 @@ class Predictions:
         self, path: Path, extra: Mapping[str, pa.Array] | None = None, about: Mapping[str, Any] | None = None
     ) -> None:
         """Write as Parquet, atomically. `about`: JSON values kept in the file, on how it was made; see `read_about`."""
-        content = {"format": FORMAT, "about": dict(about or {})}
-        table = self.to_table(extra).replace_schema_metadata({_METADATA: json.dumps(content, ensure_ascii=False)})
+        table = self.to_table(extra).replace_schema_metadata(file_metadata(about))
         with atomic_write(path) as temporary:
             pq.write_table(table, temporary, compression="zstd")
 
@@ -283,6 +282,11 @@ class LabelledPredictions(Predictions):
             "fold": pa.array(self.fold_N, pa.int32()),
             **({"group": pa.array(self.groups, pa.string())} if self.groups else {}),
         }
+
+
+def file_metadata(about: Mapping[str, Any] | None = None) -> dict[bytes, str]:
+    """What a Parquet file of predictions says of itself, for who writes one piece by piece. `about` as in `write`."""
+    return {_METADATA: json.dumps({"format": FORMAT, "about": dict(about or {})}, ensure_ascii=False)}
 
 
 def joined(parts: Sequence[LabelledPredictions]) -> LabelledPredictions:

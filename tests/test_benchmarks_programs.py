@@ -21,13 +21,16 @@ from PIL import Image
 from engine.bench.envelope import read
 from engine.errors import EngineError
 from engine.model.build import build_model
+from engine.recipe.load import parse_recipe
 from engine.store.checkpoint import load
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
+import bench_answers  # noqa: E402
 import bench_channels_last  # noqa: E402
 import bench_filter  # noqa: E402
+import bench_strangers  # noqa: E402
 import bench_timm  # noqa: E402
 import experiments  # noqa: E402
 import frame  # noqa: E402
@@ -187,6 +190,12 @@ def test_every_layout_trains_and_answers_on_its_own_memory_format() -> None:
     assert bench_channels_last.rate(rows, work="training", layout="last") == found[2].rate
 
 
+def test_both_ways_of_asking_are_measured_and_one_of_them_differs_in_no_answer() -> None:
+    rows = bench_answers.measured("test_convnext", 32, repeats=1)
+    assert [row["way"] for row in rows] == ["batch", "parts"] and rows[1]["differ"] == 0
+    assert all(row[key] > 0 for row in rows for key in ("images_per_s", "images_per_cpu_second", "one_photo_ms"))
+
+
 def test_each_filter_of_training_is_scored_with_each_filter(squares: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(
@@ -329,3 +338,23 @@ def test_a_page_says_what_the_results_say(settings: experiments.Settings) -> Non
     assert "* helped: MixUp and CutMix\n" in page
     assert "* hurt: EMA of the weights\n" in page
     assert "* no difference: 2 folds, averaged, alone\n" in page
+
+
+def test_strangers_are_measured_without_the_class_and_at_hand(squares: Path, tmp_path: Path) -> None:
+    recipe = parse_recipe(
+        {
+            "output": "ignored",
+            "data": {"train": str(squares), "cache": str(tmp_path / "cache"), "folds": {"count": 2}},
+            "model": {"backbone": "test_convnext", "pretrained": False},
+            "decode": {"threads": 1},
+            "stage": [{"size": 32, "batch": 8, "epochs": 1, "lr": 1e-3}],
+        }
+    )
+    whole = bench_strangers.prepare(recipe)
+    rows = bench_strangers.honest_rows(recipe, whole, "green", tmp_path / "without")
+    assert {row["score"] for row in rows} == {"probability", "energy", "distance"}
+    assert all(row["known"] > 5 and row["strangers"] == 12 and 0 <= row["auroc"] <= 1 for row in rows), rows
+    assert load(tmp_path / "without" / "0").classes == ("blue", "red")
+    seen = bench_strangers.at_hand(recipe, tmp_path / "all")
+    assert {name for _, _, name in seen} == set(COLORS) and load(tmp_path / "all" / "0").classes == tuple(COLORS)
+    assert ("energy", 1, "green") in seen

@@ -90,6 +90,16 @@ def test_a_sample_without_a_group_stands_alone() -> None:
     assert intervals(dataclasses.replace(one, groups=("",) * len(one))) == intervals(one)
 
 
+def test_the_interval_of_the_calibration_error_takes_off_what_drawing_added() -> None:
+    large = sharper(drawn(99, 100_000), 1.2)
+    truth, held = score(large.probabilities_NC, large.labels_N)["calibration_error"], 0
+    for seed in range(40):
+        found = intervals(sharper(drawn(seed, 700), 1.2), ["calibration_error"], draws=150)["calibration_error"]
+        assert found.low is not None and found.high is not None
+        held += found.low <= truth <= found.high
+    assert held >= 32, held  # plain percentiles hold it twice
+
+
 def test_the_same_seed_gives_the_same_numbers_and_another_others() -> None:
     one = drawn(0)
     assert intervals(one) == intervals(one)

@@ -71,6 +71,30 @@ def test_a_photo_is_answered_alike_however_it_comes(predictor: Predictor, tmp_pa
     np.testing.assert_array_equal(answers.probabilities_NC[0], answers.probabilities_NC[2])
 
 
+def test_a_batch_of_columns_is_answered_by_columns(predictor: Predictor, tmp_path: Path) -> None:
+    photo, gone = tmp_path / "photo.png", tmp_path / "gone.png"
+    Image.fromarray(draw(1, 0)).save(photo)
+    paths = np.array([str(gone), str(photo)], dtype=object)
+    found = predictor({"path": paths, "row": np.array([7, 8])})
+    probabilities = [f"p:{name}" for name in predictor.classes]
+    assert list(found) == ["path", "row", "prediction", "confidence", "status", *probabilities]
+    assert found["row"].tolist() == [7, 8] and found["status"].tolist()[1] == "ok"
+    assert "cannot be read" in found["status"][0]
+    alone = predictor([photo])
+    np.testing.assert_allclose([found[name][1] for name in probabilities], alone.probabilities_NC[0], atol=1e-6)
+    assert found["prediction"][1] == alone.answers[0] and found["confidence"].dtype == np.float32
+    np.testing.assert_allclose([found[name][0] for name in probabilities], [0.6, 0.3, 0.1], atol=1e-6)
+
+    by_pixels = predictor({"image": np.stack([draw(1, 0)]), "path": paths[:1]})
+    by_bytes = predictor({"bytes": [photo.read_bytes()]})
+    for answered in (by_pixels, by_bytes):
+        np.testing.assert_allclose(answered["confidence"], found["confidence"][1:], atol=1e-6)
+    assert "image" not in by_pixels and "path" in by_pixels and "bytes" not in by_bytes
+    assert [len(values) for values in predictor({"path": paths[:0]}).values()] == [0] * 7
+    with pytest.raises(ValueError, match=r"expected a column image, bytes or path; got 'x'"):
+        predictor({"x": paths})
+
+
 def test_the_second_call_restores_nothing(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     first = predictor([draw(1, 0)])
 

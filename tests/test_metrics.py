@@ -15,10 +15,13 @@ from hypothesis import strategies as st
 from engine.metrics import (
     METRICS,
     better,
+    brier_parts,
+    chance_ece,
     class_share_log_loss,
     confused_pairs,
     confusion,
     evaluate,
+    evaluate_groups,
     group_accuracy,
     score,
 )
@@ -210,3 +213,86 @@ def test_what_better_means_is_known_without_heavy_libraries() -> None:
     code = "import sys, engine.metrics; print({'torch', 'sklearn', 'pandas', 'scipy'} & set(sys.modules))"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout.strip() == "set()"
+
+
+# -- taken apart
+
+
+def test_classes_are_scored_as_scikit_learn_does() -> None:
+    p, y = answers(5, samples=80, classes=4)
+    y[y == 2] = 0  # a class that nothing is of, and is answered
+    names = ("a", "b", "c", "d")
+    one = Predictions(tuple(map(str, range(80))), names, p).labelled([names[i] for i in y])
+    assert not evaluate(one).per_class
+    found = evaluate(one, per_class=True).per_class
+    table = sklearn.metrics.precision_recall_fscore_support(y, p.argmax(1), labels=range(4), zero_division=0)
+    for place, name in enumerate(names):
+        each = found[name]
+        assert (each.precision, each.recall or 0, each.f1, each.support) == pytest.approx([row[place] for row in table])
+        expected = sklearn.metrics.roc_auc_score(y == place, p[:, place]) if place != 2 else None
+        assert each.auc == (expected and pytest.approx(expected))
+    assert found["c"].recall is None
+
+
+def test_groups_are_scored_by_themselves_those_with_the_most_errors_first() -> None:
+    p = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.4, 0.6], [0.9, 0.1]])
+    one = Predictions(tuple("abcde"), ("x", "y"), p).labelled(["x"] * 5, groups=["one", "one", "two", "two", ""])
+    found = evaluate_groups(one, ["accuracy"])
+    assert [(group, scores.images, scores.metrics["accuracy"]) for group, scores in found.items()] == [
+        ("two", 2, 0),
+        ("one", 2, 1),
+    ]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000))
+def test_the_parts_of_the_brier_score_add_up_to_it(seed: int) -> None:
+    p, y = answers(seed, samples=1 + seed % 90)
+    parts = brier_parts(p, y)
+    total = parts.reliability - parts.resolution + parts.uncertainty + parts.within
+    assert total == pytest.approx(score(p, y, ["brier"])["brier"])
+    assert parts.reliability >= 0 and parts.resolution >= 0
+    shares = np.bincount(y, minlength=7) / len(y)
+    assert parts.uncertainty == pytest.approx((shares * (1 - shares)).sum())
+
+
+def test_few_different_answers_are_taken_apart_as_murphy_does() -> None:
+    rng = np.random.default_rng(0)
+    kinds = np.array([[0.8, 0.2], [0.3, 0.7]])
+    which = rng.integers(0, 2, 400)
+    y = (rng.random(400) < np.where(which == 0, 0.5, 0.6)).astype(int)
+    parts = brier_parts(kinds[which], y)
+    seen = [np.bincount(y[which == kind], minlength=2) / (which == kind).sum() for kind in (0, 1)]
+    share = np.bincount(which) / 400
+    reliability = sum(share[kind] * ((kinds[kind] - seen[kind]) ** 2).sum() for kind in (0, 1))
+    assert parts.reliability == pytest.approx(reliability)
+    assert parts.within == pytest.approx(0, abs=1e-12)
+
+
+def test_a_calibrated_answer_has_no_unreliability_to_speak_of_but_an_error_by_chance() -> None:
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet(np.ones(3), 3000)
+    y = (rng.random((3000, 1)) > p.cumsum(1)).sum(1)
+    one = Predictions(tuple(map(str, range(3000))), ("a", "b", "c"), p)
+    chance, error = chance_ece(one), score(p, y)["calibration_error"]
+    assert 0.01 < chance < 0.04
+    assert error < 1.5 * chance
+    assert brier_parts(p, y).reliability < 0.01
+    assert chance_ece(one) == chance != chance_ece(one, seed=1)
+    assert chance_ece(one.take(range(100))) > 3 * chance  # the fewer samples, the more
+
+
+def test_the_order_of_samples_does_not_change_the_calibration_error() -> None:
+    p, y = answers(0, samples=200)
+    p = np.round(p, 1) / np.round(p, 1).sum(1, keepdims=True)
+    turned = np.random.default_rng(1).permutation(200)
+    assert score(p[turned], y[turned])["calibration_error"] == pytest.approx(score(p, y)["calibration_error"])
+
+
+def test_bins_hold_equal_mass() -> None:
+    confidence = np.r_[np.linspace(0.90, 0.94, 50), np.linspace(0.95, 0.99, 50)]  # one range of fifteen, of old
+    p, y = np.stack([confidence, 1 - confidence], 1), np.repeat([0, 1], [90, 10])
+    hit = y == 0
+    expected = sum(abs((hit - confidence)[rows].sum()) for rows in np.split(np.arange(100), range(7, 100, 7))) / 100
+    assert score(p, y)["calibration_error"] == pytest.approx(expected, abs=0.02)
+    assert score(p, y)["calibration_error"] > abs(hit.mean() - confidence.mean()) + 0.02  # too sure and too modest

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress, Task, TaskID
     from rich.text import Text
 
+    from engine.intervals import Interval
+
 RECIPE = "engine.cli.recipe"
 """Key of `Context.meta`: the recipe file of the command that runs, for errors that name only a key."""
 
@@ -110,6 +112,58 @@ class Resolution(click.ParamType[tuple[int, int]]):
         return int(sides[0]), int(sides[-1])
 
 
+class Share(click.ParamType[float]):
+    """An option's share: 1% or 0.01."""
+
+    name = "share"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        text = str(value).strip()
+        try:
+            share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+        except ValueError:
+            share = -1
+        if not 0 <= share < 1:
+            self.fail(f"{value!r}: expected a share, such as 1% or 0.01", param, ctx)
+        return share
+
+
+class Weights(click.ParamType[tuple[float, ...]]):
+    """An option's numbers, with commas between."""
+
+    name = "number,number"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        try:
+            return tuple(float(text) for text in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r}: expected numbers with commas between, such as 1,2", param, ctx)
+
+
+class ViewNames(click.ParamType[tuple[str, ...]]):
+    """An option's list of views, by name, with commas between."""
+
+    name = "name,name"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        from engine.recipe.sections.predict import whole_names
+
+        if isinstance(value, tuple):  # a default
+            return value
+        try:
+            return whole_names(tuple(name.strip() for name in str(value).split(",") if name.strip()))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+    def shell_complete(self, _: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        from engine.recipe.sections.predict import VIEW_NAMES
+
+        before, comma, begun = incomplete.rpartition(",")
+        return [CompletionItem(f"{before}{comma}{name}") for name in VIEW_NAMES if name.startswith(begun)]
+
+
 class Meter:
     """A running progress bar; call it with counts: `meter(done, total)`, or `meter.advance(n)`."""
 
@@ -189,3 +243,8 @@ def table(*columns: str, rows: list[tuple[Any, ...]], title: str = "") -> None:
     if title:
         console.print(title, style="bold", markup=False, soft_wrap=True)
     console.print(shown)
+
+
+def shown_interval(one: Interval) -> str:
+    """Between what a score may lie, for a table."""
+    return "" if one.low is None or one.high is None else f"{one.low:.4f} to {one.high:.4f}"

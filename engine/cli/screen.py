@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 
 from engine.cli.common import Meter, console, progress, tell
 from engine.events import (
+    BankFilled,
     EpochEnded,
     EpochRecord,
     Event,
@@ -51,6 +52,8 @@ class Screen(Watcher):
                 self._print_epoch(record)
             case HeldOutAnswered(fold=fold, done=done, images=images):
                 self._begin_bar(f"fold {fold} answers", images)(done, images)
+            case BankFilled(fold=fold, done=done, images=images):
+                self._begin_bar(f"fold {fold} remembers", images)(done, images)
             case FileSetAside(entry=entry):
                 self._say(f"set aside: {entry}")
             case Notice(message=message):

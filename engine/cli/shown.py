@@ -6,7 +6,9 @@ blocks, two pixels to a character, where the terminal has colours and characters
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +21,7 @@ from rich.text import Text
 from engine.cli.common import console_for
 from engine.pictures import thumbnail
 from engine.predict.job import Job
-from engine.predict.run import Outcome
+from engine.predict.outcome import Outcome
 from engine.quarantine import Fault
 from engine.recipe.sections import DecodeSection
 
@@ -28,42 +30,63 @@ PHOTO = (28, 9)  # characters, across and down
 _BAR = 20  # characters of a probability of 1
 
 
+MOST = 100_000  # answers that are looked through for photos to show
+
+
+class Shown(NamedTuple):
+    """An answer to be shown: a photo's path, its true class ("" where unknown), and probabilities by class."""
+
+    path: str
+    truth: str
+    p_C: NDArray[np.floating]
+
+
 def show_answers(job: Job, outcome: Outcome, count: int, console: Console | None = None) -> None:
     """Print `count` of the photos that could be seen, with their likeliest classes, to stdout or to `console`."""
+    seen: list[Shown] = []
+    for piece in outcome.pieces():
+        rows = np.flatnonzero(piece.seen_N).tolist()[: MOST - len(seen)]
+        paths, labels = (piece.images[name].to_pylist() for name in ("path", "label"))
+        seen += [Shown(paths[row], labels[row], piece.p_NC[row]) for row in rows]
+        if len(seen) >= MOST:
+            break
+    show(spread(seen, count), job.models.classes, job.models.recipe.decode, console)
+
+
+def show(
+    answers: Sequence[Shown], classes: Sequence[str], decode: DecodeSection, console: Console | None = None
+) -> None:
+    """Print answers over these classes, with the photos where the console has colours."""
     console = console or console_for()
-    for row in spread(outcome, count):
-        answers = _answers(job, outcome, row, ascii_only=console.options.ascii_only)
+    for one in answers:
+        text = _likeliest(one, classes, ascii_only=console.options.ascii_only)
         if _has_colours(console):
             both = Table.grid(padding=(0, 2))
             both.add_column(width=PHOTO[0])
-            both.add_row(_photo(job.manifest.paths[row], job.models.recipe.decode), answers)
+            both.add_row(_photo(one.path, decode), text)
             console.print(both)
         else:
-            console.print(answers, soft_wrap=True)
+            console.print(text, soft_wrap=True)
         console.print()
 
 
-def spread(outcome: Outcome, count: int) -> list[int]:
-    """Rows of `count` photos that were seen, from the surest answer to the least sure and evenly in between: the best
-    alone would praise the models, and the worst alone blame them."""
-    confidence_N = outcome.answers.probabilities_NC.max(1)
-    failed = set(outcome.failed)
-    seen = [row for row in np.argsort(-confidence_N, kind="stable").tolist() if row not in failed]
+def spread(seen: Sequence[Shown], count: int) -> list[Shown]:
+    """`count` of the answers, from the surest to the least sure and evenly in between: the best alone would praise the
+    models, and the worst alone blame them."""
+    by_confidence = sorted(seen, key=lambda one: -float(one.p_C.max()))
     places = np.linspace(0, len(seen) - 1, min(count, len(seen))).round().astype(int)
-    return [seen[place] for place in places.tolist()]
+    return [by_confidence[place] for place in places.tolist()]
 
 
-def _answers(job: Job, outcome: Outcome, row: int, ascii_only: bool) -> Text:
+def _likeliest(one: Shown, classes: Sequence[str], ascii_only: bool) -> Text:
     """The photo's path, its true class where it is known, and its likeliest classes, the true one in green."""
-    answers, truth = outcome.answers, job.labels[row]
-    probability_C = answers.probabilities_NC[row]
-    lines = Text(_near(job.manifest.paths[row]))
-    if truth:
-        lines.append(f"\nit is {truth}", style="bold")
-    for c in np.argsort(-probability_C, kind="stable")[:BEST].tolist():
-        bar = ("#" if ascii_only else "█") * round(_BAR * float(probability_C[c]))
-        style = "green" if answers.classes[c] == truth else ""
-        lines.append(f"\n{probability_C[c]:7.1%}  {bar:<{_BAR}}  {answers.classes[c]}", style=style)
+    lines = Text(_near(one.path))
+    if one.truth:
+        lines.append(f"\nit is {one.truth}", style="bold")
+    for c in np.argsort(-one.p_C, kind="stable")[:BEST].tolist():
+        bar = ("#" if ascii_only else "█") * round(_BAR * float(one.p_C[c]))
+        style = "green" if classes[c] == one.truth else ""
+        lines.append(f"\n{one.p_C[c]:7.1%}  {bar:<{_BAR}}  {classes[c]}", style=style)
     return lines
 
 

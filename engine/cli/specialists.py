@@ -10,7 +10,7 @@ import click
 from engine.cli.common import table
 
 if TYPE_CHECKING:  # they import torch
-    from engine.predict.run import Outcome
+    from engine.predict.outcome import Outcome
     from engine.training.plan import RunPlan
     from engine.training.run import Result
 
@@ -40,7 +40,7 @@ def print_effects(result: Result) -> None:
 def print_asked(outcome: Outcome) -> None:
     """About how many images each specialist was asked."""
     for name, count in outcome.asked.items():
-        click.echo(f"{name} was asked about {count:,} of {len(outcome.status):,} images")
+        click.echo(f"{name} was asked about {count:,} of {outcome.images:,} images")
 
 
 def _shown(metrics: Mapping[str, float]) -> tuple[str, ...]:

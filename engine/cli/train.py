@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from engine.cli.common import progress, recipe_argument, set_option, table
+from engine.cli.gains import print_gains
 from engine.cli.screen import Screen, stop_on_signals
 from engine.cli.specialists import print_effects, print_plan
 from engine.recipe.load import dump_recipe, load_recipe
@@ -124,5 +125,6 @@ def _print_result(result: Result, prepared: Prepared) -> None:
         ]
         table("out of fold", "", rows=rows, title=title)
         print_effects(result)
+        print_gains(result.settled.gains)
     click.echo(f"Models, log and out-of-fold predictions: {result.folder}")
     click.echo(f"Predict with: engine infer --folds {result.folder}")

@@ -15,7 +15,9 @@ import shlex
 import stat
 import unicodedata
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from engine.errors import DataError
 
@@ -44,6 +46,7 @@ _NO_TEXT = tuple(
     )
 )
 """How files begin that are taken for text and are none, and what to do; {} stands for the file's name."""
+_HEAD = 1 << 20  # bytes that tell what a file is written in
 _MOST_SHOWN = 5
 _EXCERPT = 60  # characters of a line that are shown
 
@@ -67,6 +70,30 @@ def read_text(path: str | Path, key: str = "") -> str:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise _unknown(data, error.start, os.fspath(path)) from None
+
+
+@contextmanager
+def open_text(path: str | Path, head: int = _HEAD) -> Iterator[tuple[str, TextIO]]:
+    """The beginning of a text file, `head` bytes of it, and all of it, to be read a line at a time; line ends as they
+    are. For files that are too large for `read_text`: a byte order mark says what they are in, else they are UTF-8.
+
+    Raises DataError as `read_text` does for what the beginning shows, and UnicodeDecodeError while it is read on.
+    """
+    with open(path, "rb") as file:  # noqa: PTH123
+        data = file.read(head)
+    for beginning, words in _NO_TEXT:
+        if beginning.match(data):
+            raise DataError(f"{path}: {words.format(shlex.quote(os.fspath(path)))}")
+    mark, encoding = next(((mark, name) for mark, name in _MARKS if data.startswith(mark)), (b"", "utf-8"))
+    try:
+        shown = codecs.getincrementaldecoder(encoding)().decode(data[len(mark) :])
+    except UnicodeDecodeError as error:
+        raise _unknown(data, error.start, os.fspath(path)) from None
+    if "\0" in shown:
+        raise DataError(f"{path}: holds zero bytes, so it is no text. Save it as a CSV table, in UTF-8")
+    with open(path, encoding=encoding, newline="") as text:  # noqa: PTH123
+        text.seek(len(mark))
+        yield shown, text
 
 
 def _bytes(path: str, named: str) -> bytes:

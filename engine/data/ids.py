@@ -61,7 +61,8 @@ def find_ids(wanted: Sequence[str], ids: Sequence[str], what: str) -> list[str |
     if shared := [row for row, times in claims.items() if times > 1]:
         names = [name for name, found in zip(wanted, has_N, strict=True) if found and found[0] == shared[0]]
         raise DataError(f"{what}: {some(names, 3)} may each be {ids[shared[0]]!r}. Write names as that image is called")
-    return [ids[found[0]] if found else None for found in has_N]
+    named = {row: ids[row] for row in sorted(claims)}  # in their order: they may be read from a file
+    return [named[found[0]] if found else None for found in has_N]
 
 
 def without_suffix(name: str) -> str:

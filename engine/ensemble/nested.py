@@ -4,6 +4,7 @@ together with it. What is kept of an ensemble is judged by these, and never by t
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -40,8 +41,10 @@ def parts_of(predictions: LabelledPredictions, seed: int = 0) -> NDArray[np.int6
     rare = np.bincount(labels_N[labels_N >= 0], minlength=1).max(initial=0) < count
     splitter = GroupKFold(count) if rare else StratifiedGroupKFold(count, shuffle=True, random_state=seed)
     part_N = np.zeros(len(predictions), dtype=np.int64)
-    for part, (_, held) in enumerate(splitter.split(group_N, labels_N, group_N)):
-        part_N[held] = part
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of classes with fewer samples than parts: as even as can be is enough
+        for part, (_, held) in enumerate(splitter.split(group_N, labels_N, group_N)):
+            part_N[held] = part
     return part_N
 
 

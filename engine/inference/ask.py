@@ -3,22 +3,40 @@ new images come from here, so what is fitted and scored on the first holds for t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engine.augment.views import views_of
+from engine.augment.views import View, views_of
+from engine.errors import RecipeError
 from engine.exhausted import Where, told_when_exhausted
 from engine.inference.members import Members
-from engine.inference.scoring import Blend, Images, score
+from engine.inference.scoring import Blend, Extra, Images, score, score_each
 from engine.loader.batches import Loader, Samples
+from engine.model.build import why_not_size
 from engine.predictions import Predictions
 from engine.quarantine import Quarantine
 from engine.ranks import Ranks
-from engine.recipe.sections import Recipe
+from engine.recipe.sections import ModelSection, Recipe
 from engine.store.checkpoint import Checkpoint
+
+
+def check_views(
+    views: Sequence[View], model: ModelSection, built_for: tuple[int, int], scored: tuple[int, int]
+) -> None:
+    """Raise RecipeError, naming the view, unless the model takes images as each of the views shows them.
+
+    Sizes are (height, width): `built_for` of the first stage, `scored` of the contract.
+    """
+    for view in views:
+        size = view.size(*scored)
+        if size != scored and (reason := why_not_size(model, built_for, size)):
+            raise RecipeError(
+                f"predict.views: view {view.name} shows images of {size[0]} x {size[1]} in place of {scored[0]} x "
+                f"{scored[1]}, which {model.backbone} cannot take ({reason}). Leave it out"
+            )
 
 
 def members_for(checkpoints: Sequence[Checkpoint], recipe: Recipe, device: torch.device) -> Members:
@@ -34,14 +52,38 @@ def ask(
     blend: Blend,
     ranks: Ranks,
     told: Callable[[int], None] = lambda done: None,
+    extras: Collection[Extra] = (),
 ) -> tuple[list[Predictions], Quarantine]:
     """What each model answers about these rows of the samples, and the files that could not be read, whose rows are
     missing. All ranks take a share and get everything.
 
     Of the recipe `decode`, `augment.executor` and `predict.batch` are followed; all else is as the models were trained.
-    `blend` makes one answer of the views. `told` hears after each batch how many rows this rank is done with.
+    `blend` makes one answer of the views, `extras` asks for more than answers, as `score` does. `told` hears after each
+    batch how many rows this rank is done with.
     """
     loader = Loader(samples, recipe.decode, ranks.device, recipe.augment.executor, members[0].runtime.dtype)
+    images = Images(loader, rows_N, recipe.predict.batch)
+    with told_when_exhausted(f"answering in batches of {images.batch}", lambda where: smaller_answers(recipe, where)):
+        return score(members, images, ranks, blend, extras, _counting(loader, told)), loader.quarantine
+
+
+def ask_each(
+    members: Members,
+    samples: Samples,
+    rows_N: NDArray[np.int64],
+    recipe: Recipe,
+    ranks: Ranks,
+    told: Callable[[int], None] = lambda done: None,
+) -> tuple[list[list[Predictions]], Quarantine]:
+    """As `ask`, of each view by itself: a list of predictions, one a view, for each model."""
+    loader = Loader(samples, recipe.decode, ranks.device, recipe.augment.executor, members[0].runtime.dtype)
+    images = Images(loader, rows_N, recipe.predict.batch)
+    with told_when_exhausted(f"answering in batches of {images.batch}", lambda where: smaller_answers(recipe, where)):
+        return score_each(members, images, ranks, _counting(loader, told)), loader.quarantine
+
+
+def _counting(loader: Loader, told: Callable[[int], None]) -> Callable[[int], None]:
+    """Hears of the images of each batch, and tells how many of this rank's are done with."""
     answered = 0
 
     def count(images: int) -> None:
@@ -49,9 +91,7 @@ def ask(
         answered += images
         told(answered + len(loader.quarantine))
 
-    images = Images(loader, rows_N, recipe.predict.batch)
-    with told_when_exhausted(f"answering in batches of {images.batch}", lambda where: smaller_answers(recipe, where)):
-        return score(members, images, ranks, blend, told=count), loader.quarantine
+    return count
 
 
 def smaller_answers(recipe: Recipe, where: Where) -> str:

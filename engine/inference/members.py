@@ -17,6 +17,7 @@ from torch import Tensor
 from engine.augment.contract import Contract
 from engine.augment.views import PLAIN, View, view_plan
 from engine.inference.member import Member
+from engine.inference.parts import InParts
 from engine.kernels import Ragged
 from engine.loader.passes import BufferedPass, Name
 from engine.store.checkpoint import Checkpoint
@@ -41,6 +42,7 @@ class Members(Sequence[Member]):
         self._members = tuple(members)
         for member in members:
             member.model.eval()
+        self._networks = [_in_parts(member) for member in members]
         self._passes = {
             member.runtime.dtype: BufferedPass(executor, member.runtime.device, member.runtime.dtype)
             for member in members
@@ -90,13 +92,13 @@ class Members(Sequence[Member]):
                 # The plan is made on the host: a few kilobytes to copy instead of a dozen kernels to launch.
                 pixels_BCHW = one_pass(placed, view_plan(view, contract, images.sizes_B2, torch.device("cpu")))
                 for index in indices:
-                    found[index].append(_output(self[index], pixels_BCHW, features))
+                    found[index].append(self._output(index, pixels_BCHW, features))
         return [_stacked(views) for views in found]
 
     @torch.no_grad()
     def outputs_of_pixels(self, pixels_BCHW: Tensor, features: bool = False) -> list[Output]:
         """What each model makes of images that are prepared as all of them want it, as one view."""
-        return [_stacked([_output(member, pixels_BCHW, features)]) for member in self]
+        return [_stacked([self._output(index, pixels_BCHW, features)]) for index in range(len(self))]
 
     @contextlib.contextmanager
     def weights_cast_once(self) -> Iterator[None]:
@@ -118,6 +120,11 @@ class Members(Sequence[Member]):
                 for parameter in frozen:
                     parameter.requires_grad_(False)
 
+    def _output(self, index: int, pixels_BCHW: Tensor, features: bool) -> Output:
+        """Of one view: logits (B, C) and features (B, E)."""
+        logits_BC, features_BE = self._networks[index](pixels_BCHW)
+        return Output(logits_BC, features_BE if features else None)
+
     def _sharing(self) -> dict[tuple[Contract, torch.dtype], list[int]]:
         """Which models see the same pixels."""
         groups: dict[tuple[Contract, torch.dtype], list[int]] = {}
@@ -126,13 +133,14 @@ class Members(Sequence[Member]):
         return groups
 
 
-def _output(member: Member, pixels_BCHW: Tensor, features: bool) -> Output:
-    """Of one view: logits (B, C) and features (B, E)."""
-    with member.runtime.autocast():
-        if not features:
-            return Output(member.model(pixels_BCHW).float(), None)
-        features_BE = member.model.features(pixels_BCHW)
-        return Output(member.model.head(features_BE).float(), features_BE.float())
+def _in_parts(member: Member) -> InParts:
+    """The member's network: images to logits (B, C) and features (B, E), in float32."""
+
+    def network(images_BCHW: Tensor) -> tuple[Tensor, ...]:
+        features_BE = member.model.features(images_BCHW)
+        return member.model.head(features_BE).float(), features_BE.float()
+
+    return InParts(network, member.runtime)
 
 
 def _stacked(views: Sequence[Output]) -> Output:

@@ -4,6 +4,11 @@ their models here, so that what is scored is what is answered.
 Where one view of one contract is wanted, the loader makes it, which decodes no more of each photo than the view shows.
 For several, photos are decoded whole, once, and each view is a pass over them.
 
+An answer depends on the photo alone, to the last bit: how many are asked about at a time, in which order, by how many
+threads and ranks, and beside which files that cannot be read, makes no difference (parts.py; what comes after the
+network goes row by row). It holds for one machine: another processor or card, or other versions of its libraries, add
+up in another order.
+
 A member's probabilities are the float32 softmax of its float32 logits; views are averaged in float64, and the mean is
 float32 again. Float32 is what files hold: a member means the same to whoever comes next, read from a file or not.
 """
@@ -65,6 +70,35 @@ def score(
     `extras` asks for logits and features as well, which are the mean over the views. `told` hears of every batch how
     many images it had. Raises NotFinite when a member's answer is no probability.
     """
+    ids, arrays = _answers(members, images, ranks, blend, extras, told)
+    return [Predictions(ids, member.classes, **own) for member, own in zip(members, arrays, strict=True)]
+
+
+def score_each(
+    members: Members, images: Images, ranks: Ranks, told: Callable[[int], None] = lambda count: None
+) -> list[list[Predictions]]:
+    """The same, of each view by itself: for each member, what it answers when it is shown that view alone.
+
+    Photos are decoded once for all views.
+    """
+    views = len(members.views)
+    ids, arrays = _answers(members, images, ranks, lambda views_VBC: views_VBC.swapaxes(0, 1), (), told)
+    found = []
+    for member, own in zip(members, arrays, strict=True):
+        each_NVC = own["probabilities_NC"].reshape(len(ids), views, len(member.classes))
+        found.append([Predictions(ids, member.classes, each_NVC[:, view].copy()) for view in range(views)])
+    return found
+
+
+def _answers(
+    members: Members,
+    images: Images,
+    ranks: Ranks,
+    blend: Blend,
+    extras: Collection[Extra],
+    told: Callable[[int], None],
+) -> tuple[tuple[str, ...], list[Arrays]]:
+    """The ids of the images that could be read, and what each of the members answers about them, in that order."""
     batches = eval_batches(images.rows_N, images.batch, ranks.rank, ranks.world)
     rows: list[NDArray[np.int64]] = []
     answers: list[list[Arrays]] = [[] for _ in members]
@@ -88,17 +122,17 @@ def score(
     piece = (np.concatenate(rows), [_joined(own) for own in answers]) if rows else None
     pieces = [piece for piece in ranks.gather(piece) if piece is not None]
     if not pieces:
-        return [Predictions((), m.classes, np.zeros((0, len(m.classes)), np.float32)) for m in members]
+        return (), [{"probabilities_NC": np.zeros((0, len(member.classes)), np.float32)} for member in members]
     rows_N = np.concatenate([rows for rows, _ in pieces])
     order_N = np.argsort(rows_N)
     ids = tuple(images.loader.samples.ids[row] for row in rows_N[order_N].tolist())
     found = []
-    for index, member in enumerate(members):
+    for index in range(len(members)):
         arrays = _joined([members[index] for _, members in pieces])
         if not np.isfinite(arrays["probabilities_NC"]).all():
             raise NotFinite("a model's answer is no number: its weights are broken; train the fold again")
-        found.append(Predictions(ids, member.classes, **{name: array[order_N] for name, array in arrays.items()}))
-    return found
+        found.append({name: array[order_N] for name, array in arrays.items()})
+    return ids, found
 
 
 def _outputs(

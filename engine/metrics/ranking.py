@@ -17,11 +17,11 @@ def auc_of_classes(p_NC: Probabilities, y_N: Labels) -> NDArray[np.float64]:
     """
     samples, classes = p_NC.shape
     auc_C = np.full(classes, np.nan)
+    columns_CN = np.ascontiguousarray(p_NC.T)
     rows_C = np.split(np.argsort(y_N, kind="stable"), np.cumsum(np.bincount(y_N, minlength=classes))[:-1])
     for place, rows in enumerate(rows_C):
         if 0 < len(rows) < samples:
-            all_N = np.sort(p_NC[:, place])
-            auc_C[place] = np.mean(_placements(p_NC[rows, place], all_N))
+            auc_C[place] = np.mean(_placements(columns_CN[place, rows], np.sort(columns_CN[place])))
     return auc_C
 
 

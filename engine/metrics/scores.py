@@ -18,11 +18,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from engine.metrics import counts, means
 from engine.metrics.calibration import CalibrationError
+from engine.metrics.classes import ClassScores, scores_of_classes
 from engine.metrics.counts import Counts
 from engine.metrics.means import Labels, Probabilities
 from engine.metrics.ranking import WeightedAuc, auc
 from engine.predictions import LabelledPredictions
 from engine.text import nearest, some
+
+_BLOCK = 2**16  # probabilities at a time: half a megabyte in float64
 
 Weighted = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 """A metric of known samples under weights: (D, N), D ways to weigh the samples, to the metric's D values."""
@@ -31,21 +34,27 @@ Weighted = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 @dataclasses.dataclass(frozen=True)
 class Metric:
     """A metric's function of (probabilities_NC, labels_N), which way is better, and the same metric prepared to be
-    asked under many weights."""
+    asked under many weights. raised_by_noise: it is a sum of distances, so that the fewer samples, the higher it is,
+    also where the truth is 0."""
 
     function: Callable[[Probabilities, Labels], float]
     higher_is_better: bool
     weigh: Callable[[Probabilities, Labels], Weighted]
+    raised_by_noise: bool = False
 
 
 def _mean_of(each: Callable[[Probabilities, Labels], NDArray[np.float64]], higher_is_better: bool) -> Metric:
-    """The metric that is the mean of what `each` sample has."""
+    """The metric that is the mean of what `each` sample has, which is asked for in blocks that stay in the cache."""
+
+    def values(p_NC: Probabilities, y_N: Labels) -> NDArray[np.float64]:
+        rows = max(1, _BLOCK // p_NC.shape[1])
+        return np.concatenate([each(p_NC[at : at + rows], y_N[at : at + rows]) for at in range(0, len(y_N), rows)])
 
     def weigh(p_NC: Probabilities, y_N: Labels) -> Weighted:
-        values_N = each(p_NC, y_N)
+        values_N = values(p_NC, y_N)
         return lambda weights_DN: np.asarray(weights_DN @ values_N / weights_DN.sum(1))
 
-    return Metric(lambda p_NC, y_N: float(np.mean(each(p_NC, y_N))), higher_is_better, weigh)
+    return Metric(lambda p_NC, y_N: float(np.mean(values(p_NC, y_N))), higher_is_better, weigh)
 
 
 def _of_counts(rule: Callable[[Counts], NDArray[np.float64]]) -> Metric:
@@ -71,9 +80,14 @@ METRICS: dict[str, Metric] = {
     "brier": _mean_of(means.squares, False),
     "confidence_gap": _mean_of(means.gaps, True),
     "entropy": _mean_of(means.entropies, False),
-    "calibration_error": _plainly(CalibrationError, False),
+    "calibration_error": dataclasses.replace(_plainly(CalibrationError, False), raised_by_noise=True),
 }
 LABEL_METRICS = ("accuracy", "macro_f1", "weighted_f1", "balanced_accuracy", "kappa")  # need no probabilities
+
+
+def log_loss(probabilities_NC: Probabilities, labels_N: Labels) -> float:
+    """Mean of -log(probability of the true class), in nats; clipped to [1e-15, 1], rows then made to sum to 1."""
+    return METRICS["log_loss"].function(probabilities_NC, labels_N)
 
 
 def group_accuracy(probabilities_NC: Probabilities, labels_N: Labels, groups: Sequence[str]) -> float:
@@ -108,15 +122,18 @@ def score(probabilities_NC: ArrayLike, labels_N: ArrayLike, names: Sequence[str]
 @dataclasses.dataclass(frozen=True)
 class Scores:
     """How good predictions are over the `images` whose true class is one of theirs. `metrics`: those of METRICS by
-    name, and group_accuracy where classes have groups. `unknown`: labels that are none of their classes."""
+    name, and group_accuracy where classes have groups. `unknown`: labels that are none of their classes. `per_class`:
+    of each class, where that was asked for."""
 
     images: int
     metrics: dict[str, float]
     unknown: tuple[str, ...] = ()
+    per_class: dict[str, ClassScores] = dataclasses.field(default_factory=dict)
 
 
-def evaluate(predictions: LabelledPredictions, groups: Sequence[str] = ()) -> Scores:
+def evaluate(predictions: LabelledPredictions, groups: Sequence[str] = (), per_class: bool = False) -> Scores:
     """Score predictions by the labels that they carry; `groups` names the group of each class, in their order.
+    `engine.intervals.intervals` says how sure these scores are.
 
     Raises ValueError when no label is one of the classes.
     """
@@ -131,7 +148,24 @@ def evaluate(predictions: LabelledPredictions, groups: Sequence[str] = ()) -> Sc
     metrics = score(known.probabilities_NC, labels_N)
     if groups:
         metrics["group_accuracy"] = group_accuracy(known.probabilities_NC, labels_N, groups)
-    return Scores(len(known), metrics, unknown)
+    of_classes = scores_of_classes(known.probabilities_NC, labels_N) if per_class else ()
+    return Scores(len(known), metrics, unknown, dict(zip(known.classes, of_classes, strict=False)))
+
+
+def evaluate_groups(
+    predictions: LabelledPredictions, names: Sequence[str] = ("log_loss", "accuracy")
+) -> dict[str, Scores]:
+    """The named metrics of each group of samples by itself (the photos of one sender), those first that have the most
+    of all errors. Samples without a group, or without a known label, do not count."""
+    known = predictions.known
+    rows: dict[str, list[int]] = {}
+    for row, group in enumerate(known.groups):
+        if group:
+            rows.setdefault(group, []).append(row)
+    p_NC, y_N = known.probabilities_NC, known.labels_N
+    wrong_N = p_NC.argmax(1) != y_N
+    most = sorted(rows, key=lambda group: (-int(wrong_N[rows[group]].sum()), -len(rows[group]), group))
+    return {group: Scores(len(rows[group]), score(p_NC[rows[group]], y_N[rows[group]], names)) for group in most}
 
 
 def better(name: str, a: float, b: float) -> bool:
@@ -146,7 +180,7 @@ def class_share_log_loss(train_labels: ArrayLike, labels: ArrayLike, num_classes
     """Log loss on `labels` of always answering the class shares of `train_labels`: what any model must beat."""
     shares_C = np.bincount(np.asarray(train_labels), minlength=num_classes) / np.size(train_labels)
     labels_N = np.asarray(labels)
-    return score(np.broadcast_to(shares_C, (len(labels_N), num_classes)), labels_N, ["log_loss"])["log_loss"]
+    return log_loss(np.broadcast_to(shares_C, (len(labels_N), num_classes)), labels_N)
 
 
 def metric_of(name: str) -> Metric:

@@ -125,6 +125,14 @@ def check_sizes(model: ModelSection, sizes: Sequence[tuple[int, int]]) -> None:
         )
 
 
+def why_not_size(model: ModelSection, built_for: tuple[int, int], size: tuple[int, int]) -> str:
+    """Why the backbone, built for images of one (height, width), cannot take those of another; "" when it can."""
+    backbone, _ = _build_meta(model.backbone, built_for)
+    if min(size) < (stride := _stride(backbone)):
+        return f"its stride is {stride} pixels"
+    return _refusal(backbone, model.pooling, size) or ""
+
+
 def check_drop_path(model: ModelSection, size: tuple[int, int], rates: Sequence[float]) -> None:
     """Raise RecipeError, as `set_drop_path` would, when the stages' rates ask for more than the backbone has."""
     backbone, _ = _build_meta(model.backbone, size)

@@ -13,6 +13,10 @@ from engine.model.build import Classifier
 from engine.recipe.sections import TrainSection
 from engine.system import compiler
 
+# By device: pixels, and images at most, that a network answers about at once. A core has enough to do with 16 small
+# images, and each is what a single photo costs; a GPU wants more. Other numbers change the last bits of answers.
+_AT_ONCE = {"cpu": (16 * 96 * 96, 16), "cuda": (16 * 384 * 384, 64)}
+
 
 @dataclasses.dataclass(frozen=True)
 class Runtime:
@@ -55,6 +59,13 @@ class Runtime:
     def dtype(self) -> torch.dtype:
         """Of the images: what the first layer would cast them to anyway."""
         return torch.bfloat16 if self.bf16 else torch.float32
+
+    def images_at_once(self, height: int, width: int) -> int:
+        """How many images of a size a network sees together when it answers: always so many, so that the last bits of
+        an answer do not depend on how many are asked about (see inference/parts.py). A power of two."""
+        pixels, most = _AT_ONCE[self.device.type]
+        fits = min(most, pixels // (height * width))
+        return 1 << (max(1, fits).bit_length() - 1)
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)

@@ -7,47 +7,64 @@ comes: one way in, one set of rules on what is an image.
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from engine.data.manifest import OK
 from engine.ensemble.vote import Rule
-from engine.errors import DataError
+from engine.errors import DataError, RecipeError
 from engine.loader.batches import Samples
 from engine.loader.source import Memory
-from engine.predict.asking import Asking
+from engine.predict.asking import Answered, Asking
+from engine.predict.blind import blind_together
 from engine.predict.models import Wishes, load_models
-from engine.predictions import Predictions
+from engine.predictions import P, Predictions
 from engine.quarantine import Fault, Quarantine, read_file
 from engine.text import some
 
 Photo = str | Path | bytes | NDArray[np.uint8]
 """A path, a file's content, or upright RGB pixels (height, width, 3)."""
+Columns = Mapping[str, Sequence[Any] | NDArray[Any]]
+"""N values each, by name."""
+_IMAGES = ("image", "bytes", "path")  # what columns of images are called, the nearest to pixels first
 
 
 class Predictor:
-    """The models in a run's folder, or in one fold's, ready to answer about images.
+    """The models in a run's folder, in one fold's, in those of several runs or of their ensemble, ready to answer about
+    images.
 
-    They answer as `engine infer` would: with the run's views, rule and specialists. `tta` and `vote` ask for other
-    ones, `sets` ("key=value") changes keys of the recipe: of decode, predict, ensemble and augment.executor. `device`:
-    None takes a GPU when there is one. Raises EngineError when the models cannot be used.
+    They answer as `engine infer` would: with the run's views and rule, specialists, and all that was fitted. `tta` (how
+    many), `views` (their names) and `vote` ask for other ones, `sets` ("key=value") changes keys of the recipe: of
+    decode, predict, ensemble and augment.executor. `device`: None takes a GPU when there is one. Raises EngineError
+    when the models cannot be used.
     """
 
     def __init__(
         self,
-        models: Path | str,
+        models: Path | str | Sequence[Path | str],
         *,
         tta: int | None = None,
+        views: Sequence[str] = (),
         vote: Rule | None = None,
         sets: Sequence[str] = (),
         device: torch.device | str | None = None,
     ) -> None:
         on_gpu = torch.cuda.is_available()
-        self._models = load_models(Path(models), Wishes(views=tta, vote=vote, sets=tuple(sets)))
+        folders = [models] if isinstance(models, Path | str) else models
+        self._models = load_models(
+            [*map(Path, folders)], Wishes(views=tta, named=tuple(views), vote=vote, sets=tuple(sets))
+        )
+        if self._models.recipe.predict.prior == "estimate":
+            raise RecipeError(
+                "predict.prior: shares are estimated from the answers to all images, and here photos are answered as "
+                'they come; give the shares, or sets=["predict.prior=off"]'
+            )
         self._asking = Asking(self._models, torch.device(device or ("cuda" if on_gpu else "cpu")))
 
     @property
@@ -55,22 +72,67 @@ class Predictor:
         """The names of what it tells apart, in the order of the columns of its answers."""
         return self._models.classes
 
-    def __call__(self, images: Sequence[Photo], ids: Sequence[str] | None = None) -> Predictions:
+    @overload
+    def __call__(self, images: Sequence[Photo], ids: Sequence[str] | None = None) -> Predictions: ...
+
+    @overload
+    def __call__(self, images: Columns, ids: None = None) -> dict[str, NDArray[Any]]: ...
+
+    def __call__(
+        self, images: Sequence[Photo] | Columns, ids: Sequence[str] | None = None
+    ) -> Predictions | dict[str, NDArray[Any]]:
         """What all models together answer about the images, in their order.
 
         `ids` names them; left out, a path is its own name and others are numbered. Raises DataError, which names all
         images that cannot be read, and ValueError for an array that is no uint8 (height, width, 3).
+
+        Columns by name are answered by columns, as programs want it that bring a batch at a time (Ray Data, Spark): see
+        `_columns`.
         """
+        if isinstance(images, Mapping):
+            return self._columns(images)
         names = [*ids] if ids is not None else [_name(i, image) for i, image in enumerate(images)]
         if not images or len(names) != len(images) or len(set(names)) < len(names):
             raise ValueError(f"expected at least one image, and an id for each that no other has; got {some(names)}")
-        contents = [_content(image) for image in images]
-        nobody = np.zeros(len(images), dtype=np.int64)  # keys and labels are of no use here
-        answered = self._asking(Samples(names, Memory(contents), nobody, nobody - 1), np.arange(len(images)))
+        answered = self._answered(images, names)
         bad = answered if isinstance(answered, Quarantine) else answered.quarantine
         if isinstance(answered, Quarantine) or bad:
             raise DataError(f"{len(bad)} of {len(images)} images cannot be read: {bad.some(len(bad))}")
         return answered.together.in_order(names, self.classes)
+
+    def _columns(self, columns: Columns) -> dict[str, NDArray[Any]]:
+        """A batch of N images with the answers beside it: the columns that came, but for images themselves, and those
+        of predictions.parquet: prediction, confidence, status and p:CLASS for each class.
+
+        The images are the column `image` (uint8 pixels), else `bytes` (files), else `path`. One that cannot be read is
+        answered with the class shares of the training data, and its status says why. Raises ValueError when there is
+        none of these columns.
+        """
+        found = next((name for name in _IMAGES if name in columns), None)
+        if found is None:
+            raise ValueError(f"expected a column {', '.join(_IMAGES[:-1])} or {_IMAGES[-1]}; got {some(list(columns))}")
+        names = [str(row) for row in range(len(columns[found]))]
+        p_NC = np.tile(blind_together(self._models), (len(names), 1))
+        status = [OK] * len(names)
+        if names:
+            answered = self._answered(list(columns[found]), names)
+            for name, entry in (answered if isinstance(answered, Quarantine) else answered.quarantine).items():
+                status[int(name)] = str(entry.fault)
+            if not isinstance(answered, Quarantine):
+                together = answered.together.in_order(answered.together.ids, self.classes)
+                p_NC[[int(name) for name in together.ids]] = together.probabilities_NC
+        beside = {name: np.asarray(values) for name, values in columns.items() if name not in _IMAGES[:-1]}
+        answers = {
+            "prediction": np.array(self.classes, dtype=object)[p_NC.argmax(1)],
+            "confidence": p_NC.max(1).astype(np.float32),
+            "status": np.array(status, dtype=object),
+        }
+        return beside | answers | {P + name: p_NC[:, c].astype(np.float32) for c, name in enumerate(self.classes)}
+
+    def _answered(self, images: Sequence[Photo], names: Sequence[str]) -> Answered | Quarantine:
+        contents = [_content(image) for image in images]
+        nobody = np.zeros(len(images), dtype=np.int64)  # keys and labels are of no use here
+        return self._asking(Samples(names, Memory(contents), nobody, nobody - 1), np.arange(len(images)))
 
 
 def _name(number: int, image: Photo) -> str:

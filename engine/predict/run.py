@@ -1,194 +1,168 @@
-"""From fold models and a folder of images to files with answers: `answer` predicts; `write` puts the files in place,
-each whole or not at all, once everything is known.
+"""From fold models and a list of images to answers: a part at a time, each put on disk before the next one is begun.
 
 An image that cannot be read is answered, too: with the class shares of the training data, the best answer of somebody
 who sees nothing. A submission without its row would be refused as a whole. It is named in `status` and to the user.
+
+Parts end by the clock, after about half a minute, and by `predict.part`: whatever the models cost, a process that is
+killed loses no more than that. How rows are cut into parts changes no answer, because an answer depends on its photo
+alone. Several ranks take turns at shares of `predict.part` rows and meet in the folder of parts, nowhere else.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import os
 import time
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from engine.data.classes import groups_of
 from engine.data.ingest import Progress
 from engine.data.manifest import OK
-from engine.ensemble.vote import blend
-from engine.errors import DataError
-from engine.files import write_text
+from engine.errors import DataError, Interrupted
+from engine.events import Stop
 from engine.loader.batches import Samples
 from engine.loader.source import Files
-from engine.metrics import Scores, evaluate
 from engine.predict.asking import Answered, Asking
+from engine.predict.blind import blind, blind_together
+from engine.predict.expected import expecting
 from engine.predict.job import Job
-from engine.predict.models import Models
-from engine.predict.submission import write_submission
+from engine.predict.outcome import Outcome, Transform
+from engine.predict.parts import STATUS, Part, Span
+from engine.predict.scores import WITHOUT_SPECIALISTS
 from engine.predictions import Predictions
 from engine.quarantine import Quarantine
-from engine.store.checkpoint import Checkpoint
-from engine.store.run_folder import PredictionsFolder
+from engine.ranks import Ranks
+
+Ask = Callable[[Samples, NDArray[np.int64], Callable[[int], None]], Answered | Quarantine]
+"""(samples, rows, told) -> what models say of these rows, as `Asking` does; told hears how many are done."""
+
+PART_S = 30.0
+"""Seconds that a part is to take."""
+_FIRST = 1_024  # rows, while nobody knows how long they take
 
 
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-    """Metrics by name over the `images` that have a known label: of all models together, of each alone, and of always
-    answering the class shares. `unknown`: labels of the data that the models do not know.
+def answer(
+    job: Job,
+    device: torch.device,
+    progress: Progress | None = None,
+    *,
+    stop: Stop = lambda: False,
+    ranks: Ranks | None = None,
+    ask: Ask | None = None,
+    transform: Transform | None = None,
+) -> Outcome:
+    """Predict every image that no part answers yet, as `Asking` does, or `ask` in its place.
 
-    Specialists count in `together` and not in `alone`; `without_specialists` is what together was without them, {} when
-    none were asked."""
-
-    images: int
-    together: dict[str, float]
-    alone: dict[str, dict[str, float]]  # by the name of the fold's folder
-    baseline: dict[str, float]
-    unknown: tuple[str, ...]
-    without_specialists: dict[str, float] = dataclasses.field(default_factory=dict)
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """Answers for every image of the job, in the manifest's order; `status` says "ok", or why an image was not seen."""
-
-    answers: Predictions
-    status: tuple[str, ...]
-    scores: Comparison | None  # None: the data has no labels
-    seconds: float
-    asked: dict[str, int] = dataclasses.field(default_factory=dict)  # images each specialist was asked about
-
-    @property
-    def failed(self) -> list[int]:
-        """Rows whose image could not be seen."""
-        return [row for row, status in enumerate(self.status) if status != OK]
-
-
-def answer(job: Job, device: torch.device, progress: Progress | None = None) -> Outcome:
-    """Predict every image, as `Asking` does.
-
-    `progress(done, total)` counts images. Raises DataError when no image can be decoded.
+    `progress(done, total)` counts images; `stop` is asked after each batch. `transform` changes answers once all are
+    there, for what needs to see all of them; None is what `expecting` does. Of several `ranks` each calls this and
+    answers its share. Raises Interrupted when `stop` says so, with finished parts in place; DataError when no image can
+    be decoded.
     """
-    began_s = time.perf_counter()
-    manifest, models = job.manifest, job.models
-    status = [OK if fault is None else str(fault) for fault in manifest.faults]
-    rows_N = np.flatnonzero(np.array(status) == OK)
-    samples = Samples(manifest.ids, Files(manifest.paths), manifest.keys_N, np.full(len(manifest), -1))
+    began_s, ranks = time.perf_counter(), ranks or Ranks(0, 1, device)
+    models, parts = job.models, job.parts
+    ask, pace = ask or Asking(models, device), _Pace()
+    before = done = parts.answered
+    for span in pace.spans(parts.gaps(job.part, ranks.rank, ranks.world)):
 
-    def told(done: int) -> None:
-        if progress:
-            progress(done, len(rows_N))
+        def told(count: int, already: int = done) -> None:
+            if progress:
+                progress(already + count, parts.rows)
+            if stop():
+                raise Interrupted(
+                    f"stopped: {parts.answered:,} of {parts.rows:,} images are answered, in {parts.folder}; the same "
+                    "command goes on with the others"
+                )
 
-    answered = Asking(models, device)(samples, rows_N, told)
-    quarantine = answered if isinstance(answered, Quarantine) else answered.quarantine
-    for row in rows_N.tolist():
-        if entry := quarantine.get(manifest.ids[row]):
-            status[row] = str(entry.fault)
-    if isinstance(answered, Quarantine):
+        told(0)
+        parts.write(span, _answered(job, ask, span, told))
+        done = parts.answered if ranks.world > 1 else done + len(span)
+    if progress:
+        progress(done, parts.rows)
+    ranks.gather(None)
+    outcome = Outcome(job, transform or expecting(models), time.perf_counter() - began_s, parts.rows - before)
+    if ranks.leads and not outcome.seen:
+        first = next(outcome.pieces([STATUS]))
+        parts.clear()
         raise DataError(
-            f"none of the {len(manifest)} images can be decoded; the first, {manifest.paths[0]}: {status[0]}"
+            f"none of the {parts.rows} images can be decoded; the first, {first.images['path'][0]}: {first.status[0]}"
         )
-    return Outcome(
-        answers=_whole(answered.together, manifest.ids, _blind_together(models)),
-        status=tuple(status),
-        scores=_compared(job, answered),
-        seconds=time.perf_counter() - began_s,
-        asked=answered.asked,
-    )
+    return outcome
 
 
-def refuse_place(folder: Path) -> None:
-    """Raises DataError when `write` could not put its files into `folder`: better known before the first image is
-    decoded. Makes nothing."""
-    files = PredictionsFolder(folder)
-    above = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not above.is_dir():
-        raise DataError(f"{above}: is a file, so there can be no folder {folder} for the answers; give another --out")
-    if not os.access(above, os.W_OK | os.X_OK):
-        raise DataError(f"{folder}: nothing can be written into {above}; give another --out, or mend its permissions")
-    for path in (files.predictions, files.submission, files.scores):
-        if path.is_dir():
-            raise DataError(f"{path}: is a folder, where a file is to be written; move it, or give another --out")
+class _Pace:
+    """Cuts rows into parts that take about `PART_S` seconds."""
+
+    def __init__(self) -> None:
+        self._rows = _FIRST
+
+    def spans(self, gaps: Sequence[Span]) -> Iterator[Span]:
+        for gap in gaps:
+            start = gap.start
+            while start < gap.stop:
+                span = Span(start, min(start + self._rows, gap.stop))
+                began_s = time.perf_counter()
+                yield span
+                start, took_s = span.stop, time.perf_counter() - began_s
+                if len(span) == self._rows:
+                    self._rows = max(1, int(self._rows * min(4.0, PART_S / max(took_s, 1e-3))))
 
 
-def write(job: Job, outcome: Outcome, folder: Path) -> list[Path]:
-    """Write predictions.parquet, submission.csv and, when the data has labels, scores.json; returns their paths."""
-    files = PredictionsFolder(folder)
-    written = [files.predictions, files.submission]
-    outcome.answers.write(written[0], _beside(job, outcome))
-    write_submission(written[1], job.sheet, outcome.answers)
-    if outcome.scores is None:
-        files.scores.unlink(missing_ok=True)  # of other images: it would be taken for these
-    else:
-        written.append(files.scores)
-        write_text(written[2], json.dumps(dataclasses.asdict(outcome.scores), ensure_ascii=False, indent=1) + "\n")
-    return written
-
-
-def _beside(job: Job, outcome: Outcome) -> dict[str, pa.Array]:
-    """The columns of predictions.parquet between the id and the probabilities: path, prediction (the likeliest class),
-    confidence (its probability), status, and label where the images have any."""
-    answers = outcome.answers
-    columns = {
-        "path": pa.array(job.manifest.paths, pa.string()),
-        "prediction": pa.array(answers.answers, pa.string()),
-        "confidence": pa.array(answers.probabilities_NC.max(1), pa.float32()),
-        "status": pa.array(outcome.status, pa.string()),
+def _answered(job: Job, ask: Ask, span: Span, told: Callable[[int], None]) -> Part:
+    """What is said of the images of a part."""
+    models, images = job.models, job.roll.rows(span.start, span.stop)
+    ids, labels = images["id"].to_pylist(), images["label"].to_pylist()
+    nobody_N = np.full(len(ids), -1, dtype=np.int64)  # keys and labels are of no use here
+    samples = Samples(ids, Files(images["path"].to_pylist()), nobody_N, nobody_N)
+    answered = ask(samples, np.arange(len(ids), dtype=np.int64), told)
+    quarantine = answered if isinstance(answered, Quarantine) else answered.quarantine
+    status = [str(entry.fault) if (entry := quarantine.get(id_)) else OK for id_ in ids]
+    blind = blind_together(models)
+    row_of = {id_: row for row, id_ in enumerate(ids)}
+    known_N = np.isin(labels, models.classes)
+    if isinstance(answered, Quarantine):
+        p_NC = np.tile(blind, (len(ids), 1))
+        voters = {name: _known(np.tile(shares, (len(ids), 1)), known_N) for name, shares in _blind_voters(job).items()}
+        return Part(p_NC, status, voters)
+    heard = _voters(job, answered)
+    voters = {
+        name: _known(_whole(heard[name], row_of, models.classes, shares), known_N)
+        for name, shares in _blind_voters(job).items()
     }
-    return columns | ({"label": pa.array(job.labels, pa.string())} if any(job.labels) else {})
+    places_N = np.full(len(ids), -1, dtype=np.int64)
+    places_N[[row_of[id_] for id_ in answered.together.ids]] = np.arange(len(answered.together))
+    columns = {name: values.take(pa.array(places_N, mask=places_N < 0)) for name, values in answered.columns.items()}
+    return Part(_whole(answered.together, row_of, models.classes, blind), status, voters, columns, answered.asked)
 
 
-def _whole(seen: Predictions, ids: Sequence[str], otherwise_C: NDArray[np.float64]) -> Predictions:
-    """An answer for each of `ids`: `otherwise_C` for those that were not seen."""
-    place = {id_: row for row, id_ in enumerate(ids)}
-    probabilities_NC = np.tile(otherwise_C, (len(ids), 1))
-    probabilities_NC[[place[id_] for id_ in seen.ids]] = seen.probabilities_NC
-    return Predictions(tuple(ids), seen.classes, probabilities_NC)
+def _whole(
+    seen: Predictions, row_of: dict[str, int], classes: Sequence[str], otherwise_C: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """An answer for each row: `otherwise_C` for those that were not seen."""
+    p_NC = np.tile(otherwise_C, (len(row_of), 1))
+    p_NC[[row_of[id_] for id_ in seen.ids]] = seen.in_order(seen.ids, classes).probabilities_NC
+    return p_NC
 
 
-def _blind(saved: Checkpoint, classes: Sequence[str]) -> NDArray[np.float64]:
-    """What a model answers about an image that it cannot see, (1, C): its class shares."""
-    counts = dict(zip(saved.classes, saved.class_counts, strict=True))
-    counts_C = np.array([counts[name] for name in classes], dtype=np.float64)
-    return (counts_C / counts_C.sum())[None]
+def _known(p_NC: NDArray[np.float64], known_N: NDArray[np.bool_]) -> NDArray[np.float64]:
+    return np.where(known_N[:, None], p_NC, np.nan)
 
 
-def _blind_together(models: Models) -> NDArray[np.float64]:
-    """What all of them answer about an image that nobody can see, (C,)."""
-    weights, rule = [len(places) for places in models.folds], models.recipe.ensemble.vote
-    shares = [_blind(models.checkpoints[places[0]], models.classes) for places in models.folds]
-    return blend(np.stack(shares), rule, weights)[0]
+def _voters(job: Job, answered: Answered) -> dict[str, Predictions]:
+    """Whose answers are scored beside those of all together: every model's alone, and all without specialists."""
+    if not job.scored:
+        return {}
+    alone = dict(zip(job.models.names, answered.alone, strict=True))
+    return alone | ({WITHOUT_SPECIALISTS: answered.without_specialists} if job.models.specialists else {})
 
 
-def _compared(job: Job, answered: Answered) -> Comparison | None:
-    """How good the answers are where the label is known; None when it is nowhere."""
-    models, ids = job.models, job.manifest.ids
-    if not set(job.labels) & set(models.classes):
-        return None
-    groups = groups_of(models.classes, models.recipe.data)
-
-    def scores(answers: Predictions, otherwise_C: NDArray[np.float64]) -> Scores:
-        whole = _whole(answers, ids, otherwise_C).in_order(ids, models.classes)
-        return evaluate(whole.labelled(job.labels), groups)
-
-    together = scores(answered.together, _blind_together(models))
-    blind = [_blind(saved, models.classes) for saved in models.checkpoints]
-    alone = {
-        member.name: scores(answers, _blind(saved, answers.classes)[0]).metrics
-        for member, saved, answers in zip(models.members, models.checkpoints, answered.alone, strict=True)
+def _blind_voters(job: Job) -> dict[str, NDArray[np.float64]]:
+    """What each of them answers about an image that it cannot see, (C,)."""
+    if not job.scored:
+        return {}
+    models = job.models
+    found = {
+        name: blind(saved, models.classes)[0] for name, saved in zip(models.names, models.checkpoints, strict=True)
     }
-    without = scores(answered.without_specialists, _blind_together(models)).metrics if models.specialists else {}
-    return Comparison(
-        images=together.images,
-        together=together.metrics,
-        alone=alone,
-        baseline=scores(answered.together.take([]), blend(np.stack(blind))[0]).metrics,
-        unknown=together.unknown,
-        without_specialists=without,
-    )
+    return found | ({WITHOUT_SPECIALISTS: blind_together(models)} if models.specialists else {})

@@ -140,10 +140,8 @@ def _section(annotation: Any) -> type[BaseModel] | None:
 def _words(annotation: Any) -> str:
     plain, _ = _plain(annotation)
     origin, options = get_origin(plain), get_args(plain)
-    if origin is Literal:
-        return _either([f'"{option}"' if isinstance(option, str) else str(option) for option in options])
-    if origin in (Union, UnionType):
-        return _either([_words(option) for option in options if option is not NoneType])
+    if origin in (Literal, Union, UnionType):
+        return _either(_options(plain))
     if origin in (tuple, list) and (origin is list or (len(options) == 2 and options[1] is Ellipsis)):
         return f"list of {_plural(_words(options[0]))}"
     if origin is tuple:
@@ -154,6 +152,15 @@ def _words(annotation: Any) -> str:
     if isinstance(plain, type) and issubclass(plain, BaseModel):
         return "table"
     return {str: "text", bool: "true or false", int: "whole number", float: "number"}.get(plain, str(plain))
+
+
+def _options(annotation: Any) -> list[str]:
+    """What a choice is between, in words; the values of a Literal are options of their own."""
+    options = get_args(annotation)
+    if get_origin(annotation) is Literal:
+        return [f'"{option}"' if isinstance(option, str) else str(option) for option in options]
+    words = [_options(one) if get_origin(one) is Literal else [_words(one)] for one in options if one is not NoneType]
+    return [word for each in words for word in each]
 
 
 def _plural(words: str) -> str:

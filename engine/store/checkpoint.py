@@ -110,6 +110,15 @@ def load(folder: Path) -> Checkpoint:
     )
 
 
+def weights_sha256(folder: Path) -> str:
+    """The SHA-256 of the weights in `folder`, as its checkpoint says. Raises CheckpointError when there is none."""
+    member = MemberFolder(folder)
+    path = member.checkpoint if member.checkpoint.is_file() else member.next_checkpoint
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing; copy it from where the fold was trained, or train the fold again")
+    return str(_read_meta(path)["weights_sha256"])
+
+
 def _to_json(checkpoint: Checkpoint, sha256: str) -> str:
     content = {
         "format": FORMAT,

@@ -7,10 +7,10 @@
       scores.json           how good all folds are together, out of fold
       oof.parquet           out-of-fold predictions of all folds
       ensemble.json         how the members become one answer
-      0/, 1/, ...           a fold: weights.safetensors, checkpoint.json, resume.pt, oof.parquet
+      0/, 1/, ...           a fold: weights.safetensors, checkpoint.json, resume.pt, oof.parquet, bank.safetensors
         epoch_013/, ...     an epoch that was kept beside the best one: the same, without resume.pt
       specialists/<name>/   a run of its own
-      predictions/          what `engine infer` answered
+      predictions/          what `engine infer` answered; parts/ in it while it is not finished
       running.json          while a process trains in it: which
       track.json, tensorboard/, wandb/    what trackers need and write
 
@@ -117,6 +117,11 @@ class FoldFolder(MemberFolder):
         """Optimiser, averages and position."""
         return self.path / "resume.pt"
 
+    @property
+    def bank(self) -> Path:
+        """The features of the images that it was trained on."""
+        return self.path / "bank.safetensors"
+
     def epoch(self, number: int) -> MemberFolder:
         """Where an epoch of the run, counted from 0, is kept."""
         return MemberFolder(self.path / f"{_EPOCH}{number:03d}")
@@ -169,6 +174,7 @@ class FoldFolder(MemberFolder):
         for kept in self.epochs():
             kept.clear()
         self.resume.unlink(missing_ok=True)
+        self.bank.unlink(missing_ok=True)
         super().clear()
 
 
@@ -192,6 +198,11 @@ class PredictionsFolder:
     def scores(self) -> Path:
         """How good they are, where labels are known."""
         return self.path / _SCORES
+
+    @property
+    def parts(self) -> Path:
+        """While it is going on, and after it was stopped: what is answered so far."""
+        return self.path / "parts"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,8 +14,10 @@ import numpy as np
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from engine.augment.views import views_of
 from engine.decode.choose import decoder_for
 from engine.errors import DataError, RecipeError
+from engine.inference.ask import check_views
 from engine.kernels import cpu_pass
 from engine.model.build import Classifier, build_shapes, check_drop_path, check_sizes, check_weights
 from engine.model.runtime import check_compiler
@@ -34,6 +36,8 @@ def check_recipe(recipe: Recipe, classes: Sequence[str], known: Sequence[str] = 
     """Raise RecipeError for stages and settings that cannot be trained, to tell `classes` apart; `known` are the
     others that may be named."""
     check_sizes(recipe.model, [stage.size for stage in recipe.stage])
+    for size in dict.fromkeys(stage.size for stage in recipe.stage):
+        check_views(views_of(recipe.predict), recipe.model, recipe.stage[0].size, size)
     check_drop_path(recipe.model, recipe.stage[0].size, [stage.drop_path for stage in recipe.stage])
     check_optimizer(recipe.train)
     _check_layers(recipe, len(classes))

@@ -25,7 +25,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from engine.augment.contract import Contract
 from engine.augment.policy import Policy
 from engine.augment.regions import needed_regions
-from engine.augment.views import PLAIN, view_plan, views_of
+from engine.augment.views import PLAIN, View, view_plan, views_of
 from engine.decode.choose import decode_device, uses_turbo
 from engine.exhausted import Where
 from engine.kernels import Plan
@@ -71,11 +71,6 @@ class StepMemory:
         working = self.activations + 2 * self.largest
         gradients = self.weights
         return self.fixed + (working + gradients if self.gradients_stay else max(working, gradients))
-
-    @property
-    def scoring(self) -> int:
-        """While a batch of the same size is scored, without gradients."""
-        return self.fixed + 3 * self.largest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,8 +142,9 @@ def training_memory(
     recipe: Recipe, stage: StageSection, classes: int, train: Photos, held: Photos, ranks: Ranks
 ) -> Memory:
     """The peak of a stage that is trained on some photos and scored on others."""
-    bf16 = Runtime.of(recipe.train, ranks.device).bf16
-    step = step_memory(recipe.model, recipe.train, classes, stage, bf16, ranks.world)
+    runtime = Runtime.of(recipe.train, ranks.device)
+    step = step_memory(recipe.model, recipe.train, classes, stage, runtime.bf16, ranks.world)
+    scored = step.fixed + 3 * step.largest * _shown(runtime, stage.size, stage.batch) // stage.batch
     pixels = stage.batch * stage.size[0] * stage.size[1] * 3
     extras = _EXTRAS * 4 * pixels if _has_extras(recipe) else 0
     decoding = _Decoding.of(recipe.decode, ranks.device)
@@ -157,10 +153,10 @@ def training_memory(
     parts, counts = _scored_parts(recipe, stage.size, stage.batch, held, decoding), (len(held.sizes_N2), stage.batch)
     scoring = decoding.bytes(parts, decoding.rounds, *counts)
     files = int(3 * stage.batch * (train.bytes_N.mean() if len(train.bytes_N) else 0))
-    working = max(step.peak + extras, step.scoring)
+    working = max(step.peak + extras, scored)
     # While images are scored, the next epoch's first batches are decoded.
     photos = max(training, ahead + scoring if len(held.sizes_N2) else 0)
-    together = max(step.peak + extras + training, step.scoring + ahead + scoring)
+    together = max(step.peak + extras + training, scored + ahead + scoring)
     return _placed(ranks, decoding, together, working, photos, files, certain=step.fixed + step.activations)
 
 
@@ -169,16 +165,27 @@ def answering_memory(recipe: Recipe, classes: int, held: Photos, ranks: Ranks) -
     stage = recipe.stage[-1]
     batch = min(recipe.predict.batch, max(1, len(held.sizes_N2)))
     one = stage.model_copy(update={"batch": 1})
-    step = step_memory(recipe.model, recipe.train, classes, one, Runtime.of(recipe.train, ranks.device).bf16)
+    runtime = Runtime.of(recipe.train, ranks.device)
+    step = step_memory(recipe.model, recipe.train, classes, one, runtime.bf16)
     models = max(1, recipe.train.keep_last + recipe.train.keep_best)
-    pixels = 4 * batch * stage.size[0] * stage.size[1] * 3
-    working = models * step.weights + pixels + 3 * step.largest * batch
+    views = views_of(recipe.predict)
+    largest = max(view.cost(*stage.size) for view in views)  # one after the other, in the same memory
+    pixels = int(4 * batch * stage.size[0] * stage.size[1] * 3 * largest)
+    shown = max(view.cost(*stage.size) * _shown(runtime, view.size(*stage.size), batch) for view in views)
+    working = models * step.weights + pixels + int(3 * step.largest * shown)
     decoding = _Decoding.of(recipe.decode, ranks.device)
-    parts = _scored_parts(recipe, stage.size, batch, held, decoding, whole=len(views_of(recipe.predict)) > 1)
+    parts = _scored_parts(recipe, stage.size, batch, held, decoding, views)
     photos = decoding.bytes(parts, decoding.rounds, len(held.sizes_N2), batch)
     files = int(3 * batch * (held.bytes_N.mean() if len(held.bytes_N) else 0))
     certain = models * step.weights + pixels
     return _placed(ranks, decoding, working + photos, working, photos, files, certain)
+
+
+def _shown(runtime: Runtime, size: tuple[int, int], batch: int) -> int:
+    """Images of a batch that a model answers about at one time: parts of a fixed shape, one to each thread of a CPU."""
+    at_once = runtime.images_at_once(*size)
+    parts = torch.get_num_threads() if runtime.device.type == "cpu" else 1
+    return at_once * min(parts, -(-batch // at_once))
 
 
 def _placed(
@@ -237,9 +244,15 @@ def _trained_parts(recipe: Recipe, stage: StageSection, photos: Photos, decoding
 
 
 def _scored_parts(
-    recipe: Recipe, size: tuple[int, int], batch: int, photos: Photos, decoding: _Decoding, whole: bool = False
+    recipe: Recipe,
+    size: tuple[int, int],
+    batch: int,
+    photos: Photos,
+    decoding: _Decoding,
+    views: Sequence[View] = (PLAIN,),
 ) -> list[int]:
-    """The same of a few batches that are scored: of the largest photos, since all of them are scored."""
+    """The same of a few batches that are scored: of the largest photos, since all of them are scored. For several views
+    photos are decoded whole."""
     config = backbone_config(recipe.model.backbone)
     contract = Contract.of(recipe.augment, size, config.mean, config.std, config.interpolation)
     areas = [int(photos.sizes_N2[at : at + batch].prod(1).sum()) for at in range(0, len(photos.sizes_N2), batch)]
@@ -247,8 +260,9 @@ def _scored_parts(
     for at in np.argsort(areas, kind="stable")[::-1][:_LOOKED_AT].tolist():
         rows = slice(at * batch, (at + 1) * batch)
         sizes_B2 = torch.from_numpy(photos.sizes_N2[rows]).int()
-        plan = view_plan(PLAIN, contract, sizes_B2, torch.device("cpu"))
-        found.append(_bytes(plan, sizes_B2, photos.jpeg_N[rows] & decoding.parts & (not whole), reduce=False))
+        plan = view_plan(views[0], contract, sizes_B2, torch.device("cpu"))
+        parted_B = photos.jpeg_N[rows] & decoding.parts & (len(views) == 1)
+        found.append(_bytes(plan, sizes_B2, parted_B, reduce=False))
     return found
 
 

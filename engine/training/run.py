@@ -10,18 +10,14 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from engine.ensemble.ensemble import Ensemble
 from engine.ensemble.specialist import Effect
 from engine.errors import EngineError, Interrupted
 from engine.events import Notice, Relay, Stop, Watcher
-from engine.files import write_text
-from engine.metrics import class_share_log_loss, evaluate
 from engine.ranks import Ranks
 from engine.recipe.sections import Recipe
 from engine.store.claim import DATA, SPLIT, START, Claim, claim
@@ -29,9 +25,11 @@ from engine.store.log import Log
 from engine.store.occupied import only_one, refuse_if_taken
 from engine.store.run_folder import RunFolder
 from engine.store.samples import TrainedSamples
+from engine.training.bank import write_bank
 from engine.training.feed import FoldData
-from engine.training.out_of_fold import about, answer_held_out, collect
+from engine.training.out_of_fold import answer_held_out
 from engine.training.prepare import Prepared, check_starts
+from engine.training.settle import Settled, Trained, settle
 from engine.training.specialists import Course
 from engine.training.trainer import FoldTrainer
 
@@ -40,17 +38,28 @@ ELSEWHERE = "Choose another folder with --set output=DIR"
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What a run came to: out-of-fold metrics over all trained folds as `engine infer` would answer, and the log loss
-    of always answering the class shares; {} and None when nothing was held out. `main`: the metrics without
-    specialists, `effects`: what each of these changed."""
+    """What a run came to, all its trained folds together: see `Settled`, whose values stand here, too."""
 
     folder: Path
     folds: tuple[int, ...]
-    metrics: dict[str, float]
-    baseline_log_loss: float | None
+    settled: Settled
     already_finished: bool
-    main: dict[str, float] = dataclasses.field(default_factory=dict)
-    effects: tuple[Effect, ...] = ()
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        return self.settled.metrics
+
+    @property
+    def baseline_log_loss(self) -> float | None:
+        return self.settled.baseline_log_loss
+
+    @property
+    def main(self) -> dict[str, float]:
+        return self.settled.main
+
+    @property
+    def effects(self) -> tuple[Effect, ...]:
+        return self.settled.effects
 
 
 def train(prepared: Prepared, ranks: Ranks, watcher: Watcher, stop: Stop, overwrite: bool = False) -> Result:
@@ -93,14 +102,9 @@ def _train(
     for course in prepared.courses:
         trained |= _train_specialist(course, folder, folds, ranks, watcher, stop)
     ranks.gather(None)  # all is written by now
-    result = _summary(prepared, folder, ranks, already_finished=not trained)
-    if ranks.leads:
-        Ensemble.of(recipe, [course.specialist for course in prepared.courses]).save(folder.ensemble)
-        scores: dict[str, Any] = {"baseline_log_loss": result.baseline_log_loss, "out_of_fold": result.metrics}
-        if result.effects:
-            scores |= {"main": result.main, "specialists": [dataclasses.asdict(effect) for effect in result.effects]}
-        write_text(folder.scores, json.dumps(scores, ensure_ascii=False, indent=1) + "\n")
-    return result
+    settled = ranks.gather(settle(folder, _run_of(prepared)) if ranks.leads else None)[0]
+    assert settled is not None
+    return Result(folder.path, prepared.folds, settled, already_finished=not trained)
 
 
 def _is_finished(folder: RunFolder, specialist: str, folds: Sequence[int]) -> bool:
@@ -125,6 +129,8 @@ def _train_folds(
             FoldTrainer(recipe, fold, data, folder.fold(fold), ranks, specialist).train(watchers, stop)
             trained = True
         answer_held_out(recipe, fold, asked[fold], folder.fold(fold), ranks, watchers, stop)
+        if recipe.ensemble.neighbours != "off" and not specialist:
+            write_bank(recipe, fold, data, folder.fold(fold), ranks, watchers, stop)
     return trained
 
 
@@ -198,23 +204,11 @@ def _check_folds(claim: Claim, folder: RunFolder, folds: Sequence[int]) -> None:
             Claim(member.checkpoint, "a model", content, remedy).check(of_model=True)
 
 
-def _summary(prepared: Prepared, folder: RunFolder, ranks: Ranks, already_finished: bool) -> Result:
-    """Join the folds' out-of-fold predictions, write them and score them: those that `engine infer` answers with."""
-    recipe, specialists = prepared.recipe, [course.specialist for course in prepared.courses]
-    collected = collect(folder, prepared.folds, specialists, recipe.ensemble.vote)
-    if collected is None:
-        return Result(folder.path, prepared.folds, {}, None, already_finished)
-    final = collected.heard if recipe.predict.specialists else collected.main
-    if ranks.leads:
-        for name, own in collected.own.items():
-            own.write(folder.specialist(name).out_of_fold, about=about(recipe))
-        final.write(folder.out_of_fold, about=about(recipe))
-    return Result(
-        folder=folder.path,
+def _run_of(prepared: Prepared) -> Trained:
+    return Trained(
+        recipe=prepared.recipe,
         folds=prepared.folds,
-        metrics=evaluate(final, prepared.groups).metrics,
-        baseline_log_loss=class_share_log_loss(prepared.samples.labels_N, final.labels_N, len(prepared.classes)),
-        already_finished=already_finished,
-        main=evaluate(collected.main, prepared.groups).metrics,
-        effects=collected.effects,
+        specialists=tuple(course.specialist for course in prepared.courses),
+        labels=prepared.manifest.labels,
+        class_groups=prepared.groups,
     )

@@ -47,7 +47,10 @@ def test_the_front_door_imports_nothing_heavy(arguments: list[str]) -> None:
 def test_help_lists_the_commands_in_order_and_the_exit_codes() -> None:
     text = CliRunner().invoke(main, ["--help"]).output
     listed = [line.split()[0] for line in text.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()]
-    assert " ".join(listed) == "init train infer preview runs lr-find compare sweep bench data doctor completion"
+    assert (
+        " ".join(listed) == "init train ensemble infer score vote preview runs lr-find compare sweep tta bench data "
+        "doctor completion"
+    )
     for word in ("Examples:", "0  success", "1  the run failed", "2  the command line", "3  interrupted"):
         assert word in text
 

@@ -10,6 +10,7 @@ import pytest
 from engine.cli.common import console
 from engine.cli.screen import Screen
 from engine.events import (
+    BankFilled,
     EpochEnded,
     EpochRecord,
     FileSetAside,
@@ -63,10 +64,10 @@ def test_a_fold_that_answers_has_a_bar_of_its_own(capsys: pytest.CaptureFixture[
         screen.hear(FoldBegan(0, 8, 0, 0))
         screen.hear(ImagesDone(8, 0.5))
         bars = []
-        for event in (HeldOutAnswered(0, 4, 8), HeldOutAnswered(0, 8, 8), FoldBegan(0, 8, 0, 0)):
+        for event in (HeldOutAnswered(0, 4, 8), HeldOutAnswered(0, 8, 8), FoldBegan(0, 8, 0, 0), BankFilled(0, 8, 8)):
             screen.hear(event)
             bars.append(screen._meter)
-    assert bars[0] is bars[1] is not bars[2]
+    assert bars[0] is bars[1] is not bars[2] is not bars[3]
     assert not "".join(capsys.readouterr().err.split())
 
 

@@ -10,13 +10,13 @@ import pytest
 from engine.data.ingest import ingest
 from engine.data.manifest import Manifest
 from engine.data.sources.litter import (
+    Others,
     is_litter_file,
     is_litter_folder,
     is_litter_label,
     is_litter_path,
     may_mean_nothing,
     means_nothing,
-    passed_over,
     spoiled,
     tidy,
     whole_numbers,
@@ -97,7 +97,10 @@ def test_what_a_person_may_have_wanted_is_told() -> None:
         "a/5.jpg.1,a/6.jpg?w=100,a/7.svg,a/8.zip,a/1.jpg.json,a/notes.txt,a/.keep,"
         "b/1.jpg ,b/2.jpg\r,b/3.JPG;1,b/4.jpg_large,b/5.jpg-orig,b/6.jpg%3Fw=1,b/7.jpg_original,b/8.jpg.nextcloud"
     )
-    said = passed_over(found)
+    others = Others()
+    for name in found:
+        others.append(name)
+    said = others.passed_over()
     text = "\n".join(said)
     assert "2 photos that are only in iCloud passed over, such as 'a/.IMG_1.jpg.icloud': download them first" in text
     assert "2 unfinished downloads" in text and "1 camera raw file passed" in text and "1 video passed" in text

@@ -23,8 +23,10 @@ from engine.loader.source import Files
 from engine.loader.stream import ImageStream
 from engine.predict.job import Job, prepare
 from engine.predict.models import Wishes
-from engine.predict.run import Outcome, answer
+from engine.predict.outcome import Outcome
+from engine.predict.run import answer
 from engine.predictions import Predictions
+from engine.recipe.load import parse_saved
 from engine.store import checkpoint
 from engine.store.checkpoint import Checkpoint
 from engine.store.run_folder import RunFolder
@@ -45,16 +47,17 @@ def add(models: Path, fold: FoldMaker, *specialists: Specialist, folds: tuple[st
 
 
 def listed(models: Path, *specialists: Specialist) -> None:
-    Ensemble(1, "zooms", "soft", specialists=specialists).save(RunFolder(models).ensemble)
+    recipe = parse_saved(checkpoint.load(models / "0").recipe)
+    Ensemble.of(recipe, specialists).save(RunFolder(models).ensemble)
 
 
 def alone(folder: Path, job: Job, rule: str = "soft", views: int = 1) -> Predictions:
     """What one checkpoint answers to the job's images, by the predictor alone."""
     saved = checkpoint.load(folder)
-    (decoded,) = ImageStream(Files(job.manifest.paths), [np.arange(len(job.manifest))], job.models.recipe.decode, CPU)
+    (decoded,) = ImageStream(Files(job.roll.column("path")), [np.arange(len(job.roll))], job.models.recipe.decode, CPU)
     (logits_VNC,) = Members.restored([saved], CPU, tta_views(views)).logits(decoded.images)
     p_NC = blend(logits_VNC.double().softmax(2).numpy(), rule)  # type: ignore[arg-type]
-    return Predictions(tuple(job.manifest.ids), saved.classes, p_NC)
+    return Predictions(tuple(job.roll.ids), saved.classes, p_NC)
 
 
 def answered(models: Path, rule: str = "soft", **wishes: object) -> Outcome:
@@ -141,7 +144,7 @@ def test_images_that_cannot_be_seen_keep_the_class_shares(models: Path, fold: Fo
     add(models, fold, PAIR)
     (photos / "TEST_00003.jpg").write_text("no picture")
     outcome = answered(models, batch=4)
-    assert outcome.failed == [3]
+    assert [row for row, status in enumerate(outcome.status) if status != "ok"] == [3]
     assert outcome.answers.classes[0] == BAG  # the most frequent class, about which the specialist would be asked
     np.testing.assert_allclose(outcome.answers.probabilities_NC[3], [0.6, 0.3, 0.1])
 

@@ -13,9 +13,10 @@ import torch
 from click.testing import CliRunner
 
 from engine.cli.main import main
-from engine.errors import CheckpointError, DataError
+from engine.errors import CheckpointError, DataError, RecipeError
 from engine.predict.asking import Asking
-from engine.predict.run import refuse_place
+from engine.predict.models import Wishes, load_models
+from engine.predict.writing import refuse_place
 from engine.store.resume import load_resume
 
 Spoil = Callable[[Path], object]
@@ -92,7 +93,10 @@ def test_models_that_were_damaged_or_half_copied_are_named(models: Path, spoil: 
         (["--folds", "noise.csv"], "noise.csv: no such folder"),
         (["--data", "nothing"], "nothing: no such folder or table"),
         (["--data", "empty"], "empty: no images here"),
-        (["--data", "photos/TEST_00000.jpg"], "expected a folder of images, or a table"),
+        (["--data", "notes.txt"], "notes.txt: expected a folder of images, or a table, and this is text"),
+        (["--data", "photos/TEST_00000.jpg", "--data", "photos/TEST_00000.jpg"], "ids are used more than once"),
+        (["--data", "photos/*.png"], "photos/*.png: no image is called so"),
+        (["--data", "-"], "nothing was listed on standard input"),
         (["--out", "noise.csv"], "noise.csv: is a file, so there can be no folder noise.csv for the answers"),
         (["--out", "noise.csv/x"], "noise.csv: is a file, so there can be no folder noise.csv/x for the answers"),
         (["--truth", "nothing"], "nothing: no such table of labels"),
@@ -104,6 +108,8 @@ def test_models_that_were_damaged_or_half_copied_are_named(models: Path, spoil: 
         (["--set", "data.sample_submission=noise.csv"], "noise.csv: holds zero bytes, so it is no text"),
         (["--set", "data.sample_submission=header.csv"], "header.csv: no rows below the header"),
         (["--tta", "0"], "'--tta': 0 is not in the range"),
+        (["--views", "plain,zoomin"], "'--views': there is no view 'zoomin'; nearest: zoom_in"),
+        (["--views", "plain,flip", "--tta", "3"], "views is a list of 2, got 3"),
         (["--batch", "0"], "'--batch': 0 is not in the range"),
         (["--set", "model.backbone=resnet18"], "a trained model is used as it was trained"),
         (["--data", "t\udce9"], "b't\\xe9' is not UTF-8. Rename"),
@@ -120,6 +126,7 @@ def test_what_cannot_be_is_refused_before_an_image_is_decoded(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     (tmp_path / "noise.csv").write_bytes(NOISE)
+    (tmp_path / "notes.txt").write_text("photos", encoding="utf-8")
     (tmp_path / "header.csv").write_text("id,label\n", encoding="utf-8")
     result = CliRunner().invoke(main, ["infer", "--folds", "models", "--data", "photos", *arguments])
     assert isinstance(result.exception, SystemExit), result.exception
@@ -154,3 +161,16 @@ def test_a_state_to_go_on_from_that_is_noise_is_a_damaged_one(tmp_path: Path) ->
         )
         with pytest.raises(CheckpointError, match=r"resume.pt cannot be read "):
             load_resume(path)
+
+
+def test_a_view_that_a_model_cannot_be_shown_is_refused_by_its_name(models: Path) -> None:
+    """A backbone of fixed size, in a checkpoint whose weights are not even looked at."""
+    path = models / "1" / "checkpoint.json"
+    saved = json.loads(path.read_text("utf-8"))
+    saved["recipe"]["model"]["backbone"] = "mixer_s32_224"
+    saved["recipe"]["stage"][0]["size"] = [224, 224]
+    saved["contract"] |= {"height": 224, "width": 224}
+    path.write_text(json.dumps(saved), encoding="utf-8")
+    load_models(models, Wishes(named=("plain", "turn_90", "fit_stretch")))
+    with pytest.raises(RecipeError, match=r"view scale_1\.25 shows images of 280 x 280 .*mixer_s32_224 cannot take"):
+        load_models(models, Wishes(named=("plain", "scale_1.25")))

@@ -15,7 +15,7 @@ import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from engine.augment.views import View, crop_views, tta_views
+from engine.augment.views import View, crop_views, tta_views, view_named
 from engine.cli.main import main
 from engine.ensemble.vote import RULES, Rule, blend, vote
 from engine.errors import DataError, RecipeError
@@ -23,7 +23,9 @@ from engine.inference.members import Members
 from engine.metrics import log_loss
 from engine.predict.job import prepare
 from engine.predict.models import Wishes
-from engine.predict.run import Outcome, answer, write
+from engine.predict.outcome import Outcome
+from engine.predict.run import answer
+from engine.predict.writing import write
 from engine.predictions import LabelledPredictions, Predictions
 from engine.store import checkpoint
 from engine.store.checkpoint import Checkpoint
@@ -82,6 +84,12 @@ def test_folds_together_are_the_vote_of_the_folds_alone(models: Path, rule: str)
         ("logit", Wishes(views=3), tta_views(3)),
         ("soft", Wishes(views=5, sets=("predict.views=crops",)), crop_views(5)),
         ("soft", Wishes(sets=("predict.views=crops", "predict.tta=10")), crop_views(10)),
+        (
+            "soft",
+            Wishes(named=("turn_90", "scale_1.5", "plain")),
+            tuple(map(view_named, ("turn_90", "scale_1.5", "plain"))),
+        ),
+        ("soft", Wishes(named=("scale_1.25",)), (view_named("scale_1.25"),)),
     ],
 )
 def test_views_are_averaged_by_the_same_rule(models: Path, rule: Rule, wishes: Wishes, views: tuple[View, ...]) -> None:
@@ -91,10 +99,11 @@ def test_views_are_averaged_by_the_same_rule(models: Path, rule: Rule, wishes: W
     from engine.loader.source import Files
     from engine.loader.stream import ImageStream
 
-    (decoded,) = ImageStream(Files(job.manifest.paths), [np.arange(10)], job.models.recipe.decode, CPU)
+    (decoded,) = ImageStream(Files(job.roll.column("path")), [np.arange(10)], job.models.recipe.decode, CPU)
     views_VNC = members.logits(decoded.images)[0].double().softmax(2).numpy()
     np.testing.assert_allclose(voted_NC, blend(views_VNC, rule), atol=1e-4)
-    assert np.abs(voted_NC - views_VNC[0]).max() > 0.01
+    plain_NC = Members.restored(job.models.checkpoints, CPU).logits(decoded.images)[0][0].softmax(1).numpy()
+    assert np.abs(voted_NC - plain_NC).max() > 0.01
 
 
 def test_crops_come_in_fives(models: Path) -> None:
@@ -213,6 +222,9 @@ def test_labelled_images_are_scored_beside_the_class_shares(models: Path, photos
     out = models / "predictions"
     scores = json.loads((out / "scores.json").read_text("utf-8"))
     assert (scores["images"], scores["unknown"]) == (9, ["우산"])
+    sure = scores["intervals"]["log_loss"]
+    assert sure["low"] < sure["value"] == scores["together"]["log_loss"] < sure["high"]
+    assert 0 < scores["chance_calibration_error"] < 1
 
     predictions = Predictions.read(out / "predictions.parquet")
     assert isinstance(predictions, LabelledPredictions)
@@ -301,7 +313,11 @@ def test_the_class_of_a_column_of_probabilities_can_be_named(models: Path, tmp_p
 
 def test_what_was_there_stays_when_prediction_is_interrupted(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert infer("--folds", models).exit_code == 0
-    before = {path.name: path.read_bytes() for path in (models / "predictions").iterdir()}
+
+    def there() -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in (models / "predictions").iterdir() if path.is_file()}
+
+    before = there()
     outputs, batches = Members.outputs, []
 
     def interrupted(self: Members, images: object, *more: object) -> object:
@@ -313,7 +329,7 @@ def test_what_was_there_stays_when_prediction_is_interrupted(models: Path, monke
     monkeypatch.setattr(Members, "outputs", interrupted)
     assert infer("--folds", models, "--batch", 3, "--tta", 2).exit_code == 3
     assert len(batches) == 2
-    assert {path.name: path.read_bytes() for path in (models / "predictions").iterdir()} == before
+    assert there() == before
 
 
 def test_models_of_other_classes_do_not_answer_together(models: Path, fold: FoldMaker) -> None:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
+import math
 import re
 import unicodedata
+from decimal import Decimal
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from engine.data.names import ClassNames
-from engine.errors import DataError
+from engine.errors import DataError, RecipeError
 from engine.predict.submission import Sheet, write_submission
 from engine.predictions import Predictions
-from engine.recipe.sections import DataSection
+from engine.recipe.sections import DataSection, PredictSection
 
 CLASSES = ("K5_3세대", "아반떼_N", "GLE, 클래스")
 IDS = ("test/TEST_00002.jpg", "test/TEST_00000.jpg", "test/TEST_00001.jpg")
@@ -68,7 +73,7 @@ def test_a_sample_with_one_column_beside_the_id_gets_the_label(
 
 
 def test_without_a_sample_file_every_prediction_is_written(tmp_path: Path, answers: Predictions) -> None:
-    write_submission(tmp_path / "submission.csv", Sheet.plain(IDS, CLASSES), answers)
+    write_submission(tmp_path / "submission.csv", Sheet.plain(CLASSES), answers)
     with (tmp_path / "submission.csv").open(encoding="utf-8", newline="") as file:
         lines = list(csv.reader(file))
     assert lines[0] == ["id", "label", *CLASSES]
@@ -291,6 +296,120 @@ def test_columns_that_are_missing_strange_or_there_twice_are_named(
         Sheet.like(sample, ["1.jpg"], ("cat", "dog", "eel"))
 
 
+# Several labels in a column, labels alone, digits
+
+KINDS = ("cat", "dog", "eel")
+THREE = Predictions(("1.jpg", "2.jpg"), KINDS, np.array([[0.2, 0.3, 0.5], [0.7, 0.15, 0.15]]))
+
+
+def asked(folder: Path, answers: Predictions, lines: list[list[str]] | None = None, **keys: Any) -> list[list[str]]:
+    data = DataSection(sample_submission=str(sample_file(folder, *lines)) if lines else "")
+    sheet = Sheet.asked(data, PredictSection(**keys), answers.ids, answers.classes)
+    write_submission(folder / "submission.csv", sheet, answers)
+    with (folder / "submission.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.reader(file))
+
+
+def test_several_classes_in_a_cell_ask_for_so_many_the_likeliest_first(tmp_path: Path) -> None:
+    lines = [["id", "label"], ["2", "dog cat"], ["1", "cat"]]
+    assert Sheet.like(sample_file(tmp_path, *lines), THREE.ids, KINDS).top == 1  # one of them is a class: a label
+    lines = [["id", "label"], ["2", "dog cat"], ["1", "eel dog"]]
+    assert asked(tmp_path, THREE, lines) == [["id", "label"], ["2", "cat dog"], ["1", "eel dog"]]
+
+
+@pytest.mark.parametrize(
+    ("form", "cells"),
+    [("labels", "cat"), ("top2", "cat dog"), ("top5", "cat dog eel")],
+)
+def test_the_recipe_says_how_many_labels_where_the_sample_does_not(tmp_path: Path, form: str, cells: str) -> None:
+    lines = [["id", "label"], ["2", "0"]]
+    assert asked(tmp_path, THREE, lines, submission=form) == [["id", "label"], ["2", cells]]
+    assert asked(tmp_path, THREE, submission=form)[2] == ["2.jpg", cells]
+
+
+def test_probabilities_alone_are_written_without_a_label(tmp_path: Path) -> None:
+    assert asked(tmp_path, THREE, submission="probabilities")[:2] == [["id", *KINDS], ["1.jpg", "0.2", "0.3", "0.5"]]
+
+
+def test_a_probability_can_be_asked_for_where_the_sample_holds_nothing(tmp_path: Path) -> None:
+    lines = [["id", "p_dog"], ["2", ""]]
+    assert asked(tmp_path, THREE, lines, submission="probabilities") == [["id", "p_dog"], ["2", "0.15"]]
+    with pytest.raises(DataError, match="not of which of the 3 classes"):
+        asked(tmp_path, THREE, [["id", "label"], ["2", "cat"]], submission="probabilities")
+
+
+def test_labels_do_not_fit_a_sample_of_many_columns(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"has 3 columns beside the id, and predict.submission = 'top3' fills one"):
+        asked(tmp_path, THREE, [["id", *KINDS], ["2", "0", "0", "0"]], submission="top3")
+
+
+def test_classes_with_blanks_cannot_stand_beside_each_other(tmp_path: Path, answers: Predictions) -> None:
+    with pytest.raises(RecipeError, match="so have the names of the classes 'GLE, 클래스'"):
+        asked(tmp_path, answers, submission="top2")
+    asked(tmp_path, answers, submission="labels")
+
+
+@pytest.mark.parametrize("form", ["top0", "top", "label", "5"])
+def test_a_form_that_is_none_is_refused(form: str) -> None:
+    with pytest.raises(ValueError, match="top and a number"):
+        PredictSection(submission=form)
+
+
+@pytest.mark.parametrize("digits", ["%.8", "%d", "8", "%.8g ", "%(id)s", "%.999f"])
+def test_a_format_that_is_none_is_refused(digits: str) -> None:
+    with pytest.raises(ValueError, match=r"such as %\.8g"):
+        PredictSection(float_format=digits)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 8), st.integers(1, 40), st.booleans())
+def test_rows_sum_to_one_in_the_digits_that_are_written(seed: int, digits: int, width: int, halved: bool) -> None:
+    rng = np.random.default_rng(seed)
+    classes = tuple(f"c{i}" for i in range(width))
+    p = rng.dirichlet(np.full(width, 0.3), 4).astype(np.float32)
+    names = ClassNames.of(DataSection(aliases=(("c0", "other"),) if halved else ()))
+    sheet = dataclasses.replace(Sheet.plain(classes, names, "probabilities"), digits=f"%.{digits}f")
+    rows = sheet.rows(Predictions(tuple("abcd"), classes, p))
+    for row, exact in zip(rows.itertuples(index=False), p, strict=True):
+        cells = [Decimal(f"%.{digits}f" % value) for value in row[1:]]
+        assert sum(cells) == 1 and min(cells) >= 0
+        assert abs(float(cells[-1]) - exact[-1] / (1 + (halved and width == 1))) <= 1.01 * 10**-digits
+
+
+def test_rows_of_float32_sum_to_one_in_many_digits(tmp_path: Path) -> None:
+    classes = tuple(f"c{i}" for i in range(300))
+    p = np.random.default_rng(0).dirichlet(np.ones(300), 5).astype(np.float32) * np.float32(1.0004)
+    written = asked(tmp_path, Predictions(tuple("abcde"), classes, p), submission="probabilities", float_format="%.12g")
+    for row in written[1:]:
+        assert math.fsum(map(float, row[1:])) == pytest.approx(1, abs=1e-9)
+
+
+# In parts
+
+
+@pytest.mark.parametrize("sampled", [False, True])
+def test_parts_in_any_order_make_the_file_that_the_whole_makes(tmp_path: Path, sampled: bool) -> None:
+    ids = tuple(f'{n},"\n{n}' if n % 3 else str(n) for n in range(23))  # ids of several lines and with quotes
+    answers = Predictions(ids, KINDS, np.random.default_rng(0).dirichlet(np.ones(3), 23))
+    order = np.random.default_rng(1).permutation(23)
+    if sampled:
+        sheet = Sheet.like(sample_file(tmp_path, ["id", *KINDS], *([ids[n], "0", "0", "0"] for n in order)), ids, KINDS)
+    else:
+        sheet = Sheet.plain(KINDS)
+    write_submission(tmp_path / "whole.csv", sheet, answers)
+    write_submission(tmp_path / "parts.csv", sheet, (answers.take(rows) for rows in np.array_split(np.arange(23), 4)))
+    assert (tmp_path / "parts.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    assert len(list(tmp_path.iterdir())) == 2 + sampled
+
+
+def test_a_row_without_an_answer_or_with_two_is_no_submission(tmp_path: Path) -> None:
+    sheet = Sheet.like(sample_file(tmp_path, ["id", "label"], ["1", "0"], ["2", "0"]), THREE.ids, KINDS)
+    for parts, message in (([THREE.take([0])], "no answer for '2.jpg'"), ([THREE, THREE.take([1])], "'2.jpg'.*twice")):
+        with pytest.raises(ValueError, match=message):
+            write_submission(tmp_path / "submission.csv", sheet, parts)
+    assert not (tmp_path / "submission.csv").exists()
+
+
 # Several names of one class
 
 
@@ -317,7 +436,7 @@ def test_an_alias_has_a_column_of_its_own(
 
 
 def test_without_a_sample_file_aliases_have_columns_too(answers: Predictions) -> None:
-    sheet = Sheet.plain(IDS, CLASSES, ClassNames.of(DataSection(aliases=((CLASSES[1], "N"),))))
+    sheet = Sheet.plain(CLASSES, ClassNames.of(DataSection(aliases=((CLASSES[1], "N"),))))
     assert sheet.columns == ("id", "label", CLASSES[0], CLASSES[1], "N", CLASSES[2])
     assert sheet.shares == (1, 1, 0.5, 0.5, 1)
 

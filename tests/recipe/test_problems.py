@@ -42,7 +42,7 @@ def refusal(text: str, *sets: str) -> str:
         (STAGE + "[augment]\ncrop = {scale = [0.9, 0.1]}", ["cars.toml:7: augment.crop.scale = [0.9, 0.1]"]),
         (STAGE + "[train]\nema = nan", ["train.ema = NaN"]),
         # wrong types
-        (STAGE + '[predict]\ntta = "3"', ['predict.tta = "3": that is text; write 3', "whole number, 1 to 10"]),
+        (STAGE + '[predict]\ntta = "3"', ['predict.tta = "3": that is text; write 3', "whole number, 1 to 38"]),
         (STAGE + '[model]\npretrained = "True"', ["that is text; write true", "Expected: true or false"]),
         (STAGE + "[model]\npretrained = 1", ["model.pretrained = 1", "true or false"]),
         (STAGE + "[predict]\ntta = 2.5", ["predict.tta = 2.5", "whole number"]),

@@ -33,7 +33,7 @@ def test_every_key_says_what_it_means() -> None:
 
 def test_every_type_has_words() -> None:
     # A kind of annotation that the walk does not know falls through to its Python name.
-    known = re.compile(r'[a-z0-9, ]+|\[.*\]|(".*")( or ".*")?')
+    known = re.compile(r'[a-z0-9, ]+|\[.*\]|(".*")( or (".*"|[a-z ]+))?')
     assert [f"{name}: {key.type}" for name, key in KEYS.items() if not known.fullmatch(key.type)] == []
 
 
@@ -95,7 +95,9 @@ NO_PATHS = {
     *(f"data.{role}_column" for role in ("path", "label", "id", "group", "fold")),
     *(f"{where}{key}" for where in ("", "specialist.0.") for key in ("model.backbone", "train.optimizer")),
     "specialist.0.name",
+    "predict.float_format",
     "predict.positive_class",
+    "predict.submission",
     "track.wandb",
     "track.mlflow_experiment",
 }

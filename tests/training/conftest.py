@@ -71,7 +71,8 @@ MakeRecipe = Callable[..., Recipe]
 
 @pytest.fixture
 def recipe(shapes: Path, tmp_path: Path) -> MakeRecipe:
-    """Two folds, the first of them run, one stage of two epochs of four steps; the keywords change that."""
+    """Two folds, the first of them run, one stage of two epochs of four steps, nothing fitted afterwards; the keywords
+    change that."""
 
     def make(**changes: Any) -> Recipe:
         base = {
@@ -81,6 +82,7 @@ def recipe(shapes: Path, tmp_path: Path) -> MakeRecipe:
             "decode": {"threads": 1},
             "model": {"backbone": "test_convnext", "pretrained": False},
             "stage": [stage()],
+            "ensemble": {"calibrate": "off"},
         }
         return parse_recipe(merge(base, changes))
 

@@ -14,7 +14,8 @@ import torch
 from engine.errors import RecipeError
 from engine.predict.job import prepare as prepare_prediction
 from engine.predict.models import Wishes
-from engine.predict.run import answer, write
+from engine.predict.run import answer
+from engine.predict.writing import write
 from engine.store import checkpoint
 from engine.store.run_folder import RunFolder
 

@@ -156,6 +156,32 @@ def test_extras_and_answers_count(recipe: MakeRecipe) -> None:
     )
 
 
+def test_a_view_of_another_size_counts_by_its_pixels(recipe: MakeRecipe) -> None:
+    made = {
+        name: recipe(stage=[{"size": 64, "batch": 4, "epochs": 1, "lr": 1e-3}], predict={"views": ["plain", name]})
+        for name in ("flip", "turn_90", "scale_1.5")
+    }
+    memory = {name: answering_memory(one, 3, photos(), HERE).certain_host for name, one in made.items()}
+    weights = step_memory(UNTRAINED, TrainSection(), 3, made["flip"].stage[0], bf16=False).weights
+    assert memory["turn_90"] == memory["flip"]
+    assert memory["scale_1.5"] - weights == pytest.approx(2.25 * (memory["flip"] - weights), rel=1e-3)
+
+
+def test_a_model_answers_about_as_many_images_at_a_time_as_threads_take_in_parts(
+    recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 64 images of 256 px two a thread, and of one as many as a part has."""
+
+    def needed(threads: int, batch: int) -> int:
+        monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+        stage = {"size": 256, "batch": 4, "epochs": 1, "lr": 1e-3}
+        made = recipe(stage=[stage], predict={"batch": batch})
+        return answering_memory(made, 3, photos(64, 60, 60), HERE).host
+
+    assert needed(1, 64) < needed(4, 64) < needed(32, 64) == needed(99, 64)
+    assert needed(1, 1) == needed(9, 1)
+
+
 def test_on_a_gpu_photos_and_model_are_counted_where_they_lie(
     recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -218,6 +218,9 @@ def test_infer_answers_as_the_run_was_scored_without_being_told(recipe: MakeReci
         result.folder, Wishes(data=str(shapes), vote="soft", sets=("predict.views=zooms", "predict.tta=2"))
     ).models.recipe
     assert (asked.predict.tta, asked.predict.views, asked.ensemble.vote) == (2, "zooms", "soft")
+    names = ("turn_90", "plain_flip")
+    named = prepare_answer(result.folder, Wishes(data=str(shapes), named=names)).models.recipe.predict
+    assert (named.tta, named.names) == (2, names)
     (result.folder / "ensemble.json").unlink()
     assert prepare_answer(result.folder, Wishes(data=str(shapes))).models.recipe.predict.tta == 1
     run(recipe(predict={"specialists": False}, specialist=[PAIR]))
@@ -226,4 +229,4 @@ def test_infer_answers_as_the_run_was_scored_without_being_told(recipe: MakeReci
     assert prepare_answer(result.folder, Wishes(data=str(shapes))).models.specialists == ()
     own = prepare_answer(result.folder, Wishes(data=str(shapes), sets=("predict.specialists=true",)))
     assert [one.specialist.name for one in own.models.specialists] == ["edges"]
-    assert json.loads((result.folder / "ensemble.json").read_text("utf-8"))["format"] == 1
+    assert json.loads((result.folder / "ensemble.json").read_text("utf-8"))["format"] == 2

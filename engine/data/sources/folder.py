@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +17,7 @@ import pyarrow.compute as pc
 
 from engine.data.leave_out import check_labels, labels_to_be, without_dropped, without_excluded, without_nothing
 from engine.data.manifest import repeated_values
-from engine.data.sources.litter import is_litter_file, is_litter_folder, passed_over, tidy
+from engine.data.sources.litter import Others, is_litter_file, is_litter_folder, tidy
 from engine.data.sources.local import (
     IMAGE_SUFFIXES,
     PICTURE_SUFFIXES,
@@ -24,10 +27,13 @@ from engine.data.sources.local import (
     stat_files,
 )
 from engine.data.sources.splits import Layout, Split, layout_of, words_about
+from engine.data.spill import SortedNames
 from engine.data.tables import RowNames
 from engine.errors import DataError
 from engine.recipe.sections import DataSection
 from engine.text import count, nfc, some
+
+ROWS = 8_192  # of a piece of a large folder
 
 
 def list_folder(root: str, section: DataSection, purpose: Purpose) -> Listing:
@@ -40,8 +46,9 @@ def list_folder(root: str, section: DataSection, purpose: Purpose) -> Listing:
     names differ only in their Unicode form keep the spelling on disk as their ids. Raises DataError for a folder that
     cannot be listed or has no images, and for images to train on that lie in no class folder.
     """
-    found = _walk(root)
-    relative = sorted(found.images, key=lambda name: (nfc(name), name))
+    images: list[str] = []
+    found = _walk(root, images)
+    relative = sorted(images, key=lambda name: (nfc(name), name))
     if not relative:
         raise DataError(_nothing(root, found))
     ids = _ids(relative, root)
@@ -51,7 +58,7 @@ def list_folder(root: str, section: DataSection, purpose: Purpose) -> Listing:
     notices = [
         *(f"{root}: folder passed over: {name!r}: {why}" for name, why in found.unreadable),
         *words_about(layout, root, Counter(split_N), section.folds.count, purpose == "test"),
-        *(f"{root}: {words}" for words in passed_over(found.others)),
+        *(f"{root}: {words}" for words in found.others.passed_over()),
         *_irregular(root, found.irregular),
     ]
     paths = [os.path.join(root, name) for name in relative]  # noqa: PTH118
@@ -86,20 +93,90 @@ def list_folder(root: str, section: DataSection, purpose: Purpose) -> Listing:
     return Listing(columns, tuple(notices))
 
 
+def walk_folder(root: str, section: DataSection, scratch: Path, notices: list[str]) -> Iterator[pa.Table]:
+    """The images of a folder to predict, as `list_folder` gives them, a piece at a time: columns id, path, label,
+    group, bytes and mtime_ns. Memory does not grow with the images, but with the folders that they lie in.
+
+    `scratch` is a folder for files of its own, `notices` gets what `Listing.notices` has. Raises DataError as
+    `list_folder` does.
+    """
+    with closing(_InFolders(SortedNames(scratch))) as images:
+        found = _walk(root, images)
+        if not len(images.names):
+            raise DataError(_nothing(root, found))
+        places = [f"{folder}/_" if folder else "_" for folder in sorted(images.folders)]
+        layout = _lenient(places, root)
+        notices += [
+            *(f"{root}: folder passed over: {name!r}: {why}" for name, why in found.unreadable),
+            *words_about(layout, root, Counter(), section.folds.count, True),
+            *(f"{root}: {words}" for words in found.others.passed_over()),
+            *_irregular(root, found.irregular),
+        ]
+        folders = [*{layout.parts(place)[1] for place in places}]
+        label_of = dict(zip(folders, without_nothing(_labels(folders), section), strict=True))
+        for relative in _with_equals(images.names, ROWS):
+            paths = [os.path.join(root, name) for name in relative]  # noqa: PTH118
+            bytes_N, mtime_ns_N = stat_files(paths)
+            yield pa.table(
+                {
+                    "id": _ids(relative, root),
+                    "path": paths,
+                    "label": [label_of[layout.parts(name)[1]] for name in relative],
+                    "group": [""] * len(relative),
+                    "bytes": bytes_N,
+                    "mtime_ns": mtime_ns_N,
+                }
+            )
+
+
+class _InFolders:
+    """Images, and the folders that they lie in."""
+
+    def __init__(self, names: SortedNames) -> None:
+        self.names, self.folders = names, set[str]()
+
+    def append(self, name: str) -> None:
+        self.names.append(name)
+        self.folders.add(name.rpartition("/")[0])
+
+    def close(self) -> None:
+        self.names.close()
+
+
+def _with_equals(names: Iterable[str], rows: int) -> Iterator[list[str]]:
+    """Pieces of about so many sorted names; those that are equal in composed form, whose ids are made together, in
+    one."""
+    piece: list[str] = []
+    for name in names:
+        if len(piece) >= rows and nfc(name) != nfc(piece[-1]):
+            yield piece
+            piece = []
+        piece.append(name)
+    if piece:
+        yield piece
+
+
+class _Names(Protocol):
+    def append(self, name: str, /) -> None: ...
+
+
+Images = TypeVar("Images", bound=_Names)
+
+
 @dataclass
-class _Found:
+class _Found(Generic[Images]):
     """What a walk came by, as posix paths from its root."""
 
-    images: list[str] = field(default_factory=list)  # what is, or might be, one
-    others: list[str] = field(default_factory=list)  # files that are none by their names
+    images: Images  # what is, or might be, one
+    others: Others = field(default_factory=Others)  # files that are none by their names
     irregular: list[str] = field(default_factory=list)  # pipes, sockets and devices that are called like images
     folders: list[str] = field(default_factory=list)
     unreadable: list[tuple[str, str]] = field(default_factory=list)  # folders, and why
 
 
-def _walk(root: str) -> _Found:
-    """Raises DataError when the root itself cannot be listed."""
-    found = _Found()
+def _walk(root: str, images: Images) -> _Found[Images]:
+    """`images` gets those that are found. Raises DataError when the root itself cannot be listed."""
+    found = _Found(images)
     pending: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
     while pending:
         folder, above = pending.pop()
@@ -126,7 +203,7 @@ def _walk(root: str) -> _Found:
     return found
 
 
-def _sort(entry: os.DirEntry[str], below: str, found: _Found) -> None:
+def _sort(entry: os.DirEntry[str], below: str, found: _Found[Images]) -> None:
     named_so = os.path.splitext(entry.name)[1].lower() in PICTURE_SUFFIXES  # noqa: PTH122
     if not named_so or entry.name.startswith("."):
         found.others.append(below)
@@ -151,14 +228,13 @@ def _may_be_read(entry: os.DirEntry[str]) -> bool:
         return True
 
 
-def _nothing(root: str, found: _Found) -> str:
+def _nothing(root: str, found: _Found[Images]) -> str:
     said = [f"no images here or in any sub-folder (looked for {', '.join(IMAGE_SUFFIXES)})"]
     said += [f"cannot list {name!r}: {why}" for name, why in found.unreadable]
-    suffixes = Counter(os.path.splitext(name)[1].lower() for name in found.others)  # noqa: PTH122
-    if suffixes:
+    if suffixes := found.others.suffixes:
         shown = ", ".join(f"{number} {suffix or 'without a suffix'}" for suffix, number in suffixes.most_common(5))
         said.append(f"there are other files: {shown}")
-    return f"{root}: " + "; ".join([*said, *passed_over(found.others), *_irregular("", found.irregular)])
+    return f"{root}: " + "; ".join([*said, *found.others.passed_over(), *_irregular("", found.irregular)])
 
 
 def _irregular(root: str, names: list[str]) -> list[str]:
@@ -204,7 +280,9 @@ def _renamed(folders: Sequence[str], labels: Sequence[str]) -> list[str]:
     return [f"folder {folder!a} is class {label!r}" for folder, label in pairs]
 
 
-def _empty(root: str, found: _Found, layout: Layout, full: Collection[tuple[Split | None, str]]) -> list[str]:
+def _empty(
+    root: str, found: _Found[list[str]], layout: Layout, full: Collection[tuple[Split | None, str]]
+) -> list[str]:
     """Words about folders that would be classes and hold no image; `full`: split and class of those that do."""
     unreadable = {name for name, _ in found.unreadable}
     depth = layout.prefix.count("/") + bool(layout.splits)

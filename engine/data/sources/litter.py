@@ -11,8 +11,10 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
+from typing import Any
 
 from engine.text import count, nfc, some, words
 
@@ -179,20 +181,29 @@ def is_litter_label(label: str) -> bool:
     return bool(_FILE.match(label.casefold()) or _FOLDER.match(label.casefold()))
 
 
-def passed_over(names: Iterable[str]) -> list[str]:
-    """Words about files that are no images and may have been wanted: "3 videos passed over, such as a/1.mp4"."""
-    kinds: dict[tuple[str, str], list[str]] = {}
-    for name in names:
+class Others:
+    """Files that are no images, counted by kind, so that it does not matter how many there are: `append` takes their
+    names, `suffixes` counts these."""
+
+    def __init__(self) -> None:
+        self.suffixes: Counter[str] = Counter()
+        self._kinds: dict[tuple[str, str], list[Any]] = {}  # what, remedy: how many, and the first one
+
+    def append(self, name: str) -> None:
         base = os.path.basename(name)  # noqa: PTH119  names by the million
+        self.suffixes[os.path.splitext(name)[1].lower()] += 1  # noqa: PTH122
         for pattern, what, remedy in _WANTED:
             if re.search(pattern, base, re.IGNORECASE):
-                kinds.setdefault((what, remedy), []).append(name)
+                self._kinds.setdefault((what, remedy), [0, name])[0] += 1
                 break
-    return [
-        f"{count(found, what, _plural(what))} passed over, such as {found[0]!r}"
-        + (f": {remedy} to use them" if remedy else "")
-        for (what, remedy), found in kinds.items()
-    ]
+
+    def passed_over(self) -> list[str]:
+        """Words about those that may have been wanted: "3 videos passed over, such as a/1.mp4"."""
+        return [
+            f"{count(number, what, _plural(what))} passed over, such as {first!r}"
+            + (f": {remedy} to use them" if remedy else "")
+            for (what, remedy), (number, first) in self._kinds.items()
+        ]
 
 
 def _plural(what: str) -> str:

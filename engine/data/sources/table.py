@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +27,7 @@ _FOLD_WORDS = {"train": "-1", "training": "-1", "valid": "0", "val": "0", "valid
 _TEST_WORDS = ("test", "testing")
 _TEST = -2  # the fold of images that are never trained on
 _PROBED = 20  # rows whose files tell which column holds paths
+ROWS = 8_192  # of a piece of a long table
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,7 @@ def list_table(table_path: str, section: DataSection, purpose: Purpose) -> Listi
     roles = column_roles(table_path, table.names, section, training)
     if not len(table):
         raise DataError(f"{table_path}: no rows below the header")
-    images = section.test_images if section.test_images and purpose == "test" else section.images
-    base = os.path.abspath(images) if images else os.path.dirname(os.path.abspath(table_path))  # noqa: PTH100, PTH120
+    base = _base(table_path, section, purpose)
     columns = table.columns(roles.used)
     roles = _with_path(roles, columns, base, section, table_path)
     notices = [*table.notices, *roles.notices]
@@ -90,6 +91,70 @@ def list_table(table_path: str, section: DataSection, purpose: Purpose) -> Listi
             raise DataError(f"{table_path}: column {roles.fold!r} (data.fold_column) puts no sample into any fold")
     copies = {name: nfc_column(columns[name]).take(taken) for name in roles.copies}
     return Listing(found | copies, tuple(notices))
+
+
+def walk_table(table_path: str, section: DataSection, scratch: Path, notices: list[str]) -> Iterator[pa.Table]:
+    """The rows of a table of images to predict, as `list_table` gives them, a piece at a time: columns id, path, label,
+    group, bytes and mtime_ns. Memory does not grow with the table, but with its distinct labels.
+
+    `scratch` is a folder for files of its own, `notices` gets what `Listing.notices` has. Raises DataError as
+    `list_table` does, but for ids that are used twice; for files that are not there when all rows were looked at.
+    """
+    table = open_table(table_path, scratch)
+    roles = column_roles(table_path, table.names, section, False)
+    if not len(table):
+        raise DataError(f"{table_path}: no rows below the header")
+    base = _base(table_path, section, "test")
+    roles = _with_path(roles, next(table.pieces(roles.used, _PROBED)), base, section, table_path)
+    notices += [*table.notices, *roles.notices]
+    form: dict[str, str] = {}
+    if roles.label:
+        found = {text for piece in table.pieces([roles.label], ROWS) for text in piece.column(0).unique().to_pylist()}
+        form = _label_forms(found, table, section, notices)
+        form = dict(zip(form, without_nothing([*form.values()], section), strict=True))
+    beside, lost, start = _Beside(), 0, 0
+    told: list[tuple[str, str, str]] = []
+    for piece in table.pieces(roles.used, ROWS):
+        where = RowNames(table.path, _Shifted(table.where.numbers, start), table.where.word)
+        written = piece[roles.path].to_pylist()
+        paths = [_below(base, text) for text in written]
+        bytes_N, mtime_ns_N, gone = _located(paths, written, base, roles.path, where, beside)
+        told += [(where.name([row]), written[row], paths[row]) for row in gone[: SHOWN - len(told)]]
+        lost, start = lost + len(gone), start + piece.num_rows
+        empty = pa.repeat(pa.scalar("", pa.string()), piece.num_rows)
+        labels = [form[text] for text in piece[roles.label].to_pylist()] if roles.label else empty
+        yield pa.table(
+            {
+                "id": nfc_column(pc.utf8_trim_whitespace(piece[roles.id or roles.path])),
+                "path": paths,
+                "label": pa.array(labels, pa.string()),
+                "group": pc.utf8_trim_whitespace(piece[roles.group]) if roles.group else empty,
+                "bytes": bytes_N,
+                "mtime_ns": mtime_ns_N,
+            }
+        )
+    if lost:
+        raise _lost(table_path, roles.path, told, lost, len(table))
+
+
+@dataclass(frozen=True)
+class _Shifted(Sequence[object]):
+    """The names of rows from row `start` on."""
+
+    numbers: Sequence[object]
+    start: int
+
+    def __len__(self) -> int:
+        return len(self.numbers) - self.start
+
+    def __getitem__(self, row):  # type: ignore[no-untyped-def]
+        return self.numbers[self.start + row]
+
+
+def _base(table_path: str, section: DataSection, purpose: Purpose) -> str:
+    """The folder that a table's paths start from."""
+    images = section.test_images if section.test_images and purpose == "test" else section.images
+    return os.path.abspath(images) if images else os.path.dirname(os.path.abspath(table_path))  # noqa: PTH100, PTH120
 
 
 def list_labels(table_path: str, section: DataSection) -> dict[str, str]:
@@ -139,7 +204,13 @@ def _ids(table: pa.Table, roles: Roles, where: RowNames) -> pa.Array:
 def _labels(column: pa.ChunkedArray, table: UserTable, section: DataSection, notices: list[str]) -> list[str]:
     """The labels as people see them: without what is invisible, whole numbers as whole numbers."""
     found = column.to_pylist()
-    form = {text: tidy(text) for text in set(found)}
+    form = _label_forms(set(found), table, section, notices)
+    return [form[text] for text in found]
+
+
+def _label_forms(found: Collection[str], table: UserTable, section: DataSection, notices: list[str]) -> dict[str, str]:
+    """For each of the distinct labels of a table how people see it."""
+    form = {text: tidy(text) for text in found}
     hidden = sorted(text for text, label in form.items() if label != nfc(text.strip()))
     if hidden:
         notices.append(
@@ -152,7 +223,7 @@ def _labels(column: pa.ChunkedArray, table: UserTable, section: DataSection, not
         some_float = min(floats)
         notices.append(f"{table.path}: labels are whole numbers, and {some_float!r} is read as {floats[some_float]!r}")
         form = {text: floats.get(label, label) for text, label in form.items()}
-    return [form[text] for text in found]
+    return form
 
 
 def _wanted(listed: _Listed, labels: list[str], section: DataSection, table_path: str, notices: list[str]) -> list[int]:
@@ -192,9 +263,27 @@ def _find_files(
     """
     paths, written = [listed.paths[row] for row in rows], [listed.written[row] for row in rows]
     where = where.take(rows)
+    bytes_N, mtime_ns_N, lost = _located(paths, written, base, column, where, _Beside())
+    if not lost:
+        return paths, bytes_N, mtime_ns_N
+    if missing == "leave_out" and len(lost) < len(paths):
+        shown = some([written[row] for row in lost], SHOWN)
+        notices.append(
+            f"{where.table_path}: {len(lost)} of {len(paths)} files in column {column!r} do not exist and are left out "
+            f"(data.missing), {where.name(lost)}: {shown}"
+        )
+        return paths, bytes_N, mtime_ns_N
+    told = [(where.name([row]), written[row], paths[row]) for row in lost[:SHOWN]]
+    raise _lost(where.table_path, column, told, len(lost), len(paths))
+
+
+def _located(
+    paths: list[str], written: Sequence[str], base: str, column: str, where: RowNames, beside: _Beside
+) -> tuple[NDArray[np.int64], NDArray[np.int64], list[int]]:
+    """What the file system says of the files at `paths`, which are mended where one is spelt otherwise: bytes_N,
+    mtime_ns_N, and the rows whose file is not there."""
     bytes_N, mtime_ns_N = stat_files(paths)
     lost = []
-    beside = _Beside()
     for row in np.flatnonzero(bytes_N < 0).tolist():
         spelling = find_file(base, written[row]) if tidy(written[row]) else ""
         if len(rivals := beside.files_for(spelling, written[row])) > 1:
@@ -207,20 +296,16 @@ def _find_files(
             bytes_N[row], mtime_ns_N[row] = stat_file(spelling)
         else:
             lost.append(row)
-    if not lost:
-        return paths, bytes_N, mtime_ns_N
-    if missing == "leave_out" and len(lost) < len(paths):
-        shown = some([written[row] for row in lost], SHOWN)
-        notices.append(
-            f"{where.table_path}: {len(lost)} of {len(paths)} files in column {column!r} do not exist and are left out "
-            f"(data.missing), {where.name(lost)}: {shown}"
-        )
-        return paths, bytes_N, mtime_ns_N
-    shown = "; ".join(f"{where.name([row])}: {written[row]!r}" for row in lost[:SHOWN])
-    some_left = ', data.missing = "leave_out" to train without them' if len(lost) < len(paths) else ""
-    raise DataError(
-        f"{where.table_path}: {len(lost)} of {len(paths)} files in column {column!r} do not exist: {shown}. "
-        f"Looked for {paths[lost[0]]}{_why(written[lost[0]], paths[lost[0]])}. Set data.images (for test images also "
+    return bytes_N, mtime_ns_N, lost
+
+
+def _lost(table_path: str, column: str, told: Sequence[tuple[str, str, str]], lost: int, rows: int) -> DataError:
+    """The error for files that are not there; `told` has the first ones: the row's name, what it says, and the path."""
+    shown = "; ".join(f"{row}: {written!r}" for row, written, _ in told)
+    some_left = ', data.missing = "leave_out" to train without them' if lost < rows else ""
+    return DataError(
+        f"{table_path}: {lost} of {rows} files in column {column!r} do not exist: {shown}. "
+        f"Looked for {told[0][2]}{_why(told[0][1], told[0][2])}. Set data.images (for test images also "
         f"data.test_images) to the folder the paths start from, data.path_column to another column{some_left}, or mend "
         "those rows"
     )
