@@ -194,7 +194,7 @@ def recipe(settings: Settings, row: Row, stages: Sequence[Stage], seed: int, out
             "train": fitting,
             "stage": [first | {"size": stage.size, "epochs": stage.epochs} for stage in stages],
         },
-        PLAIN,
+        row.sets,
     )
 
 
@@ -268,12 +268,14 @@ def trained(settings: Settings, row: Row, stages: Sequence[Stage], seed: int) ->
     return folder / "models", found
 
 
-def answers(settings: Settings, row: Row, models: Path, seed: int, photos: Photos) -> LabelledPredictions:
+def answers(
+    settings: Settings, row: Row, stages: Sequence[Stage], seed: int, models: Path, photos: Photos
+) -> LabelledPredictions:
     """What the models answer about the test photos with the row's parts, or what an earlier call found."""
     file = settings.work / row.key / str(seed) / "answers.parquet"
     about = {"sets": list(row.sets)}
     if not file.is_file() or Predictions.read_about(file) != about:
-        refit(models, row.sets)
+        fit(prepare(recipe(settings, row, stages, seed, models)), f"{row.key}, seed {seed}")  # trains nothing anew
         file.parent.mkdir(parents=True, exist_ok=True)
         photos.labelled(Predictor(models)(photos.paths, photos.ids)).write(file, about=about)
     found = Predictions.read(file)
@@ -331,7 +333,7 @@ def run(settings: Settings, chosen: Sequence[Row], seeds: int) -> list[dict[str,
         found[row.key] = []
         for seed in range(seeds):
             models, took = trained(settings, row.trained, stages, seed)
-            own = answers(settings, row, models, seed, photos)
+            own = answers(settings, row, stages, seed, models, photos)
             found[row.key].append(own)
             runs.append({"seed": seed, "test": score(own.probabilities_NC, own.labels_N, SHOWN)} | took)
             print(f"seed {seed}  {row.key}: test log loss {runs[-1]['test']['log_loss']:.4f}", file=sys.stderr)
