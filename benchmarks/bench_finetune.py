@@ -38,12 +38,12 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
-from engine.intervals import compare
 from rich.console import Console
 
 import frame
 from engine.bench.envelope import Row, without_place
 from engine.events import Watcher
+from engine.intervals import compare
 from engine.metrics import score
 from engine.model.build import build_model
 from engine.predict.predictor import Predictor

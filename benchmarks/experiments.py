@@ -41,7 +41,6 @@ from typing import Any, NamedTuple
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch is loaded: what waits must not spin
 
 import torch
-from engine.intervals import compare, intervals
 from rich.console import Console
 
 import frame
@@ -50,6 +49,7 @@ from engine.cli.common import progress
 from engine.errors import EngineError
 from engine.events import EpochEnded, Event, FoldBegan, ImagesDone, Watcher
 from engine.files import write_text
+from engine.intervals import compare, intervals
 from engine.metrics import class_share_log_loss, score
 from engine.predict.predictor import Predictor
 from engine.predictions import LabelledPredictions, Predictions, joined
