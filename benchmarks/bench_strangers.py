@@ -1,4 +1,4 @@
-"""How well strangers are told, when the model has really never met them; and how optimistic the measure at hand is.
+"""How well strangers are told, when the model has really never met them; and how far off the measure at hand is.
 
     python benchmarks/bench_strangers.py RECIPE [--classes NAME ...] [--set KEY=VALUE ...] [--json FILE]
 

@@ -7,8 +7,9 @@
 
 Which of them is measured: each class in turn is the stranger, whose images are to score higher than those of all other
 classes when the score does without the class: its logit, its probability, its images in the bank. Training anew
-without each class would be the honest way, and as dear as all that training again. So it is optimistic: the network has
-learnt from the class to tell it from others. `auroc` of scores from a model that was trained without it is not.
+without each class would be the honest way, and as dear as all that training again. The measure at hand is
+not that: the network has learnt from the class, so it may be too good, and prefer another score, than for real
+strangers. `benchmarks/bench_strangers.py` measures both, side by side.
 
 A score by itself means nothing, so what is told of an image is which share of ordinary images is at least as strange:
 the conformal p-value, with out-of-fold images as the ordinary ones (Vovk et al. 2005; Bates et al. 2023, "Testing for
