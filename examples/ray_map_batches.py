@@ -2,7 +2,7 @@
 of its own, which stay loaded from one batch to the next.
 
     pip install 'engine[ray]'
-    python examples/ray_map_batches.py models/ images.parquet answers/ [--processes 2] [--batch 256] [--gpus 0]
+    python examples/ray_map_batches.py models/ images.parquet answers/ [--processes 1] [--batch 256] [--gpus 0]
 
 The table has a column `path` (which all machines can read); what else it has is kept. The answers are Parquet files
 with the columns of predictions.parquet: prediction, confidence, status, and p:CLASS for each class. On one machine, or
@@ -20,14 +20,14 @@ import ray
 from engine import Predictor
 
 
-def predict(models: Path, table: Path, answers: Path, processes: int = 2, batch: int = 256, gpus: float = 0) -> None:
+def predict(models: Path, table: Path, answers: Path, processes: int = 1, batch: int = 256, gpus: float = 0) -> None:
     """Answer for the images in `table` (Parquet, with a column `path`) and write Parquet files into `answers`."""
     ray.data.read_parquet(str(table)).map_batches(
         Predictor,
         fn_constructor_args=(str(models.absolute()),),
         batch_size=batch,
         batch_format="numpy",
-        concurrency=processes,
+        compute=ray.data.ActorPoolStrategy(size=processes),
         num_gpus=gpus,
     ).write_parquet(str(answers))
 
@@ -37,11 +37,13 @@ def main() -> None:
     parser.add_argument("models", type=Path, help="folder of fold models")
     parser.add_argument("table", type=Path, help="a Parquet table with a column path")
     parser.add_argument("answers", type=Path, help="folder for the answers")
-    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--processes", type=int, default=1, help="with models; fewer than the cores")
     parser.add_argument("--batch", type=int, default=256, help="images that a process is given at a time")
     parser.add_argument("--gpus", type=float, default=0, help="for each process")
     arguments = parser.parse_args()
-    ray.init(address=None, ignore_reinit_error=True)
+    ray.init()
+    if arguments.processes >= ray.cluster_resources()["CPU"]:
+        parser.error("each process takes a core, and reading the table needs one, too: fewer --processes")
     predict(**vars(arguments))
 
 

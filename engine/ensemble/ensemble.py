@@ -34,12 +34,12 @@ PREDICT = (
 RISK = ("predict.risk", "predict.risk_method", "predict.risk_by_class", "predict.abstain_accuracy")
 """Those by which sets and abstaining are fitted."""
 
-_ASKING = {
+_ASKING: dict[str, dict[str, str | None]] = {
     "join": {"ensemble.weights": "equal", "ensemble.stack": "off"},
-    "neighbours": {"ensemble.neighbours": "off"},
+    "neighbours": {"ensemble.neighbours": "off", "ensemble.neighbours_k": None},
     "calibration": {"ensemble.calibrate": "off"},
 }
-"""By part, the keys of the recipe that ask for it, and with which value they do not."""
+"""By part, the keys of the recipe that it is fitted by, and with which value they do not ask for it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Ensemble:
         wanted, left_out = keys_of(recipe), dict[str, None]()
         for part, asking in _ASKING.items():
             changed = [key for key in asking if wanted[key] != self.keys[key]]
-            if all(wanted[key] == off for key, off in asking.items()):
+            if all(off is None or wanted[key] == off for key, off in asking.items()):
                 left_out[part] = None
             elif changed:
                 told = " ".join(f"--set {key}={_toml(wanted[key])}" for key in changed)

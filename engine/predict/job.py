@@ -88,7 +88,7 @@ def prepare(
         roll = Roll(parts / ROLL)
         return Job(models, roll, Parts(parts, len(roll)), Sheet.plain(models.classes))
     begun = begin(parts, models, "" if ranks is None else ranks.device.type, overwrite)
-    notices: list[str] = []
+    notices = [*models.notices]
     # Not as what was trained on, even if it was: all of it is answered.
     listed = section.model_copy(update={"train": "", "test": sources[0]})
     names = ClassNames.of(section)

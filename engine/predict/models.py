@@ -44,6 +44,7 @@ class RunModels:
     specialists: tuple[Asked, ...] = ()
     parts: Parts = NOTHING
     hedges: Hedges = NO_HEDGES
+    notices: tuple[str, ...] = ()
     weight: float = 1.0
 
     @property
@@ -97,6 +98,11 @@ class Models:
             "parts": self.parts.to_dict(),
             "hedges": self.hedges.to_dict(),
         }
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What to know of how they are asked, in words."""
+        return tuple(notice for run in self.runs for notice in run.notices)
 
     @property
     def specialists(self) -> tuple[Asked, ...]:
@@ -284,7 +290,19 @@ def _load_run(folder: Path, wishes: Wishes, name: str = "") -> RunModels:
         hedges=_hedges_of(ensemble, recipe, RunFolder(members[0].fold.path.parent).out_of_fold),
     )
     _refuse_other_epochs(run)
-    return run
+    return dataclasses.replace(run, notices=_otherwise(run, ensemble))
+
+
+def _otherwise(run: RunModels, ensemble: Ensemble) -> tuple[str, ...]:
+    """What was fitted is followed also where other views or another rule are asked for, and this is told."""
+    fitted, predict, vote = (*run.parts.names, *run.hedges.to_dict()), run.recipe.predict, run.recipe.ensemble.vote
+    if not fitted or (predict.names == ensemble.views and vote == ensemble.keys["ensemble.vote"]):
+        return ()
+    told = f"{', '.join(ensemble.views)} and the rule {ensemble.keys['ensemble.vote']}"
+    return (
+        f"{', '.join(fitted)} of {run.members[0].fold.path.parent}: fitted on answers by the views {told}; to have "
+        "them fitted on what is asked for now, give it to `engine train`, which trains nothing anew",
+    )
 
 
 def _ensemble_of(run: RunModels) -> Ensemble:

@@ -105,6 +105,8 @@ def test_a_part_is_left_out_where_the_recipe_does_without_it_and_never_taken_for
     assert followed("ensemble.stack=off", "ensemble.neighbours=off") == ["calibration"]
     with pytest.raises(RecipeError, match=r'calibrate="vector": calibration was fitted with .*"auto".*engine ensemble'):
         followed("ensemble.calibrate=vector")
+    with pytest.raises(RecipeError, match=r"ensemble.neighbours_k=\[3\]: neighbours was fitted with"):
+        followed("ensemble.neighbours_k=[3]")
     with pytest.raises(RecipeError, match=r"engine ensemble RUN --set ensemble.stack=\"boosting\""):
         followed("ensemble.stack=boosting")
 

@@ -167,7 +167,9 @@ def test_what_needs_the_models_again_is_refused_by_name(models: Path) -> None:
     with pytest.raises(RecipeError, match=r"predict.false_alarms: .*run the same `engine train` again"):
         load_models(models, Wishes(sets=("predict.false_alarms=0.1",)))
     folder.out_of_fold.unlink()
-    assert load_models(models, Wishes()).hedges.risk is not None
+    assert load_models(models, Wishes()).hedges.risk is not None and not load_models(models, Wishes()).notices
+    (told,) = load_models(models, Wishes(views=1)).notices
+    assert "risk of" in told and "plain, plain_flip and the rule soft" in told and "`engine train`" in told
     with pytest.raises(RecipeError, match=r"oof.parquet, which is not there"):
         load_models(models, Wishes(sets=("predict.risk=0.3",)))
     folder.ensemble.unlink()
