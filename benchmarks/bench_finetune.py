@@ -32,7 +32,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -224,9 +224,10 @@ def _process() -> ProcessPoolExecutor:
 # --- the comparison --------------------------------------------------------------------------------------------------
 
 
-def rows_of(found: Sequence[Answers], photos: Photos) -> list[Row]:
-    """Every answer with its scores, and its difference in log loss to timm's and fastai's of the same seed."""
-    predictions = {(one.side, one.seed): photos.labelled(Predictions.read_csv(one.file)) for one in found}
+def rows_of(found: Sequence[Answers], photos: Photos, answers: Mapping[tuple[str, int], Predictions]) -> list[Row]:
+    """Every answer (by side and seed) with its scores, and its difference in log loss to those of timm and fastai with
+    the same seed."""
+    predictions = {of: photos.labelled(one) for of, one in answers.items()}
     rows = []
     for one in found:
         own = predictions[one.side, one.seed]
@@ -305,7 +306,7 @@ def main() -> None:
     for one in found:
         if one.side.startswith("engine"):
             engine_answers(one.file.parent / "models", photos, one.file, plain=one.file.stem == "plain")
-    rows = rows_of(found, photos)
+    rows = rows_of(found, photos, {(one.side, one.seed): Predictions.read_csv(one.file) for one in found})
     show(rows, Console(width=170))
     settings = {
         "recipe": without_place(str(arguments.recipe.resolve())),

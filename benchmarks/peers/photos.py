@@ -15,7 +15,8 @@ from engine.recipe.sections import DataSection
 
 @dataclasses.dataclass(frozen=True)
 class Photos:
-    """By id (the file's name): the file, the label, and the group of photos that it belongs to."""
+    """By id (the file's name, behind its folder's where names are not unique): the file, the label, and the group of
+    photos that it belongs to."""
 
     ids: tuple[str, ...]
     paths: tuple[str, ...]
@@ -39,5 +40,9 @@ def labelled_photos(table: str, truth: str, section: DataSection, classes: Colle
     for id_, path in zip(manifest.ids, manifest.paths, strict=True):
         label = names.class_of(known.labels[row_of[id_]]) if id_ in row_of else ""
         if label in classes:
-            kept.append((Path(path).name, path, label, known.groups[row_of[id_]]))
-    return Photos(*(tuple(column) for column in zip(*kept, strict=True)))
+            kept.append((path, label, known.groups[row_of[id_]]))
+    paths, labels, groups = (tuple(column) for column in zip(*kept, strict=True))
+    ids = [Path(path).name for path in paths]
+    if len(set(ids)) < len(ids):
+        ids = ["__".join(Path(path).parts[-2:]) for path in paths]
+    return Photos(tuple(ids), paths, labels, groups)
