@@ -235,9 +235,10 @@ def _readers(
     def walk(places: Sequence[int]) -> Iterator[list[pa.Array]]:
         wanted = [names[place] for place in places]
         try:
-            for batch in file.iter_batches(_COPIED, columns=wanted, use_threads=False):
-                piece = pa.Table.from_batches([batch])
-                yield [as_text(piece[name], place) for name, place in zip(wanted, places, strict=True)]
+            for group in range(file.num_row_groups):  # over all of them at once, pyarrow keeps what it has read
+                for batch in file.iter_batches(_COPIED, row_groups=[group], columns=wanted, use_threads=False):
+                    piece = pa.Table.from_batches([batch])
+                    yield [as_text(piece[name], place) for name, place in zip(wanted, places, strict=True)]
         except (OSError, pa.ArrowException) as error:
             raise DataError(f"{path}: columns {', '.join(wanted)} cannot be read: {error}") from None
 

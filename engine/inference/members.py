@@ -8,6 +8,7 @@ price is that all of them lie in memory; weights are small beside activations.
 from __future__ import annotations
 
 import contextlib
+import weakref
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Self, overload
 
@@ -133,6 +134,10 @@ class Members(Sequence[Member]):
         return groups
 
 
+_TRIED: weakref.WeakKeyDictionary[torch.nn.Module, dict[tuple[int, ...], int]] = weakref.WeakKeyDictionary()
+"""How many images make a part, by model: one that is validated after every epoch is tried once."""
+
+
 def _in_parts(member: Member) -> InParts:
     """The member's network: images to logits (B, C) and features (B, E), in float32."""
 
@@ -140,7 +145,7 @@ def _in_parts(member: Member) -> InParts:
         features_BE = member.model.features(images_BCHW)
         return member.model.head(features_BE).float(), features_BE.float()
 
-    return InParts(network, member.runtime)
+    return InParts(network, member.runtime, _TRIED.setdefault(member.model, {}))
 
 
 def _stacked(views: Sequence[Output]) -> Output:

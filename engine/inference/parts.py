@@ -36,12 +36,16 @@ _TRIES = 2  # images that are put into all places: one may be rounded alike by c
 
 class InParts:
     """`network` (images (B, 3, H, W) to tensors (B, ...)) as it answers in parts of a fixed shape, without gradients
-    and in the runtime's precision. It must answer about each image by itself; on the CPU several threads call it."""
+    and in the runtime's precision. It must answer about each image by itself; on the CPU several threads call it.
 
-    def __init__(self, network: Callable[[Tensor], Answers], runtime: Runtime) -> None:
+    `tried` is what was found out about the network before, by precision, height and width."""
+
+    def __init__(
+        self, network: Callable[[Tensor], Answers], runtime: Runtime, tried: dict[tuple[int, ...], int] | None = None
+    ) -> None:
         self._network = network
         self._runtime = runtime
-        self._at_once: dict[tuple[int, ...], int] = {}  # by height and width
+        self._at_once = {} if tried is None else tried
 
     def __call__(self, pixels_BCHW: Tensor) -> Answers:
         count = len(pixels_BCHW)
@@ -54,9 +58,10 @@ class InParts:
 
     def at_once(self, pixels_BCHW: Tensor) -> int:
         """How many images like these make a part."""
-        key = tuple(pixels_BCHW.shape[2:])
+        height, width = pixels_BCHW.shape[2:]
+        key = (self._runtime.bf16, height, width)
         if key not in self._at_once:
-            size = self._runtime.images_at_once(*key)
+            size = self._runtime.images_at_once(height, width)
             while not self._alike_everywhere(pixels_BCHW[:1], size):
                 size //= 2
             self._at_once[key] = size

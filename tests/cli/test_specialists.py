@@ -18,6 +18,7 @@ output = "{folder}/models"
 data = {{ train = "{folder}/photos", cache = "{folder}/cache", folds = {{ count = 2, run = [1] }} }}
 model = {{ backbone = "test_convnext", pretrained = false }}
 decode.threads = 1
+ensemble.calibrate = "off"
 stage = [{{ size = 32, batch = 4, epochs = 1, lr = 1e-3 }}]
 
 [[specialist]]
