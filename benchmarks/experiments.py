@@ -7,8 +7,8 @@
 The recipe says the photos, the weights that are fine-tuned, the size and the rate. Logs of this kind usually compare
 rows of unequal cost: more folds, more epochs, more pixels. Here the plain recipe gets `--seconds` of training, and
 every other row as many epochs as fit into the time that the plain one takes. How long an image takes is measured
-first, at each size and with what changes the step (mixing, averaging), and kept in the work folder with the results.
-Validation after each epoch is not part of that time; the seconds that were really used are in the table.
+first, at each size and with what changes the step (mixing, averaging), and kept in the work folder with the results;
+the table's seconds follow from it, and do not count validation after each epoch.
 
 The rows add up in the order of `PARTS`. Folds share the time of the row between them, so that a model of k folds has
 seen a k-th of the epochs. All rows hold out the same share of the images: one of `--folds` parts. What follows the
@@ -229,6 +229,11 @@ class Clock:
             budget_s /= self._settings.folds
         return plan(budget_s, [(size, share, self.epoch(row, size)) for size, share in self._sizes(row)])
 
+    def seconds(self, row: Row) -> float:
+        """What the row's stages take in all, by what an epoch took when it was measured."""
+        folds = self._settings.folds if "folds" in row.parts else 1
+        return folds * sum(stage.epochs * self.epoch(row, stage.size) for stage in self.stages(row))
+
     def _sizes(self, row: Row) -> list[tuple[int, float]]:
         size = self._settings.size
         if "progressive" not in row.parts:
@@ -343,6 +348,7 @@ def run(settings: Settings, chosen: Sequence[Row], seeds: int) -> list[dict[str,
                 "key": row.key,
                 "parts": list(row.parts),
                 "stages": [list(stage) for stage in stages],
+                "seconds": clock.seconds(row.trained),
                 "runs": runs,
                 "interval": _interval(found[row.key]),
                 "against_plain": difference(found["plain"], found[row.key]) if before else None,
@@ -395,7 +401,7 @@ def table_rows(result: Envelope) -> list[tuple[str, ...]]:
         low, high = row["interval"]
         cells.append(f"{_mean(row, 'log_loss')} ({low:.3f} to {high:.3f})")
         cells += [_mean(row, name) for name in SHOWN[1:]]
-        cells.append(f"{statistics.mean(found['train_s'] for found in row['runs']):.0f}")
+        cells.append(f"{row['seconds']:.0f}")
         cells += [_against(row[name]) for name in ("against_plain", "against_before")]
         lines.append(tuple(cells))
     return lines
@@ -435,7 +441,7 @@ def markdown(result: Envelope) -> str:
         "",
         _setting(result),
         "",
-        f"Means over {count(seeds, 'seed')}; seconds are of training. In brackets 95 % intervals over senders, of all "
+        f"Means over {count(seeds, 'seed')}; seconds are of training, by what an epoch took before. In brackets 95 % intervals over senders, of all "
         "seeds together. Differences are in log loss, photo by photo: below zero is better, and an interval that holds "
         "zero is no difference that these photos can show.",
         "",

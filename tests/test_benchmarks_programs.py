@@ -7,7 +7,11 @@ import dataclasses
 import functools
 import io
 import json
+<<<<<<< HEAD
 import math
+=======
+import re
+>>>>>>> h-recipes
 import sys
 import time
 from collections.abc import Iterator
@@ -41,6 +45,7 @@ import bench_timm  # noqa: E402
 import experiments  # noqa: E402
 import frame  # noqa: E402
 import gpu_suite  # noqa: E402
+import run_recipes  # noqa: E402
 import tables  # noqa: E402
 from peers import engine_way, photos, task, timm_way  # noqa: E402
 
@@ -351,7 +356,8 @@ def test_a_page_says_what_the_results_say(settings: experiments.Settings) -> Non
             "key": "+".join(parts) or "plain",
             "parts": parts,
             "stages": [[64, 9]],
-            "runs": [{"seed": 0, "test": scores, "train_s": 60.0, "valid_s": 1.0}],
+            "seconds": 60.0,
+            "runs": [{"seed": 0, "test": scores, "train_s": 61.0, "valid_s": 1.0}],
             "interval": [loss - 0.1, loss + 0.1],
             "against_plain": apart,
             "against_before": apart,
@@ -416,3 +422,25 @@ def test_strangers_are_measured_without_the_class_and_at_hand(squares: Path, tmp
     seen = bench_strangers.at_hand(recipe, tmp_path / "all")
     assert {name for _, _, name in seen} == set(COLORS) and load(tmp_path / "all" / "0").classes == tuple(COLORS)
     assert ("energy", 1, "green") in seen
+
+
+def test_photos_become_a_challenge_with_a_test_part_that_nobody_trains_on(squares: Path, tmp_path: Path) -> None:
+    names = json.loads(f"[{run_recipes.as_challenge(squares, tmp_path)}]")
+    assert names == ["blue", "blue_too"]
+    trained = [path.read_bytes() for path in tmp_path.glob("train/*/*.jpg")]
+    tests = {path.stem: path.read_bytes() for path in tmp_path.glob("test/*.jpg")}
+    assert len(trained) + len(tests) == 36 and not set(trained) & set(tests.values())
+    sample, truth = (
+        (tmp_path / name).read_text("utf-8").split() for name in ("sample_submission.csv", "test_labels.csv")
+    )
+    assert sample[0] == "ID,blue,green,red,blue_too"
+    assert [line.partition(",")[0] for line in sample] == ["ID", *sorted(tests)]
+    assert {line.partition(",")[2] for line in truth[1:]} == {"blue", "green", "red"}
+
+
+def test_every_small_run_fills_its_words_and_has_its_recipe() -> None:
+    where = {"photos": "p", "work": "w", "folder": "f", "weights": "l", "names": '"a", "b"'}
+    for run in run_recipes.RUNS.values():
+        assert (BENCHMARKS.parent / "recipes" / f"{run.recipe}.toml").is_file()
+        words = [word for command in (*run.before, run.sets, *run.then) for word in command]
+        assert not [word for word in words if re.search(r"\{[a-z]+\}", run_recipes.filled(word, where))]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -13,11 +15,23 @@ from engine.recipe.schema import walk
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "systems.md").read_text(encoding="utf-8")
-QUOTED = set(re.findall(r"`([^`]+)`", PAGE))
+QUOTED = set(re.findall(r"(?<!`)`([^`\n]+)`(?!`)", PAGE))
+PROGRAMS = sorted(name for name in QUOTED if name.startswith("benchmarks/"))
 TESTS = sorted(name for name in QUOTED if name.startswith("tests/"))
 COMMANDS = sorted(name for name in QUOTED if name.startswith("engine "))
 RECIPES = sorted(name for name in QUOTED if name.startswith("recipes/"))
-KEYS = sorted(QUOTED - {*TESTS, *COMMANDS, *RECIPES})
+KEYS = sorted(QUOTED - {*TESTS, *COMMANDS, *RECIPES, *PROGRAMS})
+
+
+def _written(text: str) -> list[str]:
+    """The commands that stand on lines of their own, without what a shell or a reader has of the line."""
+    whole = re.sub(r"\\\n[# ]*", "", text).replace("$k", "0")
+    return re.findall(r"^(?:#   )?(?:for .* do )?(engine .+?)(?:;.*| +# .*)?$", whole, re.MULTILINE)
+
+
+WRITTEN = sorted(
+    {step for text in (PAGE, *((ROOT / name).read_text("utf-8") for name in RECIPES)) for step in _written(text)}
+)
 
 
 def test_every_row_has_a_system_a_key_or_command_and_a_test() -> None:
@@ -48,6 +62,24 @@ def test_a_named_key_exists(key: str) -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_named_command_exists(command: str) -> None:
     assert CliRunner().invoke(main, [*command.split()[1:], "--help"]).exit_code == 0
+
+
+@pytest.mark.parametrize("step", WRITTEN)
+def test_a_written_command_has_such_options_and_keys(step: str) -> None:
+    words: list[str] = shlex.split(step)[1:]
+    command: click.Command | None = main
+    while isinstance(command, click.Group):
+        _, command, words = command.resolve_command(click.Context(command), words)
+    assert command is not None
+    command.make_context(command.name, list(words))  # raises for an option or a value that is not known
+    keys = {".".join(part for part in known.path if isinstance(part, str)) for known in walk()}
+    changes = [words[place + 1] for place, word in enumerate(words) if word == "--set"]
+    assert {change.partition("=")[0].replace("*.", "") for change in changes} <= keys
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_named_program_exists(name: str) -> None:
+    assert (ROOT / name).is_file()
 
 
 @pytest.mark.parametrize("name", RECIPES)
