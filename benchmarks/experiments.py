@@ -441,9 +441,9 @@ def markdown(result: Envelope) -> str:
         "",
         _setting(result),
         "",
-        f"Means over {count(seeds, 'seed')}; seconds are of training, by what an epoch took before. In brackets 95 % intervals over senders, of all "
-        "seeds together. Differences are in log loss, photo by photo: below zero is better, and an interval that holds "
-        "zero is no difference that these photos can show.",
+        f"Means over {count(seeds, 'seed')}; seconds are of training, by what an epoch took before. In brackets 95 % "
+        "intervals over senders, of all seeds together. Differences are in log loss, photo by photo: below zero is "
+        "better, and an interval that holds zero is no difference that these photos can show.",
         "",
         "| " + " | ".join(HEADINGS) + " |",
         "|" + "---|" * len(HEADINGS),

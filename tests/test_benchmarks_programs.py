@@ -7,11 +7,8 @@ import dataclasses
 import functools
 import io
 import json
-<<<<<<< HEAD
 import math
-=======
 import re
->>>>>>> h-recipes
 import sys
 import time
 from collections.abc import Iterator
