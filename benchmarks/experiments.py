@@ -1,22 +1,24 @@
 """An experiment log in which every row has the same training time: what each part of a recipe is worth, computed.
 
-    python benchmarks/experiments.py --data DIR --test DIR --work DIR [--rows all] [--json FILE] [--markdown FILE]
+    python benchmarks/experiments.py --recipe RECIPE --test TABLE --truth TABLE --work DIR [--seeds 3] [--json FILE]
+        [--markdown FILE]
     python benchmarks/experiments.py --markdown FILE [--json FILE]        # only writes the table from the results
 
-Logs of this kind usually compare rows of unequal cost: more folds, more epochs, more pixels. Here the plain recipe gets
-`--seconds` of training, and every other row as many epochs as fit into the time that the plain one takes. How long an
-image takes is measured first, at each size and with what changes the step (mixing, averaging), and kept in the work
-folder with the results. Validation after each epoch is not part of that time; the seconds that were really used are
-in the table.
+The recipe says the photos, the weights that are fine-tuned, the size and the rate. Logs of this kind usually compare
+rows of unequal cost: more folds, more epochs, more pixels. Here the plain recipe gets `--seconds` of training, and
+every other row as many epochs as fit into the time that the plain one takes. How long an image takes is measured
+first, at each size and with what changes the step (mixing, averaging), and kept in the work folder with the results;
+the table's seconds follow from it, and do not count validation after each epoch.
 
-The rows add up in the order of `PARTS`; `--rows all` adds each part alone. Folds share the time of the row between
-them, so that a model of k folds has seen a k-th of the epochs; they come last, where they judge a finished recipe. All
-rows hold out the same share of the images: one of `--folds` parts.
+The rows add up in the order of `PARTS`. Folds share the time of the row between them, so that a model of k folds has
+seen a k-th of the epochs. All rows hold out the same share of the images: one of `--folds` parts. What follows the
+folds (views, weights, stacking, neighbours, calibration) trains nothing: the same models answer otherwise, by what was
+fitted on the images that they held out, and was kept only where it gained on those that it was not fitted on.
 
-The score is that of `--test`, photos that no row trains or selects on, answered as `engine infer` answers them. A seed
-draws the split, the weights and all else. A verdict compares the rows seed by seed: the difference in test log loss
-helped or hurt where its 90 % interval (Student's t over the seeds) leaves zero out; otherwise there is no difference
-that so many seeds can show.
+The score is that of `--test`, photos that no row trains, selects or fits on, answered as `engine infer` answers them.
+The table of `--truth` has their labels and groups (photos of one sender, say). A seed draws the split, the weights of
+the head and all else. A verdict compares two rows photo by photo, over all seeds: the difference in log loss helped or
+hurt where its 95 % interval (bootstrap over groups) leaves zero out.
 
 Every row and seed has a folder of its own in the work folder; what is finished there is used again, and what was
 interrupted goes on from its last epoch.
@@ -28,7 +30,6 @@ import argparse
 import dataclasses
 import hashlib
 import json
-import math
 import os
 import statistics
 import sys
@@ -41,7 +42,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch is loaded
 
 import torch
 from rich.console import Console
-from scipy.stats import t as student
 
 import frame
 from engine.bench.envelope import Envelope, read, without_place
@@ -49,63 +49,88 @@ from engine.cli.common import progress
 from engine.errors import EngineError
 from engine.events import EpochEnded, Event, FoldBegan, ImagesDone, Watcher
 from engine.files import write_text
-from engine.metrics import METRICS
-from engine.predict.job import prepare as prepare_prediction
-from engine.predict.models import Wishes
-from engine.predict.run import answer
+from engine.intervals import compare, intervals
+from engine.metrics import class_share_log_loss, score
+from engine.predict.predictor import Predictor
+from engine.predictions import LabelledPredictions, Predictions, joined
 from engine.ranks import Ranks
-from engine.recipe.load import parse_recipe
+from engine.recipe.load import load_recipe, parse_recipe
 from engine.recipe.sections import Recipe
 from engine.system import cores
 from engine.text import count
 from engine.training.prepare import Prepared, prepare
 from engine.training.run import train
+from peers.photos import Photos, labelled_photos
 
 RESULTS = frame.RESULTS / "experiments_cpu.json"
-PARTS = {
+TRAINED = {
     "mixing": "MixUp and CutMix",
     "ema": "EMA of the weights",
     "progressive": "progressive resizing",
-    "hard_pairs": "batches of hard pairs",
     "folds": "folds, averaged",
 }
-STAGES = ((0.75, 0.15), (0.875, 0.2), (1.0, 0.65))  # progressive: share of the size, and of the time
+ANSWERED = {
+    "views": "two views",
+    "weights": "fitted weights of kept epochs",
+    "stacking": "stacking",
+    "neighbours": "neighbours",
+    "temperature": "temperature",
+}
+PARTS = TRAINED | ANSWERED
+SETS = {  # what a part that trains nothing changes in how the folds answer
+    "views": ("predict.tta=2",),
+    "weights": ("ensemble.weights=fit",),
+    "stacking": ("ensemble.weights=equal", "ensemble.stack=logistic"),
+    "neighbours": ("ensemble.neighbours=auto",),
+    "temperature": ("ensemble.calibrate=temperature",),
+}
+PLAIN = ("predict.tta=1", "ensemble.calibrate=off")
+STAGES = ((0.67, 0.15), (0.83, 0.2), (1.0, 0.65))  # progressive: share of the size, and of the time
 CALIBRATION_EPOCHS = 2  # the last one counts
-CONFIDENCE = 0.9
+SHOWN = ("log_loss", "accuracy", "macro_f1", "calibration_error")
 ALONE = Ranks(0, 1, torch.device("cpu"))
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What all rows share."""
+    """What all rows share. `base`: the recipe that they begin with."""
 
-    data: str
+    base: Recipe
     test: str
+    truth: str
     work: Path
     seconds: float
     folds: int
-    backbone: str
-    size: int
-    batch: int
-    lr: float
     mixup: float = 0.2
     cutmix: float = 1.0
     mix_p: float = 0.5
     ema: float = 0.99
-    hard_pairs: int = 10
-    hard_share: float = 0.3
-    scale: tuple[float, float] = (0.5, 1.0)
+
+    @property
+    def size(self) -> int:
+        return self.base.stage[0].size[0]
 
     def public(self) -> dict[str, Any]:
         """For JSON: without places on this machine."""
-        own = dataclasses.asdict(self)
-        del own["work"]
-        return own | {"data": without_place(self.data), "test": without_place(self.test)}
+        own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        del own["work"], own["base"]
+        stage = self.base.stage[0]
+        return own | {
+            "data": without_place(self.base.data.train),
+            "test": without_place(self.test),
+            "truth": without_place(self.truth),
+            "backbone": self.base.model.backbone,
+            "weights": Path(self.base.model.weights).name,
+            "size": self.size,
+            "batch": stage.batch,
+            "lr": stage.lr,
+            "scale": list(self.base.augment.crop.scale),
+        }
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A recipe: the plain one with these parts; `before`: the key of the row it adds its last part to."""
+    """A recipe: the plain one with these parts."""
 
     parts: tuple[str, ...]
 
@@ -114,8 +139,19 @@ class Row:
         return "+".join(self.parts) or "plain"
 
     @property
-    def before(self) -> str | None:
-        return Row(self.parts[:-1]).key if self.parts else None
+    def before(self) -> Row | None:
+        """The row that it adds its last part to."""
+        return Row(self.parts[:-1]) if self.parts else None
+
+    @property
+    def trained(self) -> Row:
+        """The row whose models answer for it."""
+        return Row(tuple(part for part in self.parts if part in TRAINED))
+
+    @property
+    def sets(self) -> tuple[str, ...]:
+        """How its models answer."""
+        return (*PLAIN, *(text for part in self.parts for text in SETS.get(part, ())))
 
 
 class Stage(NamedTuple):
@@ -125,20 +161,10 @@ class Stage(NamedTuple):
     epochs: int
 
 
-def rows(which: str) -> list[Row]:
-    """cumulative, all (each part alone, too), or keys such as "plain,mixing+ema" by comma."""
-    names = tuple(PARTS)
-    cumulative = [Row(names[:count]) for count in range(len(names) + 1)]
-    alone = [Row((name,)) for name in names if Row((name,)) not in cumulative]
-    if which == "cumulative":
-        return cumulative
-    if which == "all":
-        return cumulative + alone
-    known = {row.key: row for row in cumulative + alone}
-    chosen = [key.strip() for key in which.split(",")]
-    if unknown := [key for key in chosen if key not in known]:
-        raise SystemExit(f"--rows: there is no row {unknown[0]!r}; rows are {', '.join(known)}, or cumulative, or all")
-    return [row for key, row in known.items() if key in chosen or key == "plain"]  # the time is the plain row's
+def rows(without: Sequence[str] = ()) -> list[Row]:
+    """The plain recipe and then a part more each, but for those that are left out."""
+    names = tuple(name for name in PARTS if name not in without)
+    return [Row(names[:count]) for count in range(len(names) + 1)]
 
 
 # --- recipes ---------------------------------------------------------------------------------------------------------
@@ -146,38 +172,29 @@ def rows(which: str) -> list[Row]:
 
 def recipe(settings: Settings, row: Row, stages: Sequence[Stage], seed: int, output: Path) -> Recipe:
     """The row's recipe with these stages."""
-    augment: dict[str, Any] = {
-        "crop": {"kind": "random_resized", "scale": list(settings.scale)},
-        "flip": 0.5,
-        "filter": "bilinear",
-        "valid": {"fit": "center"},  # scored as it is trained
-    }
+    base: dict[str, Any] = settings.base.model_dump(mode="json", exclude_defaults=True)
+    first = base.pop("stage")[0]
+    augment, fitting = dict(base.get("augment", {})), dict(base.get("train", {}))
+    fitting["schedule"] = {"warmup_epochs": 0.5, "over": "run"}
     if "mixing" in row.parts:
         augment["mix"] = [{"mixup": settings.mixup, "cutmix": settings.cutmix, "p": settings.mix_p}]
-    fitting: dict[str, Any] = {"weight_decay": 0.05, "schedule": {"warmup_epochs": 0.5, "over": "run"}}
     if "ema" in row.parts:
         fitting["ema"] = settings.ema
-    if "hard_pairs" in row.parts:
-        fitting["sampling"] = {"hard_pairs": settings.hard_pairs, "hard_share": settings.hard_share}
+    if "folds" in row.parts:
+        fitting["keep_last"] = 2
+    folds = {"count": settings.folds, "run": [] if "folds" in row.parts else [0]}
     return parse_recipe(
-        {
+        base
+        | {
             "name": row.key,
             "seed": seed,
             "output": str(output),
-            "data": {
-                "train": settings.data,
-                "cache": str(settings.work / "cache"),
-                "folds": {"count": settings.folds, "run": [] if "folds" in row.parts else [0]},
-            },
-            "decode": {"device": "cpu"},
+            "data": base["data"] | {"cache": str(settings.work / "cache"), "folds": folds},
             "augment": augment,
-            "model": {"backbone": settings.backbone, "pretrained": False},
             "train": fitting,
-            "stage": [
-                {"size": stage.size, "batch": settings.batch, "epochs": stage.epochs, "lr": settings.lr}
-                for stage in stages
-            ],
-        }
+            "stage": [first | {"size": stage.size, "epochs": stage.epochs} for stage in stages],
+        },
+        row.sets,
     )
 
 
@@ -212,6 +229,11 @@ class Clock:
             budget_s /= self._settings.folds
         return plan(budget_s, [(size, share, self.epoch(row, size)) for size, share in self._sizes(row)])
 
+    def seconds(self, row: Row) -> float:
+        """What the row's stages take in all, by what an epoch took when it was measured."""
+        folds = self._settings.folds if "folds" in row.parts else 1
+        return folds * sum(stage.epochs * self.epoch(row, stage.size) for stage in self.stages(row))
+
     def _sizes(self, row: Row) -> list[tuple[int, float]]:
         size = self._settings.size
         if "progressive" not in row.parts:
@@ -231,43 +253,38 @@ def plan(budget_s: float, stages: Sequence[tuple[int, float, float]]) -> list[St
     return planned
 
 
-# --- training and scoring --------------------------------------------------------------------------------------------
+# --- training and answering ------------------------------------------------------------------------------------------
 
 
-def measured(settings: Settings, row: Row, stages: Sequence[Stage], seed: int) -> dict[str, Any]:
-    """The row trained and scored with a seed, or what an earlier call found. Raises SystemExit when the folder is of
-    other settings."""
+def trained(settings: Settings, row: Row, stages: Sequence[Stage], seed: int) -> tuple[Path, dict[str, float]]:
+    """The row's models with a seed, and their seconds. Raises SystemExit when the folder is of other settings."""
     folder = settings.work / row.key / str(seed)
-    finished = folder / "result.json"
     made = recipe(settings, row, stages, seed, folder / "models")
-    mark = _mark(made, settings.test)
-    if finished.is_file():
-        found: dict[str, Any] = json.loads(finished.read_text("utf-8"))
-        if found["mark"] != mark:
-            raise SystemExit(f"{folder} holds a result of other settings; give another --work, or remove that folder")
-        return found
-    prepared = prepare(made)
-    result = fit(prepared, f"{row.key}, seed {seed}")
-    began_s = time.perf_counter()
-    outcome = answer(prepare_prediction(folder / "models", Wishes(data=settings.test)), ALONE.device)
-    if outcome.scores is None:
-        raise SystemExit(
-            f"--test {settings.test}: its images have no labels; give a folder with one sub-folder a class"
-        )
-    epochs = _log(folder / "models")
-    found = {
-        "seed": seed,
-        "mark": mark,
-        "valid": _two(result.metrics),
-        "test": _two(outcome.scores.together),
-        "test_images": outcome.scores.images,
-        "test_baseline": _two(outcome.scores.baseline),
-        "train_s": sum(epoch["train_seconds"] for epoch in epochs),
-        "valid_s": sum(epoch["valid_seconds"] for epoch in epochs),
-        "test_s": time.perf_counter() - began_s,
-        "images": sum(epoch["images"] for epoch in epochs),
-    }
-    write_text(finished, json.dumps(found, indent=1) + "\n")
+    mark = hashlib.sha256(made.model_dump_json(exclude={"output"}).encode()).hexdigest()[:16]
+    finished = folder / "trained.json"
+    if not finished.is_file():
+        fit(prepare(made), f"{row.key}, seed {seed}")
+        epochs = _log(folder / "models")
+        took = {f"{part}_s": sum(epoch[f"{part}_seconds"] for epoch in epochs) for part in ("train", "valid")}
+        write_text(finished, json.dumps({"mark": mark} | took, indent=1) + "\n")
+    found = json.loads(finished.read_text("utf-8"))
+    if found.pop("mark") != mark:
+        raise SystemExit(f"{folder} holds a result of other settings; give another --work, or remove that folder")
+    return folder / "models", found
+
+
+def answers(
+    settings: Settings, row: Row, stages: Sequence[Stage], seed: int, models: Path, photos: Photos
+) -> LabelledPredictions:
+    """What the models answer about the test photos with the row's parts, or what an earlier call found."""
+    file = settings.work / row.key / str(seed) / "answers.parquet"
+    about = {"sets": list(row.sets)}
+    if not file.is_file() or Predictions.read_about(file) != about:
+        fit(prepare(recipe(settings, row, stages, seed, models)), f"{row.key}, seed {seed}")  # trains nothing anew
+        file.parent.mkdir(parents=True, exist_ok=True)
+        photos.labelled(Predictor(models)(photos.paths, photos.ids)).write(file, about=about)
+    found = Predictions.read(file)
+    assert isinstance(found, LabelledPredictions)  # as it was written
     return found
 
 
@@ -288,88 +305,104 @@ def fit(prepared: Prepared, title: str) -> Any:
         return train(prepared, ALONE, Bar(), lambda: False)
 
 
-def _two(metrics: Mapping[str, float]) -> dict[str, float]:
-    return {name: metrics[name] for name in ("log_loss", "accuracy")}
-
-
 def _log(models: Path) -> list[dict[str, Any]]:
     """A line an epoch, those of interrupted processes included."""
     return [json.loads(line) for line in (models / "log.jsonl").read_text("utf-8").splitlines()]
 
 
-def _mark(made: Recipe, test: str) -> str:
-    content = made.model_dump_json(exclude={"output"}) + test
-    return hashlib.sha256(content.encode()).hexdigest()[:16]
+Answers = dict[str, list[LabelledPredictions]]
+"""By the key of the row, one a seed."""
+
+
+def train_all(settings: Settings, chosen: Sequence[Row], seeds: int) -> None:
+    """Train every row with every seed, seed by seed, so that a run cut short has whole columns."""
+    clock = Clock(settings)
+    planned = {row.key: clock.stages(row) for row in chosen if row == row.trained}
+    for seed in range(seeds):
+        for row in chosen:
+            if row.key in planned:
+                _, took = trained(settings, row, planned[row.key], seed)
+                print(f"seed {seed}  {row.key}: {took['train_s']:.0f} s", file=sys.stderr)
 
 
 def run(settings: Settings, chosen: Sequence[Row], seeds: int) -> list[dict[str, Any]]:
-    """Every row with every seed, seed by seed, so that a run cut short has whole columns."""
+    """Train and score every row with every seed."""
+    train_all(settings, chosen, seeds)
     clock = Clock(settings)
-    planned = {row.key: clock.stages(row) for row in chosen}
-    found: dict[str, list[dict[str, Any]]] = {row.key: [] for row in chosen}
-    for seed in range(seeds):
-        for row in chosen:
-            result = measured(settings, row, planned[row.key], seed)
-            found[row.key].append({key: value for key, value in result.items() if key != "mark"})
-            line = f"seed {seed}  {row.key}: test log loss {result['test']['log_loss']:.4f}"
-            print(f"{line}  accuracy {result['test']['accuracy']:.4f}  {result['train_s']:.0f} s", file=sys.stderr)
-    return [
-        {
-            "key": row.key,
-            "parts": list(row.parts),
-            "before": row.before,
-            "stages": [list(stage) for stage in planned[row.key]],
-            "runs": found[row.key],
-        }
-        for row in chosen
-    ]
+    photos = labelled_photos(settings.test, settings.truth, settings.base.data, _classes(settings))
+    found: Answers = {}
+    lines: list[dict[str, Any]] = []
+    for row in chosen:
+        stages = clock.stages(row.trained)
+        runs = []
+        found[row.key] = []
+        for seed in range(seeds):
+            models, took = trained(settings, row.trained, stages, seed)
+            own = answers(settings, row, stages, seed, models, photos)
+            found[row.key].append(own)
+            runs.append({"seed": seed, "test": score(own.probabilities_NC, own.labels_N, SHOWN)} | took)
+            print(f"seed {seed}  {row.key}: test log loss {runs[-1]['test']['log_loss']:.4f}", file=sys.stderr)
+        before = row.before
+        lines.append(
+            {
+                "key": row.key,
+                "parts": list(row.parts),
+                "stages": [list(stage) for stage in stages],
+                "seconds": clock.seconds(row.trained),
+                "runs": runs,
+                "interval": _interval(found[row.key]),
+                "against_plain": difference(found["plain"], found[row.key]) if before else None,
+                "against_before": difference(found[before.key], found[row.key]) if before else None,
+            }
+        )
+    own = found["plain"][0]
+    lines[0] |= {"photos": len(own), "groups": len(set(own.groups)), "class_shares": _class_shares(settings, own)}
+    return lines
+
+
+def _classes(settings: Settings) -> list[str]:
+    return prepare(recipe(settings, Row(()), [Stage(settings.size, 1)], 0, settings.work / "none")).classes
+
+
+def _class_shares(settings: Settings, test: LabelledPredictions) -> float:
+    """Log loss on the test photos of always answering the class shares of the training photos."""
+    prepared = prepare(recipe(settings, Row(()), [Stage(settings.size, 1)], 0, settings.work / "none"))
+    return class_share_log_loss(prepared.samples.labels_N, test.labels_N, len(test.classes))
+
+
+def _over_seeds(found: Sequence[LabelledPredictions]) -> LabelledPredictions:
+    """The answers of all seeds as one: a photo stands there once a seed, in its group."""
+    named = [dataclasses.replace(one, ids=tuple(f"{seed} {id_}" for id_ in one.ids)) for seed, one in enumerate(found)]
+    return joined(named)
+
+
+def _interval(found: Sequence[LabelledPredictions]) -> list[float | None]:
+    one = intervals(_over_seeds(found), ["log_loss"])["log_loss"]
+    return [one.low, one.high]
+
+
+def difference(before: Sequence[LabelledPredictions], after: Sequence[LabelledPredictions]) -> dict[str, Any]:
+    """In log loss, photo by photo over all seeds."""
+    apart = compare(_over_seeds(before), _over_seeds(after))
+    return {name: getattr(apart, name) for name in ("difference", "low", "high", "verdict")}
 
 
 # --- what it says ----------------------------------------------------------------------------------------------------
 
-
-@dataclasses.dataclass(frozen=True)
-class Difference:
-    """A row's metric minus another's, seed by seed: the mean, and how far its interval reaches to either side."""
-
-    mean: float
-    reach: float  # infinite with one seed
-    verdict: str
-
-
-def difference(own: Sequence[float], other: Sequence[float], metric: str = "log_loss") -> Difference:
-    """Compare two rows by their values of a metric, one a seed, in the same order."""
-    deltas = [a - b for a, b in zip(own, other, strict=True)]
-    mean = statistics.mean(deltas)
-    if len(deltas) < 2:
-        return Difference(mean, math.inf, "one seed")
-    quantile = float(student.ppf((1 + CONFIDENCE) / 2, len(deltas) - 1))
-    reach = quantile * statistics.stdev(deltas) / math.sqrt(len(deltas))
-    if abs(mean) <= reach:
-        return Difference(mean, reach, "no difference")
-    gained = (mean > 0) == METRICS[metric].higher_is_better
-    return Difference(mean, reach, "helped" if gained else "hurt")
-
-
-def values(row: Mapping[str, Any], part: str, metric: str) -> list[float]:
-    """One a seed."""
-    return [found[part][metric] for found in row["runs"]]
-
-
-HEADINGS = ("recipe", "stages", "test log loss", "accuracy", "validation", "seconds", "against plain", "last part")
+HEADINGS = ("recipe", "stages", "log loss", "accuracy", "macro F1", "ECE", "seconds", "against plain", "last part")
+VERDICTS = {"better": "helped", "worse": "hurt", "not told apart": "no difference"}
 
 
 def table_rows(result: Envelope) -> list[tuple[str, ...]]:
     """The cells of every row, under `HEADINGS`."""
-    by_key = {row["key"]: row for row in result.rows}
     lines = []
-    for key, row in by_key.items():
+    for row in result.rows:
         cells = [_title(row["parts"], result.settings), _stages(row, result.settings)]
-        for part, metric in (("test", "log_loss"), ("test", "accuracy"), ("valid", "log_loss")):
-            cells.append(_mean(values(row, part, metric)))
-        cells.append(f"{statistics.mean(found['train_s'] for found in row['runs']):.0f}")
-        others = [by_key.get(other) if key != "plain" else None for other in ("plain", row["before"])]
-        cells += [_against(row, other) if other is not None else "" for other in others]
+        low, high = row["interval"]
+        cells.append(f"{_mean(row, 'log_loss')} ({low:.3f} to {high:.3f})")
+        cells += [_mean(row, name) for name in SHOWN[1:]]
+        cells.append(f"{row['seconds']:.0f}")
+        cells += [_against(row[name]) for name in ("against_plain", "against_before")]
         lines.append(tuple(cells))
     return lines
 
@@ -378,28 +411,29 @@ def _title(parts: Sequence[str], settings: Mapping[str, Any]) -> str:
     if not parts:
         return "plain"
     words = f"{settings['folds']} {PARTS['folds']}" if parts[-1] == "folds" else PARTS[parts[-1]]
-    return f"{words}, alone" if len(parts) == 1 and parts[0] != next(iter(PARTS)) else f"+ {words}"
+    return f"+ {words}"
 
 
 def _stages(row: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+    if row["parts"] and row["parts"][-1] in ANSWERED:
+        return "the same models"
     stages = ", ".join(f"{epochs} at {size}" for size, epochs in row["stages"])
     return f"{settings['folds']} x ({stages})" if "folds" in row["parts"] else stages
 
 
-def _mean(numbers: Sequence[float]) -> str:
-    spread = f" ± {statistics.stdev(numbers):.3f}" if len(numbers) > 1 else ""
-    return f"{statistics.mean(numbers):.3f}{spread}"
+def _mean(row: Mapping[str, Any], metric: str) -> str:
+    return f"{statistics.mean(found['test'][metric] for found in row['runs']):.3f}"
 
 
-def _against(row: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    found = difference(values(row, "test", "log_loss"), values(other, "test", "log_loss"))
-    reach = f" ± {found.reach:.3f}" if math.isfinite(found.reach) else ""
-    return f"{found.mean:+.3f}{reach}: {found.verdict}"
+def _against(apart: Mapping[str, Any] | None) -> str:
+    if apart is None:
+        return ""
+    return f"{apart['difference']:+.3f} ({apart['low']:+.3f} to {apart['high']:+.3f}): {VERDICTS[apart['verdict']]}"
 
 
 def markdown(result: Envelope) -> str:
-    """The result as a page: how it was made, the table, and what helped."""
-    seeds = max(len(row["runs"]) for row in result.rows)
+    """The page: what was done, the table, the verdicts."""
+    seeds = len(result.rows[0]["runs"])
     lines = [
         "# An experiment log with equal training time",
         "",
@@ -407,16 +441,15 @@ def markdown(result: Envelope) -> str:
         "",
         _setting(result),
         "",
-        f"Mean ± standard deviation over {count(seeds, 'seed')}; seconds are of training. Differences are in test log "
-        f"loss, seed by seed, with their {CONFIDENCE:.0%} interval: below zero is better, and an interval that holds "
-        "zero is no difference that so few seeds can show. Of parts that make no difference, "
-        f"{1 - CONFIDENCE:.0%} would still be given one.",
+        f"Means over {count(seeds, 'seed')}; seconds are of training, by what an epoch took before. In brackets 95 % "
+        "intervals over senders, of all seeds together. Differences are in log loss, photo by photo: below zero is "
+        "better, and an interval that holds zero is no difference that these photos can show.",
         "",
         "| " + " | ".join(HEADINGS) + " |",
         "|" + "---|" * len(HEADINGS),
         *("| " + " | ".join(cells) + " |" for cells in table_rows(result)),
         "",
-        "Each part against the row it was added to:",
+        "Each part against the row before it:",
         "",
         *_verdicts(result),
     ]
@@ -425,44 +458,35 @@ def markdown(result: Envelope) -> str:
 
 def _setting(result: Envelope) -> str:
     """What was trained on what, in words."""
-    settings, machine = result.settings, result.machine
-    found = next(row for row in result.rows if row["key"] == "plain")["runs"][0]
+    settings, machine, plain = result.settings, result.machine, result.rows[0]
     low, high = settings["scale"]
     sentences = [
-        f"Photos of {_place(settings['data'])}, {settings['backbone']} from random weights at {settings['size']} "
-        f"pixels, batch {settings['batch']}, learning rate {settings['lr']:g}, one of {settings['folds']} "
-        "folds held out.",
+        f"Photos of {settings['data']}, {settings['backbone']} fine-tuned from {settings['weights']} at "
+        f"{settings['size']} pixels, batch {settings['batch']}, learning rate {settings['lr']:g}, one of "
+        f"{settings['folds']} folds held out, no sender on both sides.",
         f"The plain recipe flips and crops (random resized, {low:g} to {high:g} of the area) and trains for about "
         f"{settings['seconds']:.0f} seconds; every other row has as many epochs as fit into the same time, and folds "
-        "share it.",
+        "share it. From the views on the same fold models answer otherwise, by what was fitted on what they held out "
+        "and kept only where it gained there.",
         f"Mixing: MixUp {settings['mixup']:g} and CutMix {settings['cutmix']:g} on {settings['mix_p']:.0%} of the "
         "images.",
         f"EMA: decay {settings['ema']:g}.",
         "Progressive: the sizes in the table, one learning-rate schedule over all of them.",
-        f"Hard pairs: after each validation, {settings['hard_share']:.0%} of the batches are made of the "
-        f"{settings['hard_pairs']} most confused pairs of classes.",
-        f"Scores are of the {found['test_images']} photos of {_place(settings['test'])}, which nothing was selected "
-        f"on; answering the class shares would cost {found['test_baseline']['log_loss']:.3f}.",
+        f"Scores are of the {plain['photos']} photos of {settings['test']}, by {plain['groups']} senders whom no row "
+        f"was trained, selected or fitted on; answering the class shares would cost {plain['class_shares']:.3f}.",
         f"{machine['cpu']}, {machine['cores']} cores, {result.date[:10]}.",
-        "What pays off late, such as mixing, averages and folds, is judged here as early as the time allows: a longer "
+        "What pays off late, such as mixing and averages, is judged here as early as the time allows: a longer "
         "--seconds asks another question. A row may exceed the time where it cannot have fewer epochs.",
     ]
     return " ".join(sentences)
 
 
-def _place(folder: str) -> str:
-    """The end of a path, which says what is there; its beginning says whose machine it was."""
-    return "/".join(Path(folder).parts[-2:])
-
-
 def _verdicts(result: Envelope) -> list[str]:
     """A line for each verdict with the parts it was given to."""
-    by_key = {row["key"]: row for row in result.rows}
     given: dict[str, list[str]] = {}
-    for row in by_key.values():
-        if row["before"] in by_key:
-            before = by_key[row["before"]]
-            verdict = difference(values(row, "test", "log_loss"), values(before, "test", "log_loss")).verdict
+    for row in result.rows:
+        if row["against_before"]:
+            verdict = VERDICTS[row["against_before"]["verdict"]]
             given.setdefault(verdict, []).append(_title(row["parts"], result.settings).removeprefix("+ "))
     return [f"* {verdict}: {'; '.join(names)}" for verdict, names in sorted(given.items())]
 
@@ -476,40 +500,46 @@ def show(result: Envelope, console: Console) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="What each part of a recipe is worth at equal training time.")
-    parser.add_argument("--data", help="folder with one sub-folder of photos per class, to train on")
-    parser.add_argument("--test", help="the same, to score on")
+    parser.add_argument("--recipe", type=Path, help="photos, weights, size, batch and rate of all rows")
+    parser.add_argument("--test", help="table of photos to score on")
+    parser.add_argument("--truth", help="table with their labels and groups")
     parser.add_argument("--work", type=Path, help="keep every row's models and results here")
-    parser.add_argument("--rows", default="cumulative", help="cumulative, all, or keys by comma")
+    parser.add_argument("--without", default="", help=f"parts to leave out, by comma: {', '.join(PARTS)}")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=60.0, help="training time of a row")
+    parser.add_argument("--seconds", type=float, default=90.0, help="training time of a row")
     parser.add_argument("--folds", type=int, default=3)
-    parser.add_argument("--backbone", default="convnext_zepto_rms")
-    parser.add_argument("--size", type=int, default=48)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--lr", type=float, default=3e-3)
+    parser.add_argument("--size", type=int, help="in place of the recipe's")
+    parser.add_argument("--train-only", action="store_true", help="stop when all is trained")
     parser.add_argument("--json", type=Path, default=RESULTS, help="the results: written, or read for --markdown alone")
     parser.add_argument("--markdown", type=Path, help="write the table here")
     arguments = parser.parse_args()
-    if arguments.data:
-        if not (arguments.test and arguments.work):
-            parser.error("--data needs --test and --work, too")
-        result = _train(arguments)
-        show(result, Console(width=150))
+    if arguments.recipe:
+        if not (arguments.test and arguments.truth and arguments.work):
+            parser.error("--recipe needs --test, --truth and --work, too")
+        made = _measure(arguments)
+        if made is None:
+            return
+        result = made
+        show(result, Console(width=170))
         frame.finish(result, arguments.json)
     elif not arguments.markdown:
-        parser.error("give --data, --test and --work to train, or --markdown to write the table of earlier results")
+        parser.error("give --recipe, --test, --truth and --work to train, or --markdown to write the table of results")
     else:
         result = read(arguments.json)
     if arguments.markdown:
         write_text(arguments.markdown, markdown(result))
 
 
-def _train(arguments: argparse.Namespace) -> Envelope:
-    names = {field.name for field in dataclasses.fields(Settings)}
-    settings = Settings(**{key: value for key, value in vars(arguments).items() if key in names})
-    chosen = rows(arguments.rows)
+def _measure(arguments: argparse.Namespace) -> Envelope | None:
+    sets = [f"stage.0.size={arguments.size}"] if arguments.size else []
+    base = load_recipe(arguments.recipe, sets)
+    settings = Settings(base, arguments.test, arguments.truth, arguments.work, arguments.seconds, arguments.folds)
+    chosen = rows([name for name in arguments.without.split(",") if name])
     torch.set_num_threads(cores())
     try:
+        if arguments.train_only:
+            train_all(settings, chosen, arguments.seeds)
+            return None
         found = run(settings, chosen, arguments.seeds)
     except EngineError as error:
         raise SystemExit(str(error)) from None

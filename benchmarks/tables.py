@@ -72,10 +72,58 @@ def timm_table(result: Envelope) -> str:
     return _markdown(["", *outcomes], lines)
 
 
+def ensemble_table(result: Envelope) -> str:
+    """What each step from folds to an answer is worth."""
+    lines = []
+    for row in result.rows:
+        if "test" not in row:
+            continue
+        test, held = row["test"], row.get("out_of_fold")
+        apart, kept = row.get("against_before"), {part["part"] for part in row["parts"] if part["kept"]}
+        asked = {part["part"] for part in row["parts"]}
+        lines.append(
+            [
+                row["row"],
+                _interval(held["log_loss"]) if held else "",
+                _interval(test["log_loss"]),
+                f"{apart['difference']:+.3f}, {apart['verdict']}" if apart else "",
+                *(f"{test[name][0]:.3f}" for name in ("accuracy", "macro_f1")),
+                f"{test['calibration_error'][0]:.3f}" + (f" / {held['calibration_error'][0]:.3f}" if held else ""),
+                ", ".join(sorted(kept)) or ("nothing gained" if asked else ""),
+            ]
+        )
+    headings = ["", "log loss out of fold", "on the test photos", "to the row before", "accuracy", "macro F1"]
+    return _markdown([*headings, "ECE (test / out of fold)", "kept"], lines)
+
+
+def finetune_table(result: Envelope) -> str:
+    """Fine-tuning with the engine, timm and fastai: medians over the seeds, differences of each seed."""
+    lines = []
+    for side in dict.fromkeys(row["side"] for row in result.rows):
+        own = [row for row in result.rows if row["side"] == side]
+        apart = [
+            "; ".join(f"{one['difference']:+.3f} ({one['low']:+.3f} to {one['high']:+.3f})" for one in found)
+            for peer in ("timm", "fastai")
+            if (found := [row["against"][peer] for row in own if peer in row["against"]]) or True
+        ]
+        tests = [row["test"] for row in own]
+        lines.append(
+            [
+                side,
+                *(f"{statistics.median(test[name] for test in tests):.3f}" for name in ("log_loss", "accuracy")),
+                f"{statistics.median(row['total_s'] for row in own):.0f}",
+                *apart,
+            ]
+        )
+    return _markdown(["", "log loss", "accuracy", "seconds", "log loss less timm's", "less fastai's"], lines)
+
+
 TABLES = {
     "pass": ("augment_cpu.json", pass_table),
     "loader": ("loader_cpu.json", loader_table),
     "timm": ("timm_cpu.json", timm_table),
+    "finetune": ("finetune_cpu.json", finetune_table),
+    "ensemble": ("ensemble_cpu.json", ensemble_table),
 }
 
 
@@ -89,6 +137,10 @@ def filled(page: str) -> str:
             raise EngineError(f"there is no place for a table between {begin.strip()!r} and {END!r}")
         page = f"{before}{begin}\n{made(read(frame.RESULTS / file))}\n{END}{after}"
     return page
+
+
+def _interval(values: Sequence[float]) -> str:
+    return f"{values[0]:.3f} ({values[1]:.3f} to {values[2]:.3f})"
 
 
 def _rates(labels: Mapping[tuple[str, ...], str], rates: Mapping[tuple[str, int], float]) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import io
 import json
+import math
 import re
 import sys
 import time
@@ -18,10 +20,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 
 from engine.bench.envelope import read
 from engine.errors import EngineError
+from engine.metrics import evaluate
 from engine.model.build import build_model
+from engine.predictions import Predictions
 from engine.recipe.load import parse_recipe
 from engine.store.checkpoint import load
 
@@ -31,6 +36,7 @@ sys.path.insert(0, str(BENCHMARKS))
 import bench_answers  # noqa: E402
 import bench_channels_last  # noqa: E402
 import bench_filter  # noqa: E402
+import bench_finetune  # noqa: E402
 import bench_strangers  # noqa: E402
 import bench_timm  # noqa: E402
 import experiments  # noqa: E402
@@ -38,7 +44,7 @@ import frame  # noqa: E402
 import gpu_suite  # noqa: E402
 import run_recipes  # noqa: E402
 import tables  # noqa: E402
-from peers import engine_way, task, timm_way  # noqa: E402
+from peers import engine_way, photos, task, timm_way  # noqa: E402
 
 COLORS = {"blue": (40, 60, 220), "green": (40, 200, 60), "red": (220, 40, 40)}
 
@@ -104,7 +110,7 @@ def test_both_sides_begin_with_the_same_backbone(job: task.Task) -> None:
 def test_both_sides_train_on_as_many_of_the_same_files(job: task.Task, tmp_path: Path) -> None:
     outcomes = {}
     for side in bench_timm.SIDES:
-        own = dataclasses.replace(job, output=str(tmp_path / side))
+        own = dataclasses.replace(job, output=str(tmp_path / side), test=f"{job.split}/validation")
         outcomes[side] = bench_timm.train_side(side, own)
     ours, theirs = outcomes["engine"], outcomes["timm"]
     assert (ours.train_mark, ours.valid_mark) == (theirs.train_mark, theirs.valid_mark)
@@ -115,6 +121,13 @@ def test_both_sides_train_on_as_many_of_the_same_files(job: task.Task, tmp_path:
         assert outcome.total_s > outcome.epochs[0].train_s > 0
         assert 0 < outcome.best.log_loss < 10
     assert list((tmp_path / "timm").glob("*.pth.tar")), "timm's side has to write its checkpoints, too"
+    answers = Predictions.read_csv(tmp_path / "timm" / "answers.csv")
+    assert answers.classes == tuple(sorted(COLORS))
+    named = sorted(path.name for path in Path(job.split, "validation").rglob("*.jpg"))
+    assert sorted(answers.ids) == named
+    labels = [id_.split("__")[0] for id_ in answers.ids]
+    found = evaluate(answers.labelled(labels)).metrics["log_loss"]
+    assert found == pytest.approx(theirs.best.log_loss, rel=1e-4), "what is answered is what was validated"
 
 
 def test_sides_that_saw_different_files_are_not_compared(job: task.Task) -> None:
@@ -264,82 +277,128 @@ def test_epochs_fill_the_budget_and_the_last_stage_takes_the_rest() -> None:
     assert experiments.plan(1, [(48, 0.5, 9.0), (64, 0.5, 9.0)]) == [(48, 1), (64, 1)]
 
 
-@pytest.mark.parametrize(
-    ("own", "metric", "verdict"),
-    [
-        ([1.0, 1.1, 0.9], "log_loss", "helped"),
-        ([2.0, 2.1, 1.9], "log_loss", "hurt"),
-        ([2.0, 2.1, 1.9], "accuracy", "helped"),
-        ([1.0, 2.0, 1.5], "log_loss", "no difference"),
-        ([1.5, 1.6, 1.4], "log_loss", "no difference"),
-    ],
-)
-def test_a_verdict_needs_a_difference_larger_than_its_spread(own: list[float], metric: str, verdict: str) -> None:
-    assert experiments.difference(own, [1.5, 1.6, 1.4], metric).verdict == verdict
-
-
-def test_one_seed_gives_no_verdict() -> None:
-    assert experiments.difference([1.0], [2.0]).verdict == "one seed"
+@pytest.fixture
+def tables_of_squares(squares: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """Photos to answer, and their labels and senders: a photo of a fourth colour is among them."""
+    paths = sorted(squares.rglob("*.jpg"))
+    test, truth = tmp_path / "test.csv", tmp_path / "truth.csv"
+    test.write_text("image\n" + "".join(f"{path}\n" for path in paths))
+    labels = ["violet", *(path.parent.name for path in paths[1:])]
+    lines = [f"{path},{label},{i % 9}\n" for i, (path, label) in enumerate(zip(paths, labels, strict=True))]
+    truth.write_text("image,label,sender\n" + "".join(lines))
+    return test, truth
 
 
 @pytest.fixture
-def settings(squares: Path, tmp_path: Path) -> experiments.Settings:
-    return experiments.Settings(
-        data=str(squares),
-        test=str(squares),
-        work=tmp_path / "work",
-        seconds=0.01,
-        folds=2,
-        backbone="test_convnext",
-        size=32,
-        batch=8,
-        lr=3e-3,
+def settings(squares: Path, tables_of_squares: tuple[Path, Path], tmp_path: Path) -> experiments.Settings:
+    base = parse_recipe(
+        {
+            "data": {"train": str(squares), "group_column": "sender"},
+            "decode": {"device": "cpu"},
+            "augment": {"valid": {"fit": "center"}},
+            "model": {"backbone": "test_convnext", "pretrained": False},
+            "stage": [{"size": 32, "batch": 8, "epochs": 1, "lr": 3e-3}],
+        }
     )
+    test, truth = map(str, tables_of_squares)
+    return experiments.Settings(base, test, truth, tmp_path / "work", seconds=0.01, folds=2)
 
 
-def test_rows_are_trained_once_and_written_up(settings: experiments.Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    chosen = experiments.rows("plain,folds")
-    found = experiments.run(settings, chosen, seeds=2)
-    assert [row["key"] for row in found] == ["plain", "folds"]
-    plain, folds = found
-    assert [len(row["runs"]) for row in found] == [2, 2]
-    assert folds["runs"][0]["images"] == 2 * plain["runs"][0]["images"]  # a fold cannot do with less than an epoch
-    assert plain["runs"][0]["test"] != plain["runs"][1]["test"]
-    assert plain["runs"][0]["test_images"] == 36
+def test_rows_add_up_part_by_part() -> None:
+    keys = [row.key for row in experiments.rows()]
+    assert keys[:3] == ["plain", "mixing", "mixing+ema"]
+    assert len(keys) == 1 + len(experiments.PARTS)
+    last = experiments.rows(["mixing", "ema", "progressive"])[-1]
+    assert last.trained.key == "folds" and last.before is not None
+    assert last.before.key == "folds+views+weights+stacking+neighbours"
+    assert last.sets[-1] == "ensemble.calibrate=temperature"
+
+
+def test_rows_are_trained_once_and_what_follows_answers_with_the_same_models(
+    settings: experiments.Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = experiments.rows(["mixing", "ema", "progressive", "weights", "stacking", "neighbours", "temperature"])
+    assert [row.key for row in chosen] == ["plain", "folds", "folds+views"]
+    found = experiments.run(settings, chosen, seeds=1)
+    plain, folds, views = found
+    assert plain["photos"] == 35  # nobody knows violet
+    assert folds["runs"][0]["train_s"] == views["runs"][0]["train_s"]
+    assert folds["runs"][0]["test"] != views["runs"][0]["test"]
+    assert views["against_before"]["difference"] == pytest.approx(
+        views["runs"][0]["test"]["log_loss"] - folds["runs"][0]["test"]["log_loss"]
+    )
 
     def refuse(*_: Any) -> None:
         raise AssertionError("trained again")
 
     monkeypatch.setattr(experiments, "fit", refuse)
-    assert experiments.run(settings, chosen, seeds=2) == found
+    assert experiments.run(settings, chosen, seeds=1) == found
+    slower = settings.base.model_copy(update={"seed": 9, "name": "another"})
+    other = dataclasses.replace(settings, base=slower, folds=3)
     with pytest.raises(SystemExit, match="other settings"):
-        experiments.measured(dataclasses.replace(settings, lr=1e-3), chosen[0], [experiments.Stage(32, 1)], 0)
+        experiments.trained(other, chosen[0], [experiments.Stage(32, 1)], 0)
 
     page = experiments.markdown(frame.result(json.loads(json.dumps(found)), settings.public()))
     assert "| plain | 1 at 32 |" in page
-    assert "2 x (1 at 32)" in page
-    assert settings.data not in page
+    assert "| + 2 folds, averaged | 2 x (1 at 32) |" in page
+    assert "| + two views | the same models |" in page
+    assert str(settings.work.parent) not in page
 
 
 def test_a_page_says_what_the_results_say(settings: experiments.Settings) -> None:
-    def row(parts: list[str], before: str | None, losses: list[float]) -> dict[str, Any]:
-        scores = [{"log_loss": loss, "accuracy": 0.5} for loss in losses]
-        runs = [
-            {"test": s, "valid": s, "train_s": 60.0, "test_images": 9, "test_baseline": {"log_loss": 2.0}}
-            for s in scores
-        ]
-        return {"key": "+".join(parts) or "plain", "parts": parts, "before": before, "stages": [[64, 9]], "runs": runs}
+    def row(parts: list[str], loss: float, verdict: str) -> dict[str, Any]:
+        scores = dict.fromkeys(experiments.SHOWN, 0.5) | {"log_loss": loss}
+        apart = {"difference": -0.25, "low": -0.5, "high": -0.125, "verdict": verdict} if parts else None
+        return {
+            "key": "+".join(parts) or "plain",
+            "parts": parts,
+            "stages": [[64, 9]],
+            "seconds": 60.0,
+            "runs": [{"seed": 0, "test": scores, "train_s": 61.0, "valid_s": 1.0}],
+            "interval": [loss - 0.1, loss + 0.1],
+            "against_plain": apart,
+            "against_before": apart,
+            "photos": 35,
+            "groups": 9,
+            "class_shares": 1.1,
+        }
 
-    found = [
-        row([], None, [1.5, 1.6, 1.4]),
-        row(["mixing"], "plain", [1.0, 1.12, 0.9]),
-        row(["mixing", "ema"], "mixing", [1.3, 1.41, 1.2]),
-        row(["folds"], "plain", [1.2, 1.9, 1.4]),
-    ]
+    found = [row([], 1.5, ""), row(["mixing"], 1.25, "better"), row(["mixing", "ema"], 1.3, "not told apart")]
     page = experiments.markdown(frame.result(found, settings.public()))
     assert "* helped: MixUp and CutMix\n" in page
-    assert "* hurt: EMA of the weights\n" in page
-    assert "* no difference: 2 folds, averaged, alone\n" in page
+    assert "* no difference: EMA of the weights\n" in page
+    assert "-0.250 (-0.500 to -0.125): helped" in page
+    assert "1.500 (1.400 to 1.600)" in page
+
+
+def test_a_table_of_sides_has_medians_and_the_difference_of_every_seed() -> None:
+    classes, labels = ("a", "b"), ["a", "b"] * 20
+    them = photos.Photos(tuple(map(str, range(40))), ("",) * 40, tuple(labels), tuple(map(str, range(40))))
+
+    def answers(right: float) -> Predictions:
+        rows = [[right, 1 - right] if label == "a" else [1 - right, right] for label in labels]
+        return Predictions(them.ids, classes, np.array(rows))
+
+    made = {("engine", 0): answers(0.9), ("timm", 0): answers(0.6)}
+    rows = bench_finetune.rows_of(
+        [bench_finetune.Answers(side, seed, Path(), 10.0, 20.0) for side, seed in made], them, made
+    )
+    assert rows[0]["against"]["timm"]["verdict"] == "better"
+    assert rows[0]["against"]["timm"]["difference"] == pytest.approx(math.log(0.6) - math.log(0.9))
+    assert rows[1]["against"] == {}
+    console = Console(width=170, file=io.StringIO())
+    bench_finetune.show(rows, console)
+    assert "-0.405 (-0.405 to -0.405)" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_photos_to_score_by_are_those_with_a_known_label(
+    squares: Path, tables_of_squares: tuple[Path, Path], settings: experiments.Settings
+) -> None:
+    test, truth = map(str, tables_of_squares)
+    found = photos.labelled_photos(test, truth, settings.base.data, set(COLORS))
+    assert len(set(found.ids)) == 35 and found.ids[0] == "blue__01.jpg"
+    assert found.labels == ("blue",) * 11 + ("green",) * 12 + ("red",) * 12
+    assert found.groups[:9] == ("1", "2", "3", "4", "5", "6", "7", "8", "0")
 
 
 def test_strangers_are_measured_without_the_class_and_at_hand(squares: Path, tmp_path: Path) -> None:

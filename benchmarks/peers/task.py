@@ -45,6 +45,7 @@ class Task:
     workers: int  # timm's loader processes, the engine's decoding threads
     threads: int  # torch's
     seed: int
+    test: str = ""  # folder of links, test/<class>/: answered with the best epoch, into output/answers.csv
 
 
 @dataclasses.dataclass(frozen=True)

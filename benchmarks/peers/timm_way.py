@@ -32,6 +32,7 @@ from timm.utils import AverageMeter, CheckpointSaver, ModelEmaV3, dispatch_clip_
 from torch import Tensor, nn
 
 from engine.metrics import score
+from engine.predictions import Predictions
 from peers.task import EpochResult, Outcome, Report, Task, Waits, mark, processor_seconds
 
 WARMUP_LR = 1e-5  # timm's default rate at the first step
@@ -144,11 +145,36 @@ def run(task: Task, report: Report) -> Outcome:
         )
         report(results[-1])
     total_s = time.perf_counter() - began_s
+    if task.test:
+        write_answers(task)
     marks = (mark(loader.dataset.filenames(absolute=True)) for loader in (train, valid))
     train_mark, valid_mark = marks
     del train, valid  # ends the workers, whose processor time is known only then
     gc.collect()
     return Outcome(tuple(results), total_s, processor_seconds() - worked_s, train_mark, valid_mark)
+
+
+def write_answers(task: Task) -> None:
+    """Answer the test photos with the epoch that was kept."""
+    split, classes = Path(task.test), sorted(path.name for path in Path(task.split, "train").iterdir())
+    model = timm.create_model(task.backbone, pretrained=False, num_classes=task.classes)
+    load_checkpoint(model, f"{task.output}/model_best.pth.tar", use_ema=bool(task.ema))
+    config = resolve_data_config({"input_size": (3, task.size, task.size)}, model=model)
+    dataset = create_dataset("", root=split, split="", is_training=False)
+    loader = create_loader(
+        dataset,
+        input_size=config["input_size"],
+        batch_size=task.batch,
+        interpolation=config["interpolation"],
+        crop_pct=config["crop_pct"],
+        mean=config["mean"],
+        std=config["std"],
+        num_workers=0,
+        device=torch.device("cpu"),
+    )
+    probabilities_NC, _ = _answers(model, loader)
+    ids = tuple(Path(name).name for name in dataset.filenames())
+    Predictions(ids, tuple(classes), probabilities_NC).write_csv(Path(task.output, "answers.csv"))
 
 
 def _train_epoch(
