@@ -53,8 +53,10 @@ from engine.training.run import train
 from peers.photos import Photos, labelled_photos
 
 SHOWN = ("log_loss", "accuracy", "macro_f1", "calibration_error")
-PLAIN = ("predict.tta=1", "ensemble.vote=soft", "ensemble.weights=equal", "ensemble.stack=off")
-PLAIN += ("ensemble.neighbours=off", "ensemble.calibrate=off")
+PLAIN = (
+    *("predict.tta=1", "ensemble.vote=soft", "ensemble.weights=equal", "ensemble.stack=off"),
+    *("ensemble.neighbours=off", "ensemble.calibrate=off"),
+)
 VIEWS = "predict.tta=2"
 FOLD = "one fold"
 ROWS: dict[str, tuple[str, ...]] = {

@@ -59,7 +59,7 @@ CASES = (
     *(("list", rows) for rows in (10_000, 1_000_000)),
 )
 CLASSES = tuple(f"class {number}" for number in range(10))
-BOUND = 96 * MIB
+BOUND = 64 * MIB
 _PIECE = 100_000  # rows of the input that are made at a time
 
 

@@ -340,8 +340,9 @@ def run(settings: Settings, chosen: Sequence[Row], seeds: int) -> list[dict[str,
             models, took = trained(settings, row.trained, stages, seed)
             own = answers(settings, row, stages, seed, models, photos)
             found[row.key].append(own)
-            runs.append({"seed": seed, "test": score(own.probabilities_NC, own.labels_N, SHOWN)} | took)
-            print(f"seed {seed}  {row.key}: test log loss {runs[-1]['test']['log_loss']:.4f}", file=sys.stderr)
+            test = score(own.probabilities_NC, own.labels_N, SHOWN)
+            runs.append({"seed": seed, "test": test} | took)
+            print(f"seed {seed}  {row.key}: test log loss {test['log_loss']:.4f}", file=sys.stderr)
         before = row.before
         lines.append(
             {

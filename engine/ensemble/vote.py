@@ -79,12 +79,12 @@ def blend(
         raise ValueError(f"weights: expected {len(voters_KNC)} numbers of at least 0, not all 0, got {weights_K}")
     weights_K = weights_K / weights_K.sum()
     # Rows stand side by side in memory, whatever order they came in: sums are then the same to the last bit.
-    voters_KNC = np.ascontiguousarray(voters_KNC, dtype=np.float64)
+    p_KNC = np.ascontiguousarray(voters_KNC, dtype=np.float64)
     if rule == "logit":
-        return softmax(weighted(weights_K, logs(voters_KNC)))
+        return softmax(weighted(weights_K, logs(p_KNC)))
     if rule == "median":
-        return _medians(voters_KNC, weights_K)
-    return weighted(weights_K, ballots(voters_KNC, rule))
+        return _medians(p_KNC, weights_K)
+    return weighted(weights_K, ballots(p_KNC, rule))
 
 
 def weighted(weights_K: NDArray[np.float64], voters_KNC: NDArray[np.float64]) -> NDArray[np.float64]:

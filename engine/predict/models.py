@@ -159,9 +159,9 @@ class Wishes:
         free = {name: getattr(recipe, name) for name in ("data", "decode", "predict", "ensemble")}
         free["decode"] = recipe.decode.model_copy(update={"background": trained.decode.background})
         if trained.model_copy(update=free | {"augment": augment}) != recipe:
-            asked = [text for text in self.sets if text not in _ALONE]
+            sets = [text for text in self.sets if text not in _ALONE]
             raise RecipeError(
-                f"--set {' --set '.join(asked)}: a trained model is used as it was trained. Only {_FREE} can be changed"
+                f"--set {' --set '.join(sets)}: a trained model is used as it was trained. Only {_FREE} can be changed"
             )
         data = {}
         if self.data is not None:
