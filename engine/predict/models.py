@@ -275,12 +275,15 @@ def _hedges_of(ensemble: Ensemble, recipe: Recipe, answers: Path, joint: bool = 
                 f"predict.risk and abstain_accuracy were fitted on answers with {', '.join(without)}, which are not to "
                 "be given: do without both, or have all of it fitted anew with the same --set: engine ensemble RUN"
             )
-    if not (predict.risk or predict.abstain_accuracy) or all(wanted[key] == ensemble.keys[key] for key in RISK):
+    lacking = (predict.risk and hedges.risk is None) or (predict.abstain_accuracy and hedges.threshold is None)
+    as_fitted = all(wanted[key] == ensemble.keys[key] for key in RISK)
+    if not (predict.risk or predict.abstain_accuracy) or (as_fitted and not lacking):
         return hedges
     if not answers.is_file():
         raise RecipeError(
             f"predict.risk and abstain_accuracy are fitted on {answers}, which is not there: copy it from where the "
-            "run was trained"
+            "run was trained, or, where nothing was held out (data.folds.count = 1), do without them: --set "
+            "predict.risk=0.0 --set predict.abstain_accuracy=0.0"
         )
     labelled = Predictions.read(answers)
     assert isinstance(labelled, LabelledPredictions)

@@ -209,3 +209,16 @@ def test_the_command_shows_what_was_tried(models: Path) -> None:
     assert str(models / "ensemble.json") in result.output
     wrong = CliRunner().invoke(main, ["ensemble", str(models), str(models)])
     assert wrong.exit_code == 2 and "several runs need --out" in wrong.output
+
+
+@pytest.mark.parametrize("key", ["risk", "abstain_accuracy"])
+def test_what_nothing_was_fitted_for_is_not_passed_over(models: Path, key: str) -> None:
+    """The recipe asks for it, and there is nothing that was held out, nor what was fitted on it."""
+    settle_again(RunFolder(models), (f"predict.{key}=0.1",))
+    content = json.loads(RunFolder(models).ensemble.read_text("utf-8"))
+    content["hedges"] = {name: one for name, one in content["hedges"].items() if name == "strange"}
+    RunFolder(models).ensemble.write_text(json.dumps(content), "utf-8")
+    load_models(models, Wishes())  # fitted again
+    RunFolder(models).out_of_fold.unlink()
+    with pytest.raises(RecipeError, match=r"oof\.parquet, which is not there"):
+        load_models(models, Wishes())
