@@ -10,7 +10,7 @@ from engine.cli.common import table
 if TYPE_CHECKING:  # it imports numpy and what else is fitted with
     from engine.ensemble.fitting import Gain
 
-_METRICS = {"log_loss": "log loss", "accuracy": "accuracy", "calibration_error": "calibration"}
+_METRICS = {"log_loss": "log loss", "accuracy": "accuracy", "calibration_error": "ECE"}
 
 
 def print_gains(gains: Sequence[Gain]) -> None:
@@ -18,9 +18,9 @@ def print_gains(gains: Sequence[Gain]) -> None:
     if not gains:
         return
     rows: list[tuple[object, ...]] = [("(before)", *_values(gains[0].before), "", "")]
-    rows += [(f"{one.part}: {one.how}", *_values(one.after), _difference(one), one.why or "kept") for one in gains]
+    rows += [(f"{one.part}\n{one.how}", *_values(one.after), _difference(one), one.why or "kept") for one in gains]
     title = "fitted on out-of-fold answers, each after what was kept before it, and judged on images it had not seen"
-    table("", *_METRICS.values(), "log loss by", "", rows=rows, title=title)
+    table("", *_METRICS.values(), "in log loss", "", rows=rows, title=title)
 
 
 def _values(metrics: Mapping[str, float]) -> tuple[str, ...]:
@@ -31,5 +31,5 @@ def _difference(gain: Gain) -> str:
     found = gain.difference
     if found is None:
         return ""
-    between = "" if found.low is None else f" ({found.low:+.4f}, {found.high:+.4f})"
+    between = "" if found.low is None else f"\n{found.low:+.4f}, {found.high:+.4f}"
     return f"{found.difference:+.4f}{between}"
