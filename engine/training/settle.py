@@ -102,7 +102,13 @@ def _strange(recipe: Recipe, collected: Collected) -> Strange | None:
         return None
     answers, near = collected.candidates.answers, collected.near
     signs = Signs.of(answers, near.found if near else None)
-    return choose(near.asked if near else answers[0], signs, near.banks if near else None).strange
+    try:
+        return choose(near.asked if near else answers[0], signs, near.banks if near else None).strange
+    except ValueError as error:  # too little was held out
+        raise RecipeError(
+            f"predict.false_alarms = {recipe.predict.false_alarms:g}: {error}. Train more folds, or go on with --set "
+            "predict.false_alarms=0.0; nothing is trained anew"
+        ) from None
 
 
 def _baseline(run: Trained, answers: LabelledPredictions) -> float:

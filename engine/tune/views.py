@@ -260,7 +260,12 @@ def select(
         return lambda asked: vote([asked[place] for place in places], measured.rule)
 
     order = [names[place] for place in forward(candidates, costs, measured.rule, keep, worth)]
-    nested = honest(candidates, fit)
+    try:
+        nested = honest(candidates, fit)
+    except ValueError as error:  # all images belong together
+        raise DataError(
+            f"views cannot be judged on images that they were not chosen on: {error}. Train more folds (data.folds.run)"
+        ) from None
     present = tuple(present)
     return Selection(
         alone=tuple(row(name) for name in names),

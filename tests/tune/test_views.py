@@ -223,3 +223,16 @@ def test_the_command_shows_its_tables_and_with_dry_run_changes_nothing(models: P
     assert {path: path.read_bytes() for path in models.rglob("*.json")} == before
     result = CliRunner().invoke(main, ["tta", str(models), "--views", "plain,upside_down"])
     assert result.exit_code == 2 and "there is no view 'upside_down'; nearest: " in result.output
+
+
+def test_images_that_all_belong_together_cannot_judge_views() -> None:
+    random = np.random.default_rng(0)
+    answers = {
+        name: Predictions(("1", "2", "3"), ("a", "b"), random.dirichlet([1, 1], 3)).labelled(
+            ["a", "b", "a"], [0, 0, 0], ["one sender"] * 3
+        )
+        for name in ("plain", "plain_flip")
+    }
+    measured = Measured(answers, dict.fromkeys(answers, 1.0), "soft", 1.0)
+    with pytest.raises(DataError, match=r"not chosen on: .*data\.folds\.run"):
+        select(measured, ["plain"])
