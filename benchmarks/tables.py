@@ -96,10 +96,33 @@ def ensemble_table(result: Envelope) -> str:
     return _markdown([*headings, "ECE (test / out of fold)", "kept"], lines)
 
 
+def finetune_table(result: Envelope) -> str:
+    """Fine-tuning with the engine, timm and fastai: medians over the seeds, differences of each seed."""
+    lines = []
+    for side in dict.fromkeys(row["side"] for row in result.rows):
+        own = [row for row in result.rows if row["side"] == side]
+        apart = [
+            "; ".join(f"{one['difference']:+.3f} ({one['low']:+.3f} to {one['high']:+.3f})" for one in found)
+            for peer in ("timm", "fastai")
+            if (found := [row["against"][peer] for row in own if peer in row["against"]]) or True
+        ]
+        tests = [row["test"] for row in own]
+        lines.append(
+            [
+                side,
+                *(f"{statistics.median(test[name] for test in tests):.3f}" for name in ("log_loss", "accuracy")),
+                f"{statistics.median(row['total_s'] for row in own):.0f}",
+                *apart,
+            ]
+        )
+    return _markdown(["", "log loss", "accuracy", "seconds", "log loss less timm's", "less fastai's"], lines)
+
+
 TABLES = {
     "pass": ("augment_cpu.json", pass_table),
     "loader": ("loader_cpu.json", loader_table),
     "timm": ("timm_cpu.json", timm_table),
+    "finetune": ("finetune_cpu.json", finetune_table),
     "ensemble": ("ensemble_cpu.json", ensemble_table),
 }
 
