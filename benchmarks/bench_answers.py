@@ -3,7 +3,7 @@
     python benchmarks/bench_answers.py [--backbones a,b] [--sizes 96,224] [--json FILE]
 
 Two ways of asking the same model about the same images take turns: "batch", all images at once by all threads of torch,
-as is usual; and "parts", as `engine/inference/parts.py` does it. "differ" are the answers of 64 that get other bits
+as is usual; and "parts", as `engine/inference/microbatches.py` does. "differ" are the answers of 64 that get other bits
 when the same images come in batches of 7. "one photo" is the time to answer about one, in ms: the least of its turns.
 
 Machines are shared: of the clock it is the fastest turn that counts, which a neighbour disturbed least, and processor
@@ -25,7 +25,7 @@ from torch import Tensor
 
 import frame
 from engine.bench.envelope import Row
-from engine.inference.parts import InParts
+from engine.inference.microbatches import MicroBatches
 from engine.model.build import Classifier, build_model
 from engine.model.runtime import Runtime
 from engine.recipe.sections import ModelSection
@@ -47,7 +47,7 @@ Ask = Callable[[Tensor], Tensor]
 def ways(model: Classifier) -> dict[str, Ask]:
     """By name, what answers about images (B, 3, H, W) with logits (B, C)."""
     runtime = Runtime(frame.CPU, bf16=False, channels_last=True, compile=False)
-    parts = InParts(lambda images_BCHW: (model(images_BCHW),), runtime)
+    parts = MicroBatches(lambda images_BCHW: (model(images_BCHW),), runtime)
     return {"batch": torch.no_grad()(model.__call__), "parts": lambda images_BCHW: parts(images_BCHW)[0]}
 
 

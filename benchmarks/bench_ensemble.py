@@ -35,6 +35,7 @@ from rich.console import Console
 
 import frame
 from engine.bench.envelope import Row, without_place
+from engine.ensemble.runs import saved_recipe
 from engine.events import Watcher
 from engine.intervals import compare, intervals
 from engine.metrics import chance_ece
@@ -81,8 +82,7 @@ ALONE = Ranks(0, 1, torch.device("cpu"))
 
 def settle(models: Path, sets: Sequence[str]) -> dict[str, Any]:
     """Have the run's models answer as `sets` say, and fit; what scores.json says afterwards."""
-    saved = json.loads(RunFolder(models).claim.read_text("utf-8"))["recipe"]
-    recipe = parse_saved(saved, (*sets, f"output={models}"))
+    recipe = parse_saved(saved_recipe(RunFolder(models)), (*sets, f"output={models}"))
     train(prepare(recipe), ALONE, Watcher(), lambda: False)
     return dict(json.loads(RunFolder(models).scores.read_text("utf-8")))
 
@@ -188,8 +188,7 @@ def main() -> None:
     models = arguments.work / "models"
     if not models.is_dir():
         shutil.copytree(arguments.run, models)
-    saved = json.loads(RunFolder(models).claim.read_text("utf-8"))["recipe"]
-    recipe = parse_saved(saved, (f"output={models}",))
+    recipe = parse_saved(saved_recipe(RunFolder(models)), (f"output={models}",))
     classes = prepare(recipe).classes
     photos = labelled_photos(arguments.test, arguments.truth, recipe.data, classes)
     rows = measured(models, photos)

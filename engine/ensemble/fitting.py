@@ -142,8 +142,8 @@ def _calibration(
         return None, answers, ()
     kinds = KINDS if section.calibrate == "auto" else (section.calibrate,)
     choice = choose(answers, kinds, class_groups)
-    kept = choice.calibration
-    gains = [_gain_of(row, _scores(answers)) for row in choice.table if row.kind != "none"]
+    kept, before = choice.calibration, _scores(answers)
+    gains = [_gain_of(row, before) for row in choice.table if row.kind != "none"]
     if kept is None:
         return None, answers, tuple(gains)
     own = judged("calibration", kept.kind, answers, choice.answers)

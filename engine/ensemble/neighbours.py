@@ -24,7 +24,6 @@ from engine.predictions import LabelledPredictions, Predictions
 from engine.store.bank import Bank
 from engine.text import some
 
-KS = (10, 50, 200)
 SHARPNESS = (0.0, 3.0, 10.0, 30.0)  # tried when fitting; by cosines from -1 to 1
 
 _CLIP = 1e-15  # below which a probability's logarithm is not told apart
@@ -103,7 +102,7 @@ class Neighbours:
         return max(self.ks)
 
     @classmethod
-    def fit(cls, answers: LabelledPredictions, found: Found, ks: Sequence[int] = KS) -> Self:
+    def fit(cls, answers: LabelledPredictions, found: Found, ks: Sequence[int]) -> Self:
         """What makes the log loss of out-of-fold answers least: each of `ks` alone and all together, at some degrees of
         sharpness, each with the weight that suits it best. Where no weight gains, it is 0.
 
@@ -145,7 +144,7 @@ class Neighbours:
         return made
 
 
-def honestly(answers: LabelledPredictions, found: Found, ks: Sequence[int] = KS) -> LabelledPredictions:
+def honestly(answers: LabelledPredictions, found: Found, ks: Sequence[int]) -> LabelledPredictions:
     """Out-of-fold answers as they become when neighbours are heard by what was fitted on other samples."""
 
     def fit(candidates: Sequence[LabelledPredictions]) -> Apply:

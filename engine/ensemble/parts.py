@@ -13,6 +13,7 @@ from engine.ensemble.join import Join
 from engine.ensemble.neighbours import Found, Neighbours
 from engine.ensemble.vote import Rule, vote_of_fold
 from engine.predictions import Predictions
+from engine.text import some
 
 P = TypeVar("P", bound=Predictions)
 
@@ -45,6 +46,13 @@ class Parts:
                 raise ValueError("neighbours are to be heard, and were not searched for")
             answer = self.neighbours.apply(answer, found)
         return answer if self.calibration is None else self.calibration.apply(answer)
+
+    def refuse_other_classes(self, classes: Sequence[str]) -> None:
+        """Raise ValueError where a part was fitted on answers of other classes, which it could not be applied to."""
+        stack = self.join.stack if self.join is not None else None
+        for name, part in (("stack", stack), ("calibration", self.calibration)):
+            if part is not None and (other := sorted(set(part.classes) ^ set(classes))):
+                raise ValueError(f"{name} is of other classes: {some(other)}")
 
     @property
     def names(self) -> list[str]:

@@ -29,6 +29,7 @@ import torch
 from numpy.typing import NDArray
 
 from engine.ensemble.neighbours import Found, search_out_of_fold
+from engine.ensemble.vote import log_sum_exp
 from engine.predictions import LabelledPredictions, Predictions
 from engine.store.bank import Bank
 
@@ -89,7 +90,7 @@ class Signs:
             return 1 - _kth_cosine(self.found, k, without)
         if kind == "energy":
             assert self.logits_NC is not None
-            return -_log_sum_exp(self.logits_NC[:, kept_C])
+            return -log_sum_exp(self.logits_NC[:, kept_C].astype(np.float64))
         p_NC = self.probabilities_NC[:, kept_C].astype(np.float64)
         sums_N = p_NC.sum(1) if without else np.ones(len(p_NC))
         return 1 - p_NC.max(1) / np.maximum(sums_N, np.finfo(np.float64).tiny)
@@ -282,13 +283,6 @@ def _of(signs: Signs, ids: Sequence[str]) -> Signs:
 def _ordered(values_N: Array, ids: Sequence[str], wanted: Sequence[str]) -> Array:
     place = {id_: row for row, id_ in enumerate(ids)}
     return values_N[[place[id_] for id_ in wanted]]
-
-
-def _log_sum_exp(values_NC: Array) -> Array:
-    """Of each row; class by class, so that a row's sum does not depend on how many rows there are."""
-    highest_N1 = values_NC.max(1, keepdims=True)
-    terms_CN = torch.from_numpy(np.ascontiguousarray((values_NC - highest_N1).T)).exp().numpy()
-    return np.asarray(highest_N1[:, 0] + np.log(len(terms_CN) * _mean(list(terms_CN))))
 
 
 def _mean(arrays: Sequence[NDArray[np.floating]]) -> Array:

@@ -109,6 +109,7 @@ def softmax(logits_NC: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def log_sum_exp(logits_NC: NDArray[np.float64]) -> NDArray[np.float64]:
     """The logarithm (N,) of the sum of exponentials of logits (N, C)."""
+    logits_NC = np.ascontiguousarray(logits_NC)
     most_N = logits_NC.max(1, initial=-np.inf)
     return np.asarray(most_N + np.log(np.exp(logits_NC - most_N[:, None]).sum(1)))
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from engine.augment.contract import Contract
 from engine.augment.views import PLAIN, View, view_plan
 from engine.inference.member import Member
-from engine.inference.parts import InParts
+from engine.inference.microbatches import MicroBatches
 from engine.kernels import Ragged
 from engine.loader.passes import BufferedPass, Name
 from engine.store.checkpoint import Checkpoint
@@ -43,7 +43,7 @@ class Members(Sequence[Member]):
         self._members = tuple(members)
         for member in members:
             member.model.eval()
-        self._networks = [_in_parts(member) for member in members]
+        self._networks = [_micro_batches(member) for member in members]
         self._passes = {
             member.runtime.dtype: BufferedPass(executor, member.runtime.device, member.runtime.dtype)
             for member in members
@@ -138,14 +138,14 @@ _TRIED: weakref.WeakKeyDictionary[torch.nn.Module, dict[tuple[int, ...], int]] =
 """How many images make a part, by model: one that is validated after every epoch is tried once."""
 
 
-def _in_parts(member: Member) -> InParts:
+def _micro_batches(member: Member) -> MicroBatches:
     """The member's network: images to logits (B, C) and features (B, E), in float32."""
 
     def network(images_BCHW: Tensor) -> tuple[Tensor, ...]:
         features_BE = member.model.features(images_BCHW)
         return member.model.head(features_BE).float(), features_BE.float()
 
-    return InParts(network, member.runtime, _TRIED.setdefault(member.model, {}))
+    return MicroBatches(network, member.runtime, _TRIED.setdefault(member.model, {}))
 
 
 def _stacked(views: Sequence[Output]) -> Output:

@@ -62,7 +62,7 @@ class Runtime:
 
     def images_at_once(self, height: int, width: int) -> int:
         """How many images of a size a network sees together when it answers: always so many, so that the last bits of
-        an answer do not depend on how many are asked about (see inference/parts.py). A power of two."""
+        an answer do not depend on how many are asked about (see inference/microbatches.py). A power of two."""
         pixels, most = _AT_ONCE[self.device.type]
         fits = min(most, pixels // (height * width))
         return 1 << (max(1, fits).bit_length() - 1)

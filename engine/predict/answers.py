@@ -14,7 +14,7 @@ import numpy as np
 from engine.data.ids import find_ids
 from engine.data.sources.table import list_labels
 from engine.data.tables import open_table
-from engine.ensemble.answers import read_file
+from engine.ensemble.prediction_files import read_file
 from engine.errors import DataError
 from engine.metrics import LABEL_METRICS, METRICS
 from engine.predictions import LabelledPredictions, Predictions
@@ -70,6 +70,18 @@ class Truth:
     labels: Mapping[str, str]
     groups: Mapping[str, str]
 
+    def about(self, ids: Sequence[str], asked: str) -> dict[str, str]:
+        """The names that the table has for those of these samples that it knows, by id. Raises DataError when it knows
+        none; `asked` is the file that they are of."""
+        names = list(self.labels)
+        found = find_ids(names, ids, self.path)
+        named = {id_: name for name, id_ in zip(names, found, strict=True) if id_ is not None}
+        if not named:
+            raise DataError(
+                f"{self.path}: none of its ids is one of {asked}: {some(names, 3)} there, {some(ids, 3)} here"
+            )
+        return named
+
 
 def read_truth(path: str, label_column: str = "", id_column: str = "", group_column: str = "") -> Truth:
     """The truth in a table, its columns found as those of training data are. Raises DataError."""
@@ -100,20 +112,14 @@ def labelled(answers: Answers, truth: Truth | None) -> tuple[LabelledPredictions
         return predictions, _unknown(answers.path, predictions)
     if answers.labels_only:
         predictions = answers.over(sorted(set(truth.labels.values()) - {""})).predictions
-    names = list(truth.labels)
-    found = find_ids(names, predictions.ids, truth.path)
-    named = {id_: name for name, id_ in zip(names, found, strict=True) if id_ is not None}
-    if not named:
-        raise DataError(
-            f"{truth.path}: none of its ids is one of {answers.path}: {some(names, 3)} there, "
-            f"{some(predictions.ids, 3)} here"
-        )
+    named = truth.about(predictions.ids, str(answers.path))
     labels = [nfc(truth.labels[named[id_]]) if id_ in named else "" for id_ in predictions.ids]
     own = predictions.groups if isinstance(predictions, LabelledPredictions) else ()
     groups = [truth.groups.get(named.get(id_, ""), "") for id_ in predictions.ids] if truth.groups else own
     folds = predictions.fold_N if isinstance(predictions, LabelledPredictions) else None
     one = predictions.labelled(labels, folds, groups)
-    missing = [name for name, id_ in zip(names, found, strict=True) if id_ is None and truth.labels[name]]
+    answered = set(named.values())
+    missing = [name for name, label in truth.labels.items() if label and name not in answered]
     extra = [id_ for id_, label in zip(one.ids, labels, strict=True) if not label]
     told = [f"{truth.path}: {count(missing, 'label')} without an answer: {some(missing, 3)}"] if missing else []
     told += [f"{answers.path}: {count(extra, 'answer')} without a label: {some(extra, 3)}"] if extra else []

@@ -302,6 +302,14 @@ def _load_run(folder: Path, wishes: Wishes, name: str = "") -> RunModels:
             raise CheckpointError(f"{member.checkpoint}: {error}") from None
         _refuse_others(members[0], first, member, other)
     ensemble = _ensemble(members[0], first)
+    try:
+        ensemble.parts.refuse_other_classes(first.classes)
+    except ValueError as error:
+        path = RunFolder(members[0].fold.path.parent).ensemble
+        raise CheckpointError(
+            f"{path} is not of these models: {error}. Copy the run's own, or have it fitted anew: engine ensemble "
+            f"{path.parent}"
+        ) from None
     recipe = wishes.applied_to(first, ensemble)
     specialists = ensemble.specialists if recipe.predict.specialists else ()
     asked = find_specialists(specialists, members, first.classes)
@@ -321,11 +329,14 @@ def _load_run(folder: Path, wishes: Wishes, name: str = "") -> RunModels:
 
 
 def _otherwise(run: RunModels, ensemble: Ensemble) -> tuple[str, ...]:
-    """What was fitted is followed also where other views or another rule are asked for, and this is told."""
+    """What was fitted is followed, and told, also where other views, another rule or not all of it are asked for."""
     fitted, predict, vote = (*run.parts.names, *run.hedges.to_dict()), run.recipe.predict, run.recipe.ensemble.vote
-    if not fitted or (predict.names == ensemble.views and vote == ensemble.keys["ensemble.vote"]):
+    left_out = [name for name in ensemble.parts.names if name not in run.parts.names]
+    as_fitted = predict.names == ensemble.views and vote == ensemble.keys["ensemble.vote"]
+    if not fitted or (as_fitted and not left_out):
         return ()
     told = f"{', '.join(ensemble.views)} and the rule {ensemble.keys['ensemble.vote']}"
+    told += f", with {', '.join(left_out)}" if left_out else ""
     return (
         f"{', '.join(fitted)} of {run.members[0].fold.path.parent}: fitted on answers by the views {told}; to have "
         "them fitted on what is asked for now, give it to `engine train`, which trains nothing anew",

@@ -57,6 +57,10 @@ class Predictor:
     ) -> None:
         on_gpu = torch.cuda.is_available()
         folders = [models] if isinstance(models, Path | str) else models
+        if not folders:
+            raise RecipeError("no models: give the folder of a run, or those of several")
+        if isinstance(views, str):
+            raise RecipeError(f'views="{views}": give a list of names, such as ["{views}"]')
         self._models = load_models(
             [*map(Path, folders)], Wishes(views=tta, named=tuple(views), vote=vote, sets=tuple(sets))
         )
@@ -91,6 +95,8 @@ class Predictor:
         """
         if isinstance(images, Mapping):
             return self._columns(images)
+        if isinstance(images, str | Path | bytes):
+            raise ValueError("expected a list of images; put the one into a list")
         names = [*ids] if ids is not None else [_name(i, image) for i, image in enumerate(images)]
         if not images or len(names) != len(images) or len(set(names)) < len(names):
             raise ValueError(f"expected at least one image, and an id for each that no other has; got {some(names)}")

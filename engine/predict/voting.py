@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from engine.ensemble.answers import Read, known_labels, labels_from, read_answers, with_labels
 from engine.ensemble.join import How, Join
 from engine.ensemble.nested import honest
+from engine.ensemble.prediction_files import Read, known_labels, read_candidates, with_labels
 from engine.ensemble.vote import Rule
 from engine.errors import DataError, RecipeError
 from engine.intervals import Difference, compare
 from engine.metrics import evaluate
+from engine.predict.answers import read_truth
 from engine.predict.submission import Sheet, write_submission
 from engine.predictions import LabelledPredictions, Predictions
 from engine.text import count, some
@@ -75,7 +76,7 @@ def vote_files(ballot: Ballot) -> Voted:
     for files that do not fit together or have no labels to fit on."""
     if len(set(ballot.files)) < len(ballot.files):
         raise RecipeError("a file is named twice; to give it more weight, use --weights")
-    read = read_answers(ballot.files, ballot.shared)
+    read = read_candidates(ballot.files, ballot.shared)
     notices = [*read.notices]
     labelled = _labelled(read, ballot.truth, ballot.group)
     if ballot.truth and labelled is None:
@@ -121,7 +122,12 @@ def write_answer(voted: Voted, out: Path, sample: Path | None = None) -> tuple[s
 
 def _labelled(read: Read, truth: Path | None, group: str) -> list[LabelledPredictions] | None:
     """The answers with what is known of the samples' truth; None where nothing is."""
-    labels, groups = (known_labels(read), []) if truth is None else labels_from(truth, read.answers[0].ids, group)
+    labels, groups = known_labels(read), []
+    if truth is not None:
+        table, ids = read_truth(str(truth), group_column=group), read.answers[0].ids
+        named = table.about(ids, read.names[0])
+        labels = [table.labels[named[id_]] if id_ in named else "" for id_ in ids]
+        groups = [table.groups.get(named.get(id_, ""), "") for id_ in ids] if group else []
     labelled = with_labels(read, labels, groups) if labels else None
     return labelled if labelled is not None and (labelled[0].labels_N >= 0).any() else None
 
@@ -178,7 +184,7 @@ def _to_fit_on(
         raise RecipeError(
             f"--fit-on: {len(ballot.fit_on)} files for {len(names)} that vote; give one for each, in the same order"
         )
-    read = read_answers(ballot.fit_on, ballot.shared)
+    read = read_candidates(ballot.fit_on, ballot.shared)
     notices += read.notices
     labelled = _labelled(read, None, "")
     if labelled is None:

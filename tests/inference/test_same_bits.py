@@ -19,7 +19,7 @@ from engine.augment.views import tta_views
 from engine.ensemble.vote import RULES, Rule, blend
 from engine.inference.member import Member
 from engine.inference.members import Members
-from engine.inference.parts import InParts
+from engine.inference.microbatches import MicroBatches
 from engine.inference.scoring import Blend, Images, mean, score
 from engine.loader.batches import Loader, Samples
 from engine.loader.source import Memory
@@ -214,7 +214,7 @@ def shapes_of(runtime: Runtime, counts: Sequence[int], size: int) -> set[tuple[i
         seen.add(tuple(images_BCHW.shape))
         return (images_BCHW.float().mean((2, 3)),)
 
-    parts = InParts(network, runtime)
+    parts = MicroBatches(network, runtime)
     for count in counts:
         images_BCHW = torch.randn(count, 3, size, size)
         (means_BC,) = parts(images_BCHW)
@@ -237,7 +237,7 @@ def test_a_network_that_tells_places_apart_sees_fewer_at_a_time_until_it_does_no
             sums[1] = images_BCHW[1].double().sum() * (1 + 1e-6)
         return (sums[:, None],)
 
-    parts = InParts(network, Runtime(CPU, False, True, False))
+    parts = MicroBatches(network, Runtime(CPU, False, True, False))
     images_BCHW = torch.randn(9, 3, 32, 32)
     (expected,) = parts(images_BCHW)
     assert parts.at_once(images_BCHW) == 2
@@ -250,7 +250,7 @@ def test_what_goes_wrong_in_a_part_is_told() -> None:
         raise RuntimeError("no memory")
 
     with pytest.raises(RuntimeError, match="no memory"):
-        InParts(network, Runtime(CPU, False, True, False))(torch.zeros(1, 3, 32, 32))
+        MicroBatches(network, Runtime(CPU, False, True, False))(torch.zeros(1, 3, 32, 32))
 
 
 def test_other_threads_keep_their_number_of_threads(threads: Callable[[int], None]) -> None:

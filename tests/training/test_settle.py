@@ -222,3 +222,31 @@ def test_what_nothing_was_fitted_for_is_not_passed_over(models: Path, key: str) 
     RunFolder(models).out_of_fold.unlink()
     with pytest.raises(RecipeError, match=r"oof\.parquet, which is not there"):
         load_models(models, Wishes())
+
+
+def test_what_was_fitted_for_other_classes_is_refused_before_an_image_is_read(
+    models: Path, everything_gains: None
+) -> None:
+    settle_again(RunFolder(models), ("ensemble.calibrate=temperature",))
+    path = RunFolder(models).ensemble
+    content = path.read_text("utf-8")
+    name = load_models(models, Wishes()).classes[0]
+    path.write_text(content.replace(json.dumps(name, ensure_ascii=False), '"another"'), "utf-8")
+    with pytest.raises(CheckpointError, match=r"calibration is of other classes: 'another'.*engine ensemble"):
+        load_models(models, Wishes())
+
+
+def test_a_part_that_is_left_out_is_told_beside_those_fitted_after_it(models: Path, everything_gains: None) -> None:
+    settle_again(RunFolder(models), ("ensemble.weights=score", "ensemble.calibrate=temperature"))
+    assert not load_models(models, Wishes()).notices
+    (told,) = load_models(models, Wishes(sets=("ensemble.weights=equal",))).notices
+    assert "calibration" in told and "with join" in told
+
+
+def test_a_predictor_says_what_it_is_to_be_given(models: Path) -> None:
+    with pytest.raises(RecipeError, match="no models"):
+        Predictor([])
+    with pytest.raises(RecipeError, match="give a list of names"):
+        Predictor(models, views="plain")
+    with pytest.raises(ValueError, match="a list of images"):
+        Predictor(models)("photo.jpg")

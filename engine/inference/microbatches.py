@@ -34,7 +34,7 @@ Answers = tuple[Tensor, ...]  # each (B, ...)
 _TRIES = 2  # images that are put into all places: one may be rounded alike by chance
 
 
-class InParts:
+class MicroBatches:
     """`network` (images (B, 3, H, W) to tensors (B, ...)) as it answers in parts of a fixed shape, without gradients
     and in the runtime's precision. It must answer about each image by itself; on the CPU several threads call it.
 

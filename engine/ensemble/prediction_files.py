@@ -21,13 +21,11 @@ from numpy.typing import NDArray
 
 from engine.data.ids import find_ids
 from engine.data.sources.columns import guess_column
-from engine.data.sources.table import list_labels
 from engine.data.tables import UserTable, open_table
 from engine.ensemble.candidates import common
 from engine.errors import DataError
 from engine.predictions import NO_FOLD, LabelledPredictions, P, Predictions
-from engine.recipe.sections import DataSection
-from engine.text import count, nfc, similar, some
+from engine.text import count, nfc, some
 
 _LABEL = ("prediction", "label", "answer", "class", "target", "category")
 _OTHER_LABEL = ("pred", "predicted", "predictedlabel", "predictedclass", "labels", "classname")
@@ -47,7 +45,7 @@ class Read:
     notices: tuple[str, ...]
 
 
-def read_answers(paths: Sequence[Path], shared: bool = False) -> Read:
+def read_candidates(paths: Sequence[Path], shared: bool = False) -> Read:
     """The answers in these files, ids and classes called as in the first, and in its order.
 
     `shared`: what all files have is enough. Raises DataError, which names the file and what does not fit.
@@ -64,29 +62,6 @@ def read_answers(paths: Sequence[Path], shared: bool = False) -> Read:
         raise DataError(f"{some(names, show=str)}: {error}; these files have nothing in common to join") from None
     notices += _left_out(answers, joint[0], names)
     return Read(names, tuple(joint), tuple(notices))
-
-
-def labels_from(truth: Path, ids: Sequence[str], group_column: str = "") -> tuple[list[str], list[str]]:
-    """For each id its label in the table `truth`, "" where it has none, and its group in `group_column`; [] without.
-
-    Raises DataError when the table has none of the ids, or no such columns.
-    """
-    if not truth.is_file():
-        raise DataError(f"{truth}: no such table of labels")
-    by_id = list_labels(str(truth), DataSection())
-    found = find_ids(list(by_id), ids, str(truth))
-    id_in_table = {ours: theirs for theirs, ours in zip(by_id, found, strict=True) if ours is not None}
-    if not id_in_table:
-        raise DataError(f"{truth}: none of its ids is answered: {some(list(by_id))}; answers are about {some(ids, 3)}")
-    labels = [by_id[id_in_table[id_]] if id_ in id_in_table else "" for id_ in ids]
-    if not group_column:
-        return labels, []
-    table = open_table(str(truth))
-    if group_column not in table.names:
-        near = "".join(f"; nearest: {name!r}" for name in similar(group_column, table.names, most=1))
-        raise DataError(f"{truth}: no column {group_column!r}; its columns are {some(table.names)}{near}")
-    groups = dict(zip(by_id, table.columns([group_column])[group_column].to_pylist(), strict=True))
-    return labels, [groups[id_in_table[id_]] if id_ in id_in_table else "" for id_ in ids]
 
 
 def known_labels(read: Read) -> list[str]:
