@@ -9,7 +9,8 @@ penalty for every likelier class beyond a few ("raps": Angelopoulos et al., "Unc
 using Conformal Prediction", ICLR 2021), which makes large sets smaller.
 
 That share is drawn at random in the papers, without which sets hold the truth too often and are larger than they need
-be. Here it comes from the sample's id, so that the same id gets the same set in whatever company it is asked about.
+be. Here it is a hash of the answer itself, so that the same photo gets the same set, whatever it is called and in
+whatever company it is asked about. What is proven of sets holds: a score is still a function of image and class.
 
 The obvious way to scores needs images that no model was trained on. Folds have these already (cross-conformal: Vovk,
 "Cross-conformal predictors", 2015; CV+ of Romano et al.): a fold's answer to a new image is compared with the scores of
@@ -25,7 +26,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
@@ -50,19 +51,20 @@ Array = NDArray[np.float64]
 @dataclasses.dataclass(frozen=True)
 class Score:
     """How badly each class fits. penalty: for every class that is likelier, beyond the first `free` ranks. randomised:
-    whether a class's own share is drawn from the sample's id; else it counts in full."""
+    whether a class's own share is drawn, by a hash of the answer; else it counts in full."""
 
     penalty: float = 0.0
     free: int = 0
     randomised: bool = True
 
-    def of(self, ids: Sequence[str], p_NC: NDArray[np.floating]) -> Array:
-        """(N, C), of each class for each sample; a row's depend on the row and its id alone."""
+    def of(self, p_NC: NDArray[np.floating]) -> Array:
+        """(N, C), of each class for each sample; a row's depend on the row alone."""
         p_NC = np.ascontiguousarray(p_NC, dtype=np.float64)
         order_NC = np.argsort(-p_NC, axis=1, kind="stable")
         sorted_NC = np.take_along_axis(p_NC, order_NC, 1)
         likelier_NC = np.cumsum(sorted_NC, axis=1) - sorted_NC
-        own_N1 = _drawn(ids)[:, None] if self.randomised else 1.0
+        rows = (row_C.tobytes() for row_C in p_NC.astype(np.float32))  # as files hold them
+        own_N1 = _drawn(rows)[:, None] if self.randomised else 1.0
         beyond_C = np.maximum(np.arange(1, p_NC.shape[1] + 1) - self.free, 0)
         scores_NC = np.empty_like(p_NC)
         np.put_along_axis(scores_NC, order_NC, likelier_NC + own_N1 * sorted_NC + self.penalty * beyond_C, 1)
@@ -119,13 +121,14 @@ class Risk:
             raise ValueError("a risk is fitted on samples whose true class is known; none is")
         score = Score(randomised=randomised)
         if method == "raps":
-            tuned_N = _drawn([group or id_ for id_, group in zip(known.ids, _groups(known), strict=True)], b"part")
+            units = (group or id_ for id_, group in zip(known.ids, _groups(known), strict=True))
+            tuned_N = _drawn(unit.encode(errors="surrogatepass") for unit in units)
             part_N = tuned_N < _TUNED_ON
             if 0 < part_N.sum() < len(known):
                 score = _tuned(known.take(np.flatnonzero(part_N)), level, randomised)
                 known = known.take(np.flatnonzero(~part_N))
         labels_N = known.labels_N
-        scores_N = score.of(known.ids, known.probabilities_NC)[np.arange(len(known)), labels_N]
+        scores_N = score.of(known.probabilities_NC)[np.arange(len(known)), labels_N]
         folds = np.unique(known.fold_N)
         alone = joint or len(folds) == 1 or NO_FOLD in folds
         held, labels = {}, {}
@@ -162,7 +165,7 @@ class Risk:
         first = next(iter(asked.values()))
         together = vote(list(asked.values())) if answer is None else answer
         p_NC = together.in_order(first.ids, self.classes).probabilities_NC
-        scores = {fold: self.score.of(one.ids, one.probabilities_NC) for fold, one in asked.items()}
+        scores = {fold: self.score.of(one.probabilities_NC) for fold, one in asked.items()}
         in_NC = self.p_values(scores) > 1 - self.level + _ALMOST
         order_NC = np.argsort(-p_NC, axis=1, kind="stable")
         in_NC[np.flatnonzero(~in_NC.any(1)), order_NC[~in_NC.any(1), 0]] = True
@@ -321,7 +324,7 @@ def _tuned(part: LabelledPredictions, level: float, randomised: bool) -> Score:
     free = int(np.quantile(rank_N, level, method="inverted_cdf"))
 
     def size(score: Score) -> float:
-        scores_NC = score.of(part.ids, p_NC)
+        scores_NC = score.of(p_NC)
         return float((scores_NC <= np.quantile(scores_NC[rows_N, labels_N], level, method="higher")).sum(1).mean())
 
     return min((Score(penalty, free, randomised) for penalty in _PENALTIES), key=size)
@@ -366,9 +369,7 @@ def _groups(labelled: LabelledPredictions) -> Sequence[str]:
     return labelled.groups or [""] * len(labelled)
 
 
-def _drawn(names: Sequence[str], what: bytes = b"share") -> Array:
-    """A number from 0 to 1 for each name, (N,), evenly spread: the same wherever the name is met."""
-    digests = (
-        hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=8, person=what).digest() for name in names
-    )
+def _drawn(contents: Iterable[bytes]) -> Array:
+    """A number from 0 to 1 for each content, (N,), evenly spread: the same wherever it is met."""
+    digests = (hashlib.blake2b(content, digest_size=8).digest() for content in contents)
     return np.frombuffer(b"".join(digests), dtype="<u8") / 2.0**64

@@ -108,7 +108,8 @@ class Predictor:
 
     def _columns(self, columns: Columns) -> dict[str, NDArray[Any]]:
         """A batch of N images with the answers beside it: the columns that came, but for images themselves, and those
-        of predictions.parquet: prediction, confidence, status and p:CLASS for each class.
+        of predictions.parquet: prediction, confidence, status, what the run has beside its answers (set, abstain, ...;
+        None for an image that cannot be read) and p:CLASS for each class.
 
         The images are the column `image` (uint8 pixels), else `bytes` (files), else `path`. One that cannot be read is
         answered with the class shares of the training data, and its status says why. Raises ValueError when there is
@@ -120,20 +121,27 @@ class Predictor:
         names = [str(row) for row in range(len(columns[found]))]
         p_NC = np.tile(blind_together(self._models), (len(names), 1))
         status = [OK] * len(names)
+        others: dict[str, NDArray[Any]] = {}
         if names:
             answered = self._answered(list(columns[found]), names)
             for name, entry in (answered if isinstance(answered, Quarantine) else answered.quarantine).items():
                 status[int(name)] = str(entry.fault)
             if not isinstance(answered, Quarantine):
                 together = answered.together.in_order(answered.together.ids, self.classes)
-                p_NC[[int(name) for name in together.ids]] = together.probabilities_NC
+                rows = [int(name) for name in together.ids]
+                p_NC[rows] = together.probabilities_NC
+                for name, values in answered.columns.items():
+                    others[name] = np.full(len(names), None, dtype=object)
+                    for row, value in zip(rows, values.to_pylist(), strict=True):
+                        others[name][row] = value
         beside = {name: np.asarray(values) for name, values in columns.items() if name not in _IMAGES[:-1]}
         answers = {
             "prediction": np.array(self.classes, dtype=object)[p_NC.argmax(1)],
             "confidence": p_NC.max(1).astype(np.float32),
             "status": np.array(status, dtype=object),
         }
-        return beside | answers | {P + name: p_NC[:, c].astype(np.float32) for c, name in enumerate(self.classes)}
+        probabilities = {P + name: p_NC[:, c].astype(np.float32) for c, name in enumerate(self.classes)}
+        return beside | answers | others | probabilities
 
     def _answered(self, images: Sequence[Photo], names: Sequence[str]) -> Answered | Quarantine:
         contents = [_content(image) for image in images]

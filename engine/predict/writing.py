@@ -45,7 +45,7 @@ def refuse_place(folder: Path) -> None:
 
 def write(job: Job, outcome: Outcome, folder: Path) -> list[Path]:
     """Write predictions.parquet, submission.csv and, when the data has labels, scores.json; returns their paths. The
-    parts stay: `job.parts.remove()` when all is done."""
+    parts stay: `job.parts.clear()` when all is done."""
     files = PredictionsFolder(folder)
     written = [files.predictions, files.submission]
     _write_predictions(written[0], job, outcome)

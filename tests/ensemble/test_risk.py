@@ -63,7 +63,7 @@ def test_coverage_over_a_thousand_splits_is_what_was_asked_and_hardly_more(metho
     (model,), y_N = world(3000)
     tuned = Risk.fit(held_out(*world(500, seed=9)), level, method)  # on others: its score is settled
     assert (tuned.score.penalty > 0) == (method == "raps")
-    scores = {NO_FOLD: tuned.score.of(model.ids, model.probabilities_NC)}
+    scores = {NO_FOLD: tuned.score.of(model.probabilities_NC)}
     found_S = coverage(tuned, scores, y_N, used=199, asked=200)[:, 0]
     assert level - 0.003 < found_S.mean() < level + 1 / 200 + 0.003
     # And a single split is off by what chance allows: 199 images that judge and 200 that are judged.
@@ -73,14 +73,14 @@ def test_coverage_over_a_thousand_splits_is_what_was_asked_and_hardly_more(metho
 def test_without_a_random_share_the_truth_is_held_no_less() -> None:
     (model,), y_N = world(3000)
     plain = Risk.fit(held_out(*world(500, seed=9)), 0.9, randomised=False)
-    found_S = coverage(plain, {NO_FOLD: plain.score.of(model.ids, model.probabilities_NC)}, y_N, 199, 200)[:, 0]
+    found_S = coverage(plain, {NO_FOLD: plain.score.of(model.probabilities_NC)}, y_N, 199, 200)[:, 0]
     assert 0.897 < found_S.mean() < 0.9 + 1 / 200 + 0.003
 
 
 def test_coverage_by_class_is_kept_within_each_class() -> None:
     (model,), y_N = world(4000)
     over_all, by_class = (Risk.fit(held_out(*world(900, seed=9)), 0.9, by_class=flag) for flag in (False, True))
-    scores = {NO_FOLD: over_all.score.of(model.ids, model.probabilities_NC)}
+    scores = {NO_FOLD: over_all.score.of(model.probabilities_NC)}
     loose_C = np.nanmean(coverage(over_all, scores, y_N, 600, 300)[:, 1:], axis=0)
     kept_C = np.nanmean(coverage(by_class, scores, y_N, 600, 300)[:, 1:], axis=0)
     assert loose_C.min() < 0.86  # the hard classes pay for the easy ones
@@ -91,7 +91,7 @@ def test_coverage_across_five_folds_is_no_less_than_asked_and_not_far_above() ->
     models, y_N = world(3000, folds=5)
     risk = Risk.fit(held_out(*world(500, seed=9, folds=5)), 0.9)
     assert sorted(risk.held) == [0, 1, 2, 3, 4] and risk.images == 500
-    scores = {fold: risk.score.of(model.ids, model.probabilities_NC) for fold, model in enumerate(models)}
+    scores = {fold: risk.score.of(model.probabilities_NC) for fold, model in enumerate(models)}
     found_S = coverage(risk, scores, y_N, used=250, asked=200)[:, 0]
     assert 0.897 < found_S.mean() < 0.97
 
@@ -121,17 +121,26 @@ def test_a_penalty_makes_large_sets_smaller() -> None:
 
 def test_a_score_is_what_the_papers_say() -> None:
     p_NC = np.array([[0.2, 0.5, 0.3]])
-    np.testing.assert_allclose(Score(randomised=False).of(["a"], p_NC), [[1.0, 0.5, 0.8]])
-    np.testing.assert_allclose(Score(0.1, 1, randomised=False).of(["a"], p_NC), [[1.0 + 0.2, 0.5, 0.8 + 0.1]])
-    share = Score().of(["a"], np.array([[1.0, 0.0, 0.0]]))[0, 0]
-    np.testing.assert_allclose(Score().of(["a"], p_NC), [[0.8 + 0.2 * share, 0.5 * share, 0.5 + 0.3 * share]])
+    np.testing.assert_allclose(Score(randomised=False).of(p_NC), [[1.0, 0.5, 0.8]])
+    np.testing.assert_allclose(Score(0.1, 1, randomised=False).of(p_NC), [[1.0 + 0.2, 0.5, 0.8 + 0.1]])
+    share = Score().of(p_NC)[0, 1] / 0.5  # nothing is likelier than the second
+    assert 0 < share < 1
+    np.testing.assert_allclose(Score().of(p_NC), [[0.8 + 0.2 * share, 0.5 * share, 0.5 + 0.3 * share]])
 
 
-def test_the_random_share_is_even_and_the_same_for_the_same_id_in_any_company() -> None:
-    ids = [f"image {row}" for row in range(5000)]
-    share_N = Score().of(ids, np.ones((5000, 1)))[:, 0]
+def test_the_random_share_is_even_and_the_same_for_the_same_answer_in_any_company() -> None:
+    first_N = np.random.default_rng(0).uniform(0.6, 1, 5000)
+    p_NC = np.stack([first_N, 1 - first_N], axis=1)
+    share_N = Score().of(p_NC)[:, 0] / first_N
     np.testing.assert_allclose(np.quantile(share_N, [0.1, 0.5, 0.9]), [0.1, 0.5, 0.9], atol=0.02)
-    np.testing.assert_array_equal(Score().of(ids[::-7], np.ones((len(ids[::-7]), 1)))[:, 0], share_N[::-7])
+    np.testing.assert_array_equal(Score().of(p_NC[::-7])[:, 0] / first_N[::-7], share_N[::-7])
+
+
+def test_a_photo_has_the_same_set_under_any_name() -> None:
+    models, y_N = world(300, folds=3)
+    risk = Risk.fit(held_out(models, y_N), 0.9)
+    renamed = [dataclasses.replace(one, ids=tuple(f"other/{id_}" for id_ in one.ids)) for one in models]
+    assert risk.sets(dict(enumerate(renamed))) == risk.sets(dict(enumerate(models)))
 
 
 def test_answers_in_any_order_of_samples_and_classes_give_the_same_sets() -> None:
@@ -191,7 +200,7 @@ def test_classes_of_too_few_images_are_named_and_judged_by_all() -> None:
     labelled = held_out(models, y_N)
     risk, plain = Risk.fit(labelled, 0.9, by_class=True), Risk.fit(labelled, 0.9)
     assert risk.rare == ("class 5",)  # nine images are needed to say "one in ten"
-    scores = {NO_FOLD: risk.score.of(labelled.ids, labelled.probabilities_NC)}
+    scores = {NO_FOLD: risk.score.of(labelled.probabilities_NC)}
     np.testing.assert_array_equal(risk.p_values(scores)[:, 5], plain.p_values(scores)[:, 5])
     assert not np.array_equal(risk.p_values(scores)[:, 0], plain.p_values(scores)[:, 0])
 

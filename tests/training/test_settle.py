@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from PIL import Image
 
 from engine.cli.main import main
 from engine.ensemble.calibrate import Calibration, Choice, Kind
@@ -250,3 +252,16 @@ def test_a_predictor_says_what_it_is_to_be_given(models: Path) -> None:
         Predictor(models, views="plain")
     with pytest.raises(ValueError, match="a list of images"):
         Predictor(models)("photo.jpg")
+
+
+def test_a_predictor_answers_columns_with_what_stands_beside(models: Path) -> None:
+    settle_again(RunFolder(models), ("predict.risk=0.1", "predict.abstain_accuracy=0.5"))
+    pixels_HW3 = np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8)
+    image = io.BytesIO()
+    Image.fromarray(pixels_HW3).save(image, "PNG")
+    found = Predictor(models)({"bytes": [image.getvalue(), b"no image"]})
+    assert found["status"][0] == "ok" != found["status"][1]
+    assert found["set"][0] and set(found["set"][0]) <= set(load_models(models, Wishes()).classes)
+    for name in ("set", "abstain", "strange", "strangeness", "near"):
+        assert found[name][1] is None
+        assert found[name][0] is not None
