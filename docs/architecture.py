@@ -39,7 +39,15 @@ STRETCHES: dict[str, list[list[str]]] = {
     ],
     "from a batch to an answer": [["model"], ["store"], ["inference"], ["ensemble"]],
     "whole runs": [["training", "predict"]],
-    "around them": [["tune", "track", "synth", "advice"], ["report", "export", "serve"], ["jobs"], ["bench"], ["cli"]],
+    "around them": [
+        ["tune", "track", "synth", "advice"],
+        ["court", "export"],
+        ["report"],
+        ["serve"],
+        ["jobs"],
+        ["bench"],
+        ["cli"],
+    ],
 }
 FLOW = [step for stretch in STRETCHES.values() for step in stretch]
 STEP = {room: step for step, rooms in enumerate(FLOW) for room in rooms}

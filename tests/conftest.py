@@ -1,19 +1,22 @@
 """Shared test settings: GPU tests skip without a GPU, and one process never fights another for the cores.
 
-And what tests of several rooms need: pictures, photos on disk with what PIL decodes of them, and fold models that were
-never trained but answer decidedly.
+And what tests of several rooms need: pictures, photos on disk with what PIL decodes of them, fold models that were
+never trained but answer decidedly, a run that was trained, with all that can be fitted of it, and a real browser.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 from torch import Tensor
 
 from engine.augment.contract import Contract
@@ -22,6 +25,9 @@ from engine.model.build import build_model
 from engine.recipe.load import parse_recipe
 from engine.recipe.sections import DecodeSection
 from engine.store.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 # Machines are shared and noisy: how long an example takes says nothing about the code.
 hypothesis.settings.register_profile("shared", deadline=None)
@@ -205,3 +211,120 @@ def scene() -> Callable[..., Image.Image]:
         return Image.fromarray(mixed.astype(np.uint8))
 
     return make
+
+
+SIGNS = {"고리": (220, 40, 40), "네모": (40, 200, 60), "cross": (50, 60, 220), "bar": (200, 180, 40)}
+"""Kinds of drawn signs, and the colour that most of each kind have."""
+
+
+def draw_sign(kind: int, number: int) -> Image.Image:
+    """A photo of a sign, of its own size; one in six has the colour of another kind, which is hard to tell."""
+    random = np.random.default_rng((kind, number))
+    height, width = random.integers(40, 120, 2).tolist()
+    image = Image.new("RGB", (width, height), tuple(random.integers(60, 200, 3).tolist()))
+    pen = ImageDraw.Draw(image)
+    colors = [*SIGNS.values()]
+    color = np.array(colors[kind if number % 6 else (kind + 1) % len(colors)]) + random.integers(-50, 50, 3)
+    fill = tuple(np.clip(color, 0, 255).tolist())
+    x, y = int(width * random.uniform(0.05, 0.35)), int(height * random.uniform(0.05, 0.35))
+    w, h = width // 2, height // 2
+    match kind:
+        case 0:
+            pen.ellipse([x, y, x + w, y + h], outline=fill, width=max(3, w // 4))
+        case 1:
+            pen.rectangle([x, y, x + w, y + h], fill=fill)
+        case 2:
+            pen.line([x, y, x + w, y + h], fill=fill, width=max(3, w // 5))
+            pen.line([x, y + h, x + w, y], fill=fill, width=max(3, w // 5))
+        case _:
+            pen.rectangle([x, y + h // 3, x + w, y + 2 * h // 3], fill=fill)
+    return image
+
+
+@pytest.fixture(scope="session")
+def signs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """train/ with a folder for each of four kinds of signs, 24 JPEGs in each; test/ with 24, and test_labels.csv (id,
+    label) beside it. Read only."""
+    folder = tmp_path_factory.mktemp("signs")
+    (folder / "test").mkdir()
+    rows = ["id,label"]
+    for kind, name in enumerate(SIGNS):
+        (folder / "train" / name).mkdir(parents=True)
+        for number in range(24):
+            draw_sign(kind, number).save(folder / "train" / name / f"{name}_{number:02d}.jpg", quality=92)
+        for number in range(6):
+            draw_sign(kind, 100 + number).save(folder / "test" / f"{4 * number + kind:03d}.jpg", quality=92)
+            rows.append(f"{4 * number + kind:03d},{name}")
+    (folder / "test_labels.csv").write_text("\n".join(rows) + "\n", "utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory, signs: Path) -> Path:
+    """The folder of a run over `signs`: two folds of two stages, two kept epochs and two views, with neighbours,
+    calibration, sets and strangers fitted. Read only: copy it to change it."""
+    from engine.jobs import train
+
+    folder = tmp_path_factory.mktemp("run")
+    recipe = parse_recipe(
+        {
+            "name": "signs",
+            "seed": 1,
+            "output": str(folder / "models"),
+            "data": {
+                "train": str(signs / "train"),
+                "test": str(signs / "test"),
+                "cache": str(folder / "cache"),
+                "folds": {"count": 2},
+            },
+            "augment": {
+                "flip": 0.5,
+                "crop": {"kind": "random_resized", "scale": [0.7, 1.0]},
+                "mix": [{"mixup": 0.2, "cutmix": 1.0, "p": 0.3}],
+                "valid": {"fit": "letterbox"},
+            },
+            "model": {"backbone": "test_convnext", "pretrained": False},
+            "train": {"keep_last": 2, "select": "log_loss", "schedule": {"warmup_epochs": 0}},
+            "ensemble": {"neighbours": "auto", "neighbours_k": [3], "calibrate": "auto"},
+            "predict": {"tta": 2, "risk": 0.1, "false_alarms": 0.05, "batch": 16},
+            "stage": [
+                {"size": 32, "batch": 8, "epochs": 10, "lr": 8e-3},
+                {"size": 48, "batch": 8, "epochs": 4, "lr": 4e-3},
+            ],
+        }
+    )
+    train(recipe)
+    return folder / "models"
+
+
+@pytest.fixture(scope="session")
+def pictured_run(request: pytest.FixtureRequest) -> Path:
+    """The run whose pages are looked at: the one that ENGINE_SCREENSHOTS names (`make demo` leaves demo/models), else
+    `finished_run`. Read only."""
+    named = os.environ.get("ENGINE_SCREENSHOTS")
+    return Path(named) if named else request.getfixturevalue("finished_run")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A real browser without a window; skips where there is none (Debian: `apt install chromium`)."""
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if program is None:
+        pytest.skip("no chromium on this machine")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def screenshots(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where tests put pictures of pages: docs/screenshots when ENGINE_SCREENSHOTS names a run to renew them with, else
+    a folder that goes."""
+    if not os.environ.get("ENGINE_SCREENSHOTS"):
+        return tmp_path_factory.mktemp("screenshots")
+    folder = Path(__file__).resolve().parents[1] / "docs" / "screenshots"
+    folder.mkdir(exist_ok=True)
+    return folder
