@@ -169,6 +169,7 @@ main.doors(
     tta=("engine.cli.tta:tta", "Measure which views of images are worth their time."),
     bench=("engine.cli.bench:bench", "Measure decoding, augmentation, training and inference."),
     data=("engine.cli.data:data", "Make, index, check or augment images."),
+    export=("engine.cli.export:export", "Write a run as one file that answers elsewhere."),
     doctor=("engine.cli.doctor:doctor", "Check this machine and the installation."),
 )
 
