@@ -4,11 +4,11 @@ what, and under which licences. JSON, in the file's own metadata; nobody has to 
 from __future__ import annotations
 
 import datetime
+import importlib.metadata
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import engine
 from engine.data.names import ClassNames
 from engine.errors import CheckpointError
 from engine.export.graph import Answer, Prepared
@@ -33,7 +33,7 @@ def about(models: Models, answer: Answer, **settled: Any) -> dict[str, Any]:
     recipe = models.recipe
     return {
         "format": FORMAT,
-        "engine": engine.__version__,
+        "engine": importlib.metadata.version("engine"),
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "classes": list(models.classes),
         "aliases": _aliases(models),

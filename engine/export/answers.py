@@ -1,5 +1,5 @@
 """What follows the networks, as tensors: the vote of views, epochs and folds, joins, specialists, neighbours,
-calibration and other class shares. Each function does what the part of `engine.ensemble` it is named after does, for a graph.
+calibration and other class shares. Each does what the part of `engine.ensemble` that it names does, for a graph.
 
 Probabilities are float64 (B, C), their columns in the order of the models' classes; what the ensemble rounds to
 float32 is rounded here, too. What no graph can say is refused with what to do about it.
@@ -38,7 +38,7 @@ def places(have: Sequence[str], wanted: Sequence[str]) -> list[int]:
     return [place[nfc(name)] for name in wanted]
 
 
-def vote(voters: Sequence[Tensor], rule: Rule, weights: Sequence[float] | None = None) -> Tensor:
+def voted(voters: Sequence[Tensor], rule: Rule, weights: Sequence[float] | None = None) -> Tensor:
     """`ensemble.vote.blend` of voters (B, C)."""
     shares = np.ones(len(voters)) if weights is None else np.asarray(weights, np.float64)
     weights_K = torch.from_numpy(shares / shares.sum())
@@ -50,13 +50,13 @@ def vote(voters: Sequence[Tensor], rule: Rule, weights: Sequence[float] | None =
     return _weighted(_ballots(p_KBC, rule), weights_K)
 
 
-def vote_of_fold(voters: Sequence[Tensor], rule: Rule) -> Tensor:
-    return voters[0] if len(voters) == 1 else vote(voters, rule).float()
+def folded(voters: Sequence[Tensor], rule: Rule) -> Tensor:
+    return voters[0] if len(voters) == 1 else voted(voters, rule).float()
 
 
-def vote_together(voters: Sequence[Tensor], rule: Rule, weights: Sequence[float]) -> Tensor:
+def together(voters: Sequence[Tensor], rule: Rule, weights: Sequence[float]) -> Tensor:
     """Of folds, or of runs; one alone has its way."""
-    return vote(voters, rule, weights) if len(voters) > 1 else voters[0].double()
+    return voted(voters, rule, weights) if len(voters) > 1 else voters[0].double()
 
 
 def _weighted(p_KBC: Tensor, weights_K: Tensor) -> Tensor:
@@ -109,8 +109,8 @@ class Joined(nn.Module):
         if self._stack is not None:
             return self._stack(candidates)
         if self._weights is None:
-            return vote_of_fold(candidates, self._rule)
-        return vote(candidates, self._rule, self._weights)
+            return folded(candidates, self._rule)
+        return voted(candidates, self._rule, self._weights)
 
 
 class Stacked(nn.Module):

@@ -21,7 +21,7 @@ from engine.augment.contract import Contract
 from engine.augment.views import View, views_of
 from engine.ensemble.vote import Rule
 from engine.errors import RecipeError
-from engine.export.answers import Finished, Heard, Joined, Shifted, places, vote, vote_of_fold, vote_together
+from engine.export.answers import Finished, Heard, Joined, Shifted, folded, places, together, voted
 from engine.export.pixels import Read, prepared
 from engine.inference.member import Member
 from engine.model.build import Classifier
@@ -80,7 +80,7 @@ class Photos(nn.Module):
 
 
 def _as_it_is(view: View, contract: Contract) -> tuple[View, Contract]:
-    """Views of two contracts may show the same: whatever a view changes of its contract is counted as the contract's."""
+    """Views of two contracts may show the same: what a view changes of its contract is counted as the contract's."""
     return dataclasses.replace(view, name="", fit="", scale=1.0), view.contract(contract)
 
 
@@ -118,14 +118,14 @@ class Answering(nn.Module):
         features: list[Tensor | None] = [None] * len(views)
         for size in dict.fromkeys(tuple(view.shape[2:]) for view in views):
             alike = [place for place, view in enumerate(views) if tuple(view.shape[2:]) == size]
-            together = torch.cat([views[place] for place in alike]) if len(alike) > 1 else views[alike[0]]
-            for into, found in zip((logits, features), self.network(together), strict=True):
+            images = torch.cat([views[place] for place in alike]) if len(alike) > 1 else views[alike[0]]
+            for into, found in zip((logits, features), self.network(images), strict=True):
                 for place, own in zip(alike, found.unflatten(0, (len(alike), -1)).unbind(0), strict=True):
                     into[place] = own
         logits_VBC = torch.stack([one for one in logits if one is not None])
         features_BE = torch.stack([one for one in features if one is not None]).mean(0)
         p_VBC = logits_VBC.softmax(2)
-        p_BC = p_VBC[0] if len(views) == 1 else vote(p_VBC.unbind(0), self._rule).float()
+        p_BC = p_VBC[0] if len(views) == 1 else voted(p_VBC.unbind(0), self._rule).float()
         return (p_BC if self._order is None else p_BC[:, self._order]), logits_VBC, features_BE
 
 
@@ -172,13 +172,13 @@ class Answer(nn.Module):
         pixels, logits = self.photos(images_BHW3), {}
         answers = [run(pixels, logits) for run in self.runs]
         if len(answers) == 1:
-            together = answers[0]
+            answer_BC = answers[0]
         else:
             joined = self.joined
-            together = vote_together(answers, self._rule, self._weights) if joined is None else joined(answers)
-            together = self.finished(together, ())
-        together = together if self.shifted is None else self.shifted(together)
-        return together.float(), *pixels.values(), *(logits[one.logits] for one in self.asks)
+            answer_BC = together(answers, self._rule, self._weights) if joined is None else joined(answers)
+            answer_BC = self.finished(answer_BC, ())
+        answer_BC = answer_BC if self.shifted is None else self.shifted(answer_BC)
+        return answer_BC.float(), *pixels.values(), *(logits[one.logits] for one in self.asks)
 
     def add(self, name: str, saved: Checkpoint, run: RunModels, classes: Sequence[str], dtype: torch.dtype) -> Any:
         """A model of the run, whose answer has columns `classes`, as a step of the graph, and its logits' name."""
@@ -217,11 +217,11 @@ class _Run(nn.Module):
         folds = []
         for number, (own, finished) in enumerate(zip(self._folds, self.finished, strict=True)):
             candidates = [alone[place] for place in own]
-            answer_BC = vote_of_fold(candidates, self._rule) if len(own) == 1 else self.joined(candidates)
+            answer_BC = folded(candidates, self._rule) if len(own) == 1 else self.joined(candidates)
             for panelist in self.panel:
                 answer_BC = panelist(number, answer_BC, pixels, logits)
             folds.append(finished(answer_BC, [features[place] for place in own]))
-        return vote_together(folds, self._rule, self._weights)
+        return together(folds, self._rule, self._weights)
 
 
 class _Panelist(nn.Module):
@@ -248,4 +248,4 @@ class _Panelist(nn.Module):
         for member, name in zip(self.folds[fold], self._logits[fold], strict=True):
             answer_BS, logits[name], _ = member(pixels)
             answers.append(answer_BS)
-        return self.heard(main_BC, vote_of_fold(answers, self._rule))
+        return self.heard(main_BC, folded(answers, self._rule))
