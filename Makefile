@@ -13,7 +13,7 @@ demo: .venv/installed demo/efficientnet_lite0.pth
 	$(BIN)/engine train recipes/quickstart.toml --set model.weights=demo/efficientnet_lite0.pth
 	$(BIN)/engine infer --tta 2 --folds demo/models --out demo/predictions --truth demo/vehicles/test_labels.csv --show 5
 
-test: .venv/installed
+test: .venv/installed .venv-space/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -33,5 +33,11 @@ demo/efficientnet_lite0.pth: .venv/installed
 	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,demo]'
 	touch $@
 
+# What a generated Space runs in; its test is skipped where it cannot be had. Gradio wants older libraries than ours.
+.venv-space/installed: engine/export/space_files/requirements.txt .venv/installed
+	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .venv-space && \
+	$(BIN)/uv pip install --quiet --python .venv-space/bin/python -r $< && touch $@ || \
+	echo "gradio cannot be had here: the test of a Space is skipped"
+
 clean:
-	rm -rf .venv build demo *.egg-info kernels/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-space build demo *.egg-info kernels/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -170,6 +170,7 @@ main.doors(
     bench=("engine.cli.bench:bench", "Measure decoding, augmentation, training and inference."),
     data=("engine.cli.data:data", "Make, index, check or augment images."),
     export=("engine.cli.export:export", "Write a run as one file that answers elsewhere."),
+    demo=("engine.cli.demo:demo", "Write a page on which an exported file is tried."),
     doctor=("engine.cli.doctor:doctor", "Check this machine and the installation."),
 )
 
