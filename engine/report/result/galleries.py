@@ -10,7 +10,7 @@ import numpy as np
 from engine.report.result.answers import Answers
 from engine.report.result.predictions import Predicted
 
-SHOWN = 24
+SHOWN, STRANGERS = 24, 12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,10 +98,10 @@ def _strangers(predicted: Predicted | None) -> Gallery:
         lacking = ""
         shots = tuple(
             Shot(id_, label, answer, share, note=_odds(p))
-            for id_, label, answer, share, p in predicted.strangest[:SHOWN]
+            for id_, label, answer, share, p in predicted.strangest[:STRANGERS]
         )
     why = "Among the photos that were predicted, those that are least like anything in training."
-    return Gallery("strangers", "Strangers", why, shots, lacking)
+    return Gallery("strangers", "The strangest", why, shots, lacking)
 
 
 def _odds(p: float) -> str:

@@ -86,9 +86,9 @@ def summary(told: Told, shown: list[Figure], risk: Curve | None) -> list[str]:
         f"{share(accuracy.shares or 0)}.",
         _honesty(answers, calibration.score),
     ]
+    wrong = int((~answers.right_N).sum())
     if pairs := worst_pairs(answers)[:1]:
         pair = pairs[0]
-        wrong = int((~answers.right_N).sum())
         part = (pair.there + pair.back) / wrong
         said.append(
             f"Most mistakes between two classes are made between {pair.first} and {pair.second}: "
@@ -96,12 +96,13 @@ def summary(told: Told, shown: list[Figure], risk: Curve | None) -> list[str]:
         )
     else:
         said.append("Nothing is answered wrongly.")
-    if risk is not None and 1 - accuracy.score.value > 0.005:
-        at = int(np.abs(risk.x_K - 0.8).argmin())
-        said.append(
-            f"If the {share(1 - float(risk.x_K[at]))} that the models are least sure of go to a person, "
-            f"{share(1 - float(risk.y_K[at]))} of the others are right."
-        )
+    if risk is not None and wrong:
+        without = 1 - float(risk.y_K[int(np.abs(risk.x_K - 0.8).argmin())])
+        gains = "If the fifth of the photos that the models are least sure of goes to a person"
+        if without > accuracy.score.value + 0.005:
+            said.append(f"{gains}, {share(without)} of the others are right.")
+        else:
+            said.append(f"{gains}, nothing is won: how sure the models are tells nothing of whether they are right.")
     return said
 
 

@@ -6,7 +6,6 @@ picture has a number of bytes that it may take, and is made smaller until it doe
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,12 +14,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from engine.pictures import thumbnail
+from engine.predict.overlay import overlay
 from engine.quarantine import Fault
 from engine.recipe.sections import DecodeSection
 from engine.report.page import data_url
 
 LARGE, SMALL = 300, 150  # pixels of the longer side: in galleries, beside a pair of classes
-_BYTES = {LARGE: 20_000, SMALL: 7_000}
+_BYTES = {LARGE: 18_000, SMALL: 7_000}
+_WARM_BYTES = 14_000  # with heat on it
 _QUALITIES = (76, 60, 40)
 
 
@@ -43,9 +44,19 @@ class Photos:
             self._made[id_, side] = "" if path is None else self._make(path, side)
         return self._made[id_, side]
 
+    def warm_url(self, id_: str, heat_HW: NDArray[np.float32]) -> str:
+        """The large picture with heat drawn over it; "" as `url`."""
+        path = self.path(id_)
+        small = None if path is None else self._small(path, LARGE)
+        return "" if small is None else small_url(overlay(small, heat_HW), _WARM_BYTES)
+
     def _make(self, path: Path, side: int) -> str:
+        small = self._small(path, side)
+        return "" if small is None else small_url(small, _BYTES[side])
+
+    def _small(self, path: Path, side: int) -> Image.Image | None:
         small = thumbnail(str(path), (side, side), self._decode.background, self._decode.max_megapixels)
-        return "" if isinstance(small, Fault) else small_url(small, _BYTES[side])
+        return None if isinstance(small, Fault) else small
 
 
 def small_url(picture: Image.Image, most: int) -> str:
@@ -59,26 +70,3 @@ def small_url(picture: Image.Image, most: int) -> str:
             return url
         width, height = picture.size
         picture = picture.resize((max(1, width * 3 // 4), max(1, height * 3 // 4)), Image.Resampling.BILINEAR)
-
-
-def heat_url(heat_HW: NDArray[np.floating]) -> str:
-    """Heat from 0 to 1 as a picture to lie over a photo: nothing where it is cold, and the warmer the denser. A few
-    dozen pixels are enough; the browser smooths them."""
-    import base64
-
-    picture = Image.fromarray((np.clip(heat_HW, 0, 1) * 255).round().astype(np.uint8))
-    picture.thumbnail((48, 48), Image.Resampling.BILINEAR)
-    warm_HW = np.asarray(picture, dtype=np.float32) / 255
-    # From deep red over orange to yellow; dense from a third on.
-    rgba_HW4 = np.stack(
-        [
-            np.interp(warm_HW, [0, 0.5, 1], [150, 240, 255]),
-            np.interp(warm_HW, [0, 0.5, 1], [10, 90, 225]),
-            np.interp(warm_HW, [0, 0.5, 1], [60, 20, 70]),
-            np.interp(warm_HW, [0, 0.15, 0.6, 1], [0, 0, 150, 205]),
-        ],
-        axis=-1,
-    )
-    file = io.BytesIO()
-    Image.fromarray(rgba_HW4.round().astype(np.uint8), "RGBA").save(file, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()

@@ -18,7 +18,7 @@ from engine.data.manifest import OK
 from engine.store.run_folder import PredictionsFolder
 
 _BINS = 20
-_STRANGEST = 60
+_STRANGEST = 24
 _COLUMNS = ("id", "path", "prediction", "confidence", "status", "label", "set", "abstain", "strange", "strangeness")
 
 
@@ -90,6 +90,6 @@ def read_predicted(folder: PredictionsFolder) -> Predicted | None:
 
 def _metrics(folder: PredictionsFolder) -> dict[str, Any]:
     try:
-        return dict(json.loads(folder.scores.read_text("utf-8"))["metrics"])
+        return dict(json.loads(folder.scores.read_text("utf-8"))["together"])
     except (OSError, ValueError, KeyError, TypeError):
         return {}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from engine.report.result.curves import curves
 from engine.report.result.data import NOTHING_KNOWN, Data, Heard, look_at
 from engine.report.result.galleries import galleries
 from engine.report.result.headline import figures, settled, summary
-from engine.report.result.photos import LARGE, SMALL, Photos, heat_url, small_url
+from engine.report.result.photos import LARGE, SMALL, Photos, small_url
 from engine.report.result.plots import reliability_plot, risk_plot, risk_rows
 from engine.report.result.predictions import Predicted, read_predicted
 from engine.report.result.told import Told, read_told
@@ -164,29 +165,29 @@ class _Page:
         ]
 
     def _heat(self) -> dict[str, str]:
-        """By sample id, where the models looked; {} where nobody can be asked."""
+        """By sample id, pictures of where the models looked; {} where nobody can be asked."""
         if not self.heatmaps or not self.told.models:
             return {}
         wanted = {shot.id: shot.answer for gallery in self.galleries for shot in gallery.shots}
-        there = {id_: (path, answer) for id_, answer in wanted.items() if (path := self.photos.path(id_)) is not None}
-        return _heatmaps(self.told.folder.path, there, self.heard) if there else {}
+        there = {id_: answer for id_, answer in wanted.items() if self.photos.path(id_) is not None}
+        return _heatmaps(self.told.folder.path, there, self.photos, self.heard) if there else {}
 
 
-def _heatmaps(run: Path, wanted: dict[str, tuple[Path, str]], heard: Heard) -> dict[str, str]:
+def _heatmaps(run: Path, wanted: Mapping[str, str], photos: Photos, heard: Heard) -> dict[str, str]:
+    """Of these photos, each for the class that it was answered with."""
     from engine.predict.predictor import Predictor
 
+    made: dict[str, str] = {}
     try:
         predictor = Predictor(run)
     except EngineError:
-        return {}  # such as models that are there in part; the page says that there is no heat
-    made = {}
-    for done, (id_, (path, answer)) in enumerate(wanted.items()):
+        return made  # models that are there in part: the page says that there is no heat
+    for done, (id_, answer) in enumerate(wanted.items()):
         heard("heatmaps", done, len(wanted))
-        with_label = answer if answer in predictor.classes else None
-        try:
-            made[id_] = heat_url(predictor.heatmap(path, with_label))  # type: ignore[attr-defined]
-        except (EngineError, AttributeError):
-            continue
+        path = photos.path(id_)
+        if path is not None:
+            with contextlib.suppress(EngineError):  # a photo that cannot be read is said to be gone
+                made[id_] = photos.warm_url(id_, predictor.heatmap(path, answer))
     return made
 
 
