@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from engine.errors import DataError
+from engine.intervals import Interval, interval_of
 from engine.metrics.counts import confusion
 from engine.predictions import NO_FOLD, P
 
@@ -129,3 +130,23 @@ def _insert(top_NT: NDArray[np.int64], share_NT: NDArray[np.float32], column: in
             share_NT[rows, place + 1 :] = share_NT[rows, place:-1]
             top_NT[rows, place], share_NT[rows, place] = column, p_N[rows]
             p_N = np.where(later, np.float32(-2), p_N)
+
+
+def rows_of(path: Path, answers: Answers, rows_M: NDArray[np.int64]) -> NDArray[np.float32]:
+    """All probabilities (M, C) of some of the images that `read_answers` read from this file."""
+    file = pq.ParquetFile(path)
+    place = {id_: row for row, id_ in enumerate(file.read(["id"])["id"].to_pylist())}
+    at_M = np.array([place[answers.ids[row]] for row in rows_M.tolist()], dtype=np.int64)
+    p_MC = np.empty((len(rows_M), len(answers.classes)), dtype=np.float32)
+    for column, name in enumerate(answers.classes):
+        p_MC[:, column] = file.read([P + name])[0].to_numpy()[at_M]
+    return p_MC
+
+
+def mean_interval(values_N: NDArray[np.float64], answers: Answers, value: float) -> Interval:
+    """The interval of a `value` that is the mean of what each image has."""
+
+    def weighted(weights_DN: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray(weights_DN @ values_N / weights_DN.sum(1))
+
+    return interval_of(value, weighted, answers.groups, len(answers))

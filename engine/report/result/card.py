@@ -73,12 +73,12 @@ def _data(told: Told) -> list[str]:
 def _scores(shown: Sequence[Figure], said: Sequence[str]) -> list[str]:
     lines = [*said, ""]
     if shown:
-        lines += ["| | score | 95% interval | by the class shares |", "|---|---:|---:|---:|"]
+        lines += ["| | score | 95% interval | without a model |", "|---|---:|---:|---|"]
     for one in shown:
         write = share if one.percent else "{:.3f}".format
         low, high = one.score.low, one.score.high
         between = "" if low is None or high is None else f"{write(low)} to {write(high)}"
-        shares = "" if one.shares is None else write(one.shares)
+        shares = f"{write(one.shares)} ({one.about})"
         lines.append(f"| {one.title} | {write(one.score.value)} | {between} | {shares} |")
     return lines
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from engine.errors import CheckpointError, EngineError
-from engine.intervals import Interval, interval_of
+from engine.intervals import Interval
 from engine.recipe import schema
 from engine.recipe.sections import Recipe
-from engine.report.result.answers import Answers, read_answers
+from engine.report.result.answers import Answers, mean_interval, read_answers
 from engine.store.run_folder import RunFolder
 from engine.track.runs import PastRun, differences, read_run
 from engine.track.tracker import Scalar, flatten
@@ -96,14 +96,7 @@ def _paired(folder: Path, answers: Answers) -> dict[str, Interval]:
         "log_loss": answers.nats_N - other.nats_N[rows],
         "accuracy": answers.right_N.astype(np.float64) - other.right_N[rows],
     }
-    return {name: _mean(values_N, answers) for name, values_N in each.items()}
-
-
-def _mean(values_N: np.ndarray, answers: Answers) -> Interval:
-    def weighted(weights_DN: np.ndarray) -> np.ndarray:
-        return np.asarray(weights_DN @ values_N / weights_DN.sum(1))
-
-    return interval_of(float(values_N.mean()), weighted, answers.groups, len(values_N))
+    return {name: mean_interval(values_N, answers, float(values_N.mean())) for name, values_N in each.items()}
 
 
 def chosen(recipe: Recipe) -> dict[str, Scalar]:

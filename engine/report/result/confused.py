@@ -18,6 +18,7 @@ from engine.metrics.counts import confused_pairs
 from engine.report.result.answers import Answers
 
 PAIRS, EXAMPLES = 12, 4
+MISTAKES = 100  # kinds of them in the table behind the matrix
 _TURNED = 1000  # classes, beyond which branches are left as they fall: turning them takes minutes
 
 
@@ -52,6 +53,25 @@ def worst_pairs(answers: Answers) -> list[Pair]:
         names = answers.classes
         found.append(Pair(names[a], names[b], there, back, int(images_C[a]), int(images_C[b]), tuple(map(int, rows))))
     return found
+
+
+def mistakes(answers: Answers) -> list[dict[str, Any]]:
+    """The commonest, each a true class and an answer, with how often and the share of the true class."""
+    confusion_CC = answers.confusion_CC
+    images_C = confusion_CC.sum(1)
+    wrong_CC = confusion_CC - np.diag(np.diag(confusion_CC))
+    truth, answer = np.nonzero(wrong_CC)
+    order = np.argsort(-wrong_CC[truth, answer], kind="stable")[:MISTAKES]
+    cells = zip(truth[order].tolist(), answer[order].tolist(), strict=True)
+    return [
+        {
+            "truth": answers.classes[a],
+            "answer": answers.classes[b],
+            "times": int(wrong_CC[a, b]),
+            "share": float(wrong_CC[a, b] / images_C[a]),
+        }
+        for a, b in cells
+    ]
 
 
 def matrix(answers: Answers) -> dict[str, Any]:

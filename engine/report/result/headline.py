@@ -11,31 +11,34 @@ import numpy as np
 from engine.ensemble.ensemble import Ensemble
 from engine.intervals import Interval, interval_of
 from engine.metrics import counts
-from engine.report.result.answers import Answers
+from engine.metrics.calibration import CalibrationError
+from engine.report.result.answers import Answers, mean_interval
 from engine.report.result.confused import worst_pairs
 from engine.report.result.told import Told
 from engine.report.result.trust import Curve
 from engine.text import count
 
+_DRAWS = 100
+
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """A score with its interval, and what answering the class shares of the training images would have scored (None:
-    not known). perfect: the best there is. percent: whether it is shown as a share."""
+    """A score with its interval, and what it would be without a model: of the class shares of the training images, or
+    by chance; `about` says which. perfect: the best there is. percent: whether it is shown as a share."""
 
     title: str
     score: Interval
-    shares: float | None
+    shares: float
     perfect: float
     percent: bool
     about: str
+    has_rail: bool = True
 
     def rail(self, value: float | None) -> float:
         """Where a value lies on the way from the class shares to perfection, 0 to 100."""
-        start = self.shares if self.shares is not None else (1.0 if self.perfect == 0 else 0.0)
-        if value is None or start == self.perfect:
+        if value is None or self.shares == self.perfect:
             return 0.0
-        return min(100.0, max(0.0, 100 * (value - start) / (self.perfect - start)))
+        return min(100.0, max(0.0, 100 * (value - self.shares) / (self.perfect - self.shares)))
 
 
 def figures(told: Told, answers: Answers) -> list[Figure]:
@@ -49,9 +52,14 @@ def figures(told: Told, answers: Answers) -> list[Figure]:
     if baseline is None:
         baseline = float(-np.log(np.maximum(shares_C, 1e-15))[answers.truth_N].mean())
 
+    means = {"accuracy": answers.right_N.astype(np.float64), "log_loss": answers.nats_N}
+
     def score(name: str) -> Interval:
-        found = known.get(name)
-        return Interval(**found) if found else Interval(told.metrics[name], None, None)
+        if found := known.get(name):
+            return Interval(**found)
+        if name in means:  # of a run that wrote no intervals down
+            return mean_interval(means[name], answers, told.metrics[name])
+        return Interval(told.metrics[name], None, None)
 
     def macro_f1(weights_DN: np.ndarray) -> np.ndarray:
         return counts.macro_f1(counts.count(answers.answer_N, answers.truth_N, len(answers.classes), weights_DN))
@@ -62,8 +70,14 @@ def figures(told: Told, answers: Answers) -> list[Figure]:
         Figure("Accuracy", score("accuracy"), of_most, 1.0, True, f"always answering {top}"),
         Figure("Log loss", score("log_loss"), baseline, 0.0, False, "answering the class shares"),
         Figure("Macro F1", f1, f1_of_most, 1.0, True, f"always answering {top}"),
-        Figure("Calibration error", score("calibration_error"), None, 0.0, True, ""),
+        Figure("Calibration error", score("calibration_error"), _chance(answers), 0.0, True, "chance alone", False),
     ]
+
+
+def _chance(answers: Answers) -> float:
+    """The calibration error of calibrated answers of these confidences, about so few photos."""
+    error = CalibrationError(answers.share_NT[:, :1], np.zeros(len(answers), dtype=np.int64))
+    return float(error.by_chance(_DRAWS, np.random.default_rng(0)).mean())
 
 
 def _shares(told: Told, answers: Answers) -> np.ndarray:
@@ -83,8 +97,8 @@ def summary(told: Told, shown: list[Figure], risk: Curve | None) -> list[str]:
     said = [
         f"Of {count(len(answers), 'photo')} that the answering models had never seen, {share(accuracy.score.value)} "
         f"are answered rightly{_between(accuracy.score)}; {accuracy.about} would be right for "
-        f"{share(accuracy.shares or 0)}.",
-        _honesty(answers, calibration.score),
+        f"{share(accuracy.shares)}.",
+        _honesty(answers, calibration),
     ]
     wrong = int((~answers.right_N).sum())
     if pairs := worst_pairs(answers)[:1]:
@@ -118,11 +132,11 @@ def _nothing(told: Told) -> str:
     )
 
 
-def _honesty(answers: Answers, error: Interval) -> str:
+def _honesty(answers: Answers, error: Figure) -> str:
     says, right = float(answers.confidence_N.mean()), float(answers.right_N.mean())
     gap = says - right
     said = f"on average it says {share(says)} and is right in {share(right)}"
-    if error.value < 0.03:
+    if error.score.value < max(0.03, 1.5 * error.shares):
         return f"How sure it says it is can be taken at its word: {said}."
     if abs(gap) < 0.01:
         return f"How sure it says it is holds on average and not everywhere ({said}); see the reliability plot."

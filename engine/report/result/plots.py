@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engine.ensemble.risk import Threshold
+from engine.report.result.answers import Answers
 from engine.report.result.headline import share
 from engine.report.result.plot import Axis, Band, Bars, Line, Mark, Plot, fitting, percent
+from engine.report.result.predictions import Predicted
 from engine.report.result.trust import Curve, Reliability
 
 _COVERAGES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5)
@@ -63,6 +66,37 @@ def risk_rows(curve: Curve) -> list[dict[str, Any]]:
         high = None if curve.high_K is None else float(curve.high_K[at])
         rows.append({"coverage": float(curve.x_K[at]), "risk": float(curve.y_K[at]), "low": low, "high": high})
     return rows
+
+
+def confidence_plot(predicted: Predicted, answers: Answers | None) -> Plot:
+    """How sure the answers to new photos are, beside those to what was held out."""
+    seen = predicted.crowd_B / max(1, predicted.crowd_B.sum())
+    lines = [Line(_steps(seen), "main mean", "predicted")]
+    says = f"Predicted: {share(float(seen[-4:].sum()))} have a confidence of 80% or more"
+    highest = seen.max()
+    if answers is not None:
+        held = np.histogram(answers.confidence_N, bins=len(seen), range=(0, 1))[0] / len(answers)
+        lines.insert(0, Line(_steps(held), "soft", "held out"))
+        says += f"; held out: {share(float(held[-4:].sum()))}"
+        highest = max(highest, held.max())
+    y = fitting("photos", [0.0, float(highest)], percent)
+    return Plot(
+        "How sure: of predicted photos, and of those held out (dashed)",
+        says,
+        Axis("confidence", 0, 1, percent),
+        y,
+        lines,
+    )
+
+
+def _steps(shares_B: NDArray[np.floating]) -> list[tuple[float, float]]:
+    """The outline of bars of equal width from 0 to 1."""
+    edges = np.linspace(0, 1, len(shares_B) + 1).tolist()
+    return [
+        (x, y)
+        for left, right, y in zip(edges, edges[1:], shares_B.tolist(), strict=False)
+        for x, y in ((left, y), (right, y))
+    ]
 
 
 def _points(curve: Curve) -> list[tuple[float, float]]:

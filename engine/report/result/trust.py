@@ -11,17 +11,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.ensemble.risk import Risk
 from engine.intervals import drawn_weights
-from engine.report.result.answers import Answers
+from engine.report.result.answers import Answers, rows_of
 
 DRAWS = 200
 _POINTS = 61  # at which the reliability curve is drawn
 _COVERAGES = 40  # at which risk is told
 _LEVEL = 0.95
+_SETS_OF = 5000  # images, drawn from more, of which all probabilities are looked at
 
 Array = NDArray[np.float64]
 
@@ -111,3 +114,32 @@ def _band(drawn: list[Array]) -> tuple[Array | None, Array | None]:
         return None, None
     low_K, high_K = np.quantile(drawn, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2], axis=0)
     return low_K, high_K
+
+
+@dataclasses.dataclass(frozen=True)
+class SetsSeen:
+    """What sets came to out of fold: which share holds the truth, how many classes one holds on average, of how many
+    images this is told."""
+
+    coverage: float
+    size: float
+    images: int
+
+
+def sets_seen(path: Path, answers: Answers, risk: Risk) -> SetsSeen | None:
+    """Of each image by its fold's answer, judged by the images that the other folds held out (by all where there is but
+    one judge). None where the file's classes are not those of the sets."""
+    rows_M = np.sort(np.random.default_rng(0).permutation(len(answers))[:_SETS_OF])
+    if tuple(answers.classes) != tuple(risk.classes):
+        return None
+    p_MC, truth_M = rows_of(path, answers, rows_M), answers.truth_N[rows_M]
+    scores_MC = risk.score.of(p_MC)
+    in_MC = np.zeros(p_MC.shape, dtype=bool)
+    for fold in np.unique(answers.fold_N).tolist():
+        own_M = answers.fold_N[rows_M] == fold
+        others = {other: held for other, held in risk.held.items() if other != fold} or dict(risk.held)
+        judge = dataclasses.replace(risk, held=others, labels={other: risk.labels[other] for other in others})
+        in_MC[own_M] = judge.p_values(dict.fromkeys(others, scores_MC[own_M])) > 1 - risk.level
+    empty_M = ~in_MC.any(1)
+    in_MC[empty_M, p_MC[empty_M].argmax(1)] = True
+    return SetsSeen(float(in_MC[np.arange(len(rows_M)), truth_M].mean()), float(in_MC.sum(1).mean()), len(rows_M))

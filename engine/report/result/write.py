@@ -23,16 +23,16 @@ from engine.recipe.sections.decode import DEFAULT_DECODE
 from engine.report.preview import Picture
 from engine.report.result.card import card, licences
 from engine.report.result.compared import chosen, compared, last_run
-from engine.report.result.confused import class_rows, matrix, worst_pairs
+from engine.report.result.confused import class_rows, matrix, mistakes, worst_pairs
 from engine.report.result.curves import curves
 from engine.report.result.data import NOTHING_KNOWN, Data, Heard, look_at
 from engine.report.result.galleries import galleries
 from engine.report.result.headline import figures, settled, summary
 from engine.report.result.photos import LARGE, SMALL, Photos, small_url
-from engine.report.result.plots import reliability_plot, risk_plot, risk_rows
+from engine.report.result.plots import confidence_plot, reliability_plot, risk_plot, risk_rows
 from engine.report.result.predictions import Predicted, read_predicted
 from engine.report.result.told import Told, read_told
-from engine.report.result.trust import reliability, selective
+from engine.report.result.trust import reliability, selective, sets_seen
 
 MOST_BYTES = 5_000_000
 _AUGMENTED_BYTES = 6_000
@@ -96,12 +96,14 @@ class _Page:
             "answers": answers,
             "pairs": self.pairs,
             "matrix": matrix(answers) if answers else None,
+            "mistakes": mistakes(answers) if answers else [],
             "classes": rows,
             "trust": self._trust(),
             "risk": self._risk(curve),
             "galleries": self.galleries,
             "heat": self._heat(),
             "predicted": self.predicted,
+            "sure": confidence_plot(self.predicted, answers) if self.predicted else None,
             "drift": _drift(told, self.predicted),
             "gains": told.scores.get("ensemble", []),
             "steps": _steps(told),
@@ -141,12 +143,13 @@ class _Page:
         if curve is None or self.answers is None:
             return None
         hedges = self.told.ensemble.hedges if self.told.ensemble else None
-        threshold = hedges.threshold if hedges else None
+        threshold, sets = (hedges.threshold, hedges.risk) if hedges else (None, None)
         return {
             "plot": risk_plot(curve, threshold),
             "rows": risk_rows(curve),
             "threshold": threshold,
-            "sets": hedges.risk if hedges else None,
+            "sets": sets,
+            "seen": sets_seen(self.told.folder.out_of_fold, self.answers, sets) if sets else None,
         }
 
     def _against(self) -> Any:

@@ -172,7 +172,7 @@
       const n = cells[places[r]].get(places[c]);
       if (!n) { if (gap) { pen.globalAlpha = 1; pen.fillStyle = css0; pen.fillRect(px(c), py(r), cell - gap, cell - gap); } continue; }
       const part = share(n, places[r]);
-      pen.globalAlpha = r === c ? 0.12 + 0.88 * part : Math.min(1, 0.16 + 1.5 * Math.sqrt(part) * 0.75);
+      pen.globalAlpha = r === c ? 0.12 + 0.88 * part : Math.min(1, 0.14 + 1.12 * Math.sqrt(part));
       pen.fillStyle = r === c ? right : wrong;
       pen.fillRect(px(c), py(r), Math.max(1, cell - gap), Math.max(1, cell - gap));
       if (cell >= 24) {
