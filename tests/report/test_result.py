@@ -3,6 +3,7 @@ there."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
@@ -11,14 +12,22 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 
+from engine.cli.main import main
+from engine.ensemble.risk import Risk, risk_coverage
+from engine.ensemble.runs import fit_runs
 from engine.errors import CheckpointError, RecipeError
 from engine.metrics import evaluate
 from engine.predictions import LabelledPredictions, Predictions
+from engine.recipe.load import parse_recipe
 from engine.report.result import write_report
-from engine.report.result.answers import read_answers
+from engine.report.result.answers import Answers, read_answers
 from engine.report.result.confused import alike_order
+from engine.report.result.trust import reliability, selective, sets_seen
 from engine.store.run_folder import RunFolder
 
 
@@ -176,8 +185,6 @@ def made_run(folder: Path, answers: LabelledPredictions | None, scored: bool = T
         "data": {"train": str(folder / "gone")},
         "stage": [{"size": 32, "batch": 4, "epochs": 1, "lr": 1e-3}],
     }
-    from engine.recipe.load import parse_recipe
-
     run.claim.write_text(json.dumps({"recipe": parse_recipe(recipe).model_dump(mode="json")}), "utf-8")
     if answers is not None:
         answers.write(run.out_of_fold)
@@ -260,11 +267,89 @@ def test_two_runs_are_compared_photo_by_photo(tmp_path: Path) -> None:
 
 
 def test_an_ensemble_of_several_runs(tmp_path: Path) -> None:
-    from engine.ensemble.runs import fit_runs
-
     runs = [made_run(tmp_path / name, made_answers(["a", "b", "c"], 300, 0)) for name in ("small", "large")]
     fit_runs(runs, tmp_path / "both")
     page = Page(write_report(tmp_path / "both"))
     assert "2 runs answer together: small and large" in page.source
     assert [row[0].rpartition("/")[2] for row in page.tables["Runs"][1:]] == ["small", "large", "together"]
     assert "the reports of the runs have their curves" in page.source
+
+
+def test_the_command_says_where_the_page_is(tmp_path: Path) -> None:
+    run = made_run(tmp_path / "run", made_answers(["a", "b"], 60))
+    result = CliRunner().invoke(main, ["report", str(run), "--no-heatmaps"])
+    assert result.exit_code == 0 and result.output == f"{run / 'report.html'}: 0.1 MB\n"
+
+
+def test_the_reliability_curve_is_isotonic_and_its_parts_add_up() -> None:
+    """Answers that are right half as often as they say lie below the diagonal, with their band around them."""
+    random = np.random.default_rng(0)
+    said_N = random.uniform(0.5, 1, 3000).astype(np.float32)
+    right_N = random.random(3000) < said_N / 2
+    answers = Answers(
+        ids=tuple(map(str, range(3000))),
+        classes=("a", "b"),
+        truth_N=np.where(right_N, 0, 1),
+        top_NT=np.tile([0, 1], (3000, 1)),
+        share_NT=np.stack([said_N, 1 - said_N], 1),
+        true_N=np.where(right_N, said_N, 1 - said_N),
+        fold_N=np.zeros(3000, dtype=np.int64),
+    )
+    found = reliability(answers)
+    curve = found.curve
+    assert (np.diff(curve.y_K) >= 0).all()
+    assert curve.low_K is not None and curve.high_K is not None
+    inside = (curve.low_K <= curve.x_K / 2 + 0.02) & (curve.x_K / 2 - 0.02 <= curve.high_K)
+    assert inside.mean() > 0.9 and (curve.y_K < curve.x_K).all()
+    parts = found.miscalibration - found.discrimination + found.uncertainty
+    assert parts == pytest.approx(found.score) == pytest.approx(np.mean((said_N - right_N) ** 2), abs=1e-6)
+    assert found.miscalibration > 0.1
+    one_sender = dataclasses.replace(answers, groups=("one",) * 3000)
+    assert reliability(one_sender).curve.low_K is None
+
+
+def test_risk_is_what_is_wrong_among_the_surest(finished_run: Path) -> None:
+    answers = read_answers(RunFolder(finished_run).out_of_fold)
+    whole = Predictions.read(RunFolder(finished_run).out_of_fold)
+    assert isinstance(whole, LabelledPredictions)
+    curve, expected = selective(answers), risk_coverage(whole)
+    for coverage, risk in zip(curve.x_K, curve.y_K, strict=True):
+        at = np.flatnonzero(np.isclose(expected.coverage_K, coverage))
+        if len(at):  # a coverage between which no two photos are equally sure
+            assert risk == pytest.approx(expected.risk_K[at[0]])
+    assert curve.x_K[-1] == 1 and curve.y_K[-1] == pytest.approx(1 - answers.right_N.mean())
+
+
+def test_sets_hold_the_truth_as_often_as_was_asked(tmp_path: Path) -> None:
+    answers = made_answers([*"abcdef"], 3000)
+    answers.write(tmp_path / "oof.parquet")
+    seen = sets_seen(tmp_path / "oof.parquet", read_answers(tmp_path / "oof.parquet"), Risk.fit(answers, 0.99))
+    assert seen is not None and seen.images == 3000
+    assert seen.coverage == pytest.approx(0.99, abs=0.01) and 1 < seen.size < 6
+
+
+def test_predictions_are_told_in_short(tmp_path: Path) -> None:
+    run = made_run(tmp_path / "run", made_answers(["a", "b"], 60))
+    folder = RunFolder(run).predictions
+    folder.path.mkdir()
+    table = pa.table(
+        {
+            "id": ["1", "2", "3", "4"],
+            "path": ["1.jpg", "2.jpg", "3.jpg", "4.jpg"],
+            "prediction": ["a", "b", "a", "a"],
+            "confidence": pa.array([0.9, 0.8, 0.7, 0.5], pa.float32()),
+            "status": ["ok", "ok", "ok", "is empty (0 bytes)"],
+            "set": [["a"], ["b", "a"], ["a"], None],
+            "abstain": [False, True, False, None],
+            "strange": [False, True, False, None],
+            "strangeness": [0.6, 0.01, 0.4, None],
+        }
+    )
+    pq.write_table(table, folder.predictions)
+    page = Page(write_report(run))
+    assert "4 photos were answered" in page.source
+    assert "No answer is given to 33.3%" in page.source and "33.3% are called strange" in page.source
+    assert page.tables["Sizes of sets"][1:] == [["1", "2"], ["2", "1"]]
+    assert page.tables["Photos that could not be read"][1:] == [["is empty (0 bytes)", "1"]]
+    strangers = page.source.partition('<h3 id="strangers">')[2]
+    assert strangers.index("as strange as 1 in 100 of") < strangers.index("as strange as 1 in 2 of")
