@@ -7,10 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from engine.recipe.sections import Recipe
-from engine.report.result.headline import Figure, share
+from engine.report.result.headline import Figure
 from engine.report.result.told import Told
+from engine.report.result.words import share
+from engine.text import some
 
 _MOST_CLASSES = 60
+_SAID = {"version": "contract"}
 
 
 def card(told: Told, shown: Sequence[Figure], said: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
@@ -71,7 +74,7 @@ def _data(told: Told) -> list[str]:
 
 
 def _scores(shown: Sequence[Figure], said: Sequence[str]) -> list[str]:
-    lines = [*said, ""]
+    lines = [f"* {line}" for line in said] + [""]
     if shown:
         lines += ["| | score | 95% interval | without a model |", "|---|---:|---:|---|"]
     for one in shown:
@@ -91,7 +94,8 @@ def _limits(told: Told, rows: Sequence[Mapping[str, Any]]) -> list[str]:
         lines.append(f"* Weakest classes: {named}.")
     few = [row for row in rows if 0 < row["support"] < 20]
     if few:
-        lines.append(f"* {len(few)} classes have fewer than 20 photos; their scores are hardly known.")
+        named = some([row["name"] for row in few], show=str)
+        lines.append(f"* Scores of what has fewer than 20 photos are hardly known: {named}.")
     if told.ensemble is None or told.ensemble.hedges.strange is None:
         lines.append("* It answers photos of anything with one of its classes: strangers are not told apart.")
     lines.append("* Scores are of photos like the training data. Others have to be scored anew.")
@@ -103,24 +107,29 @@ def licences(recipe: Recipe | None) -> list[str]:
     own = "The trained weights are yours, within what the licences of the photos and of the starting weights allow."
     if recipe is None:
         return [own]
-    if recipe.model.weights:
-        name = recipe.model.weights.rpartition("/")[2]
-        return [f"Starting weights: {name}, of a licence that this file does not say.", own]
-    if not recipe.model.pretrained:
-        return ["No starting weights.", own]
-    return [f"Starting weights: {recipe.model.backbone} of timm, {_hub_licence(recipe.model.backbone)}.", own]
+    model = recipe.model
+    known = _timm_licence(model.backbone)
+    if model.weights:
+        told = f"Starting weights: {model.weights.rpartition('/')[2]}, whose licence has to be looked up"
+        told += f"; timm's own of this backbone are under {known}." if known else "."
+    elif model.pretrained:
+        told = f"Starting weights: {model.backbone} of timm, {f'under {known}' if known else 'of an unknown licence'}."
+    else:
+        told = "No starting weights."
+    return [told, own]
 
 
-def _hub_licence(backbone: str) -> str:
+def _timm_licence(backbone: str) -> str:
+    """Of timm's pretrained weights; "" where it does not say."""
     from timm.models import get_pretrained_cfg
 
-    found = get_pretrained_cfg(backbone)
-    return f"licence {found.license}" if found is not None and found.license else "whose licence timm does not say"
+    return str(getattr(get_pretrained_cfg(backbone, allow_unregistered=True), "license", None) or "")
 
 
 def _contract(told: Told) -> dict[str, str]:
     contract: Mapping[str, Any] = told.about.get("contract") or {}
-    shown = {name: ", ".join(map(str, v)) if isinstance(v, list) else str(v) for name, v in contract.items()}
+    values = {name: ", ".join(map(str, v)) if isinstance(v, list) else str(v) for name, v in contract.items()}
+    shown = {_SAID.get(name, name): value for name, value in values.items()}
     versions: Mapping[str, str] = told.about.get("versions") or {}
     return shown | {f"version of {name}": version for name, version in versions.items()}
 

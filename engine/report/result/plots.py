@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from engine.ensemble.risk import Threshold
 from engine.report.result.answers import Answers
-from engine.report.result.headline import share
 from engine.report.result.plot import Axis, Band, Bars, Line, Mark, Plot, fitting, percent
 from engine.report.result.predictions import Predicted
 from engine.report.result.trust import Curve, Reliability
+from engine.report.result.words import share
 
 _COVERAGES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5)
 

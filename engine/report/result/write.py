@@ -21,18 +21,19 @@ from engine.recipe.load import dump_recipe
 from engine.recipe.sections import Recipe
 from engine.recipe.sections.decode import DEFAULT_DECODE
 from engine.report.preview import Picture
-from engine.report.result.card import card, licences
+from engine.report.result.card import card
 from engine.report.result.compared import chosen, compared, last_run
 from engine.report.result.confused import class_rows, matrix, mistakes, worst_pairs
 from engine.report.result.curves import curves
 from engine.report.result.data import NOTHING_KNOWN, Data, Heard, look_at
 from engine.report.result.galleries import galleries
-from engine.report.result.headline import figures, settled, summary
+from engine.report.result.headline import figures
 from engine.report.result.photos import LARGE, SMALL, Photos, small_url
 from engine.report.result.plots import confidence_plot, reliability_plot, risk_plot, risk_rows
 from engine.report.result.predictions import Predicted, read_predicted
 from engine.report.result.told import Told, read_told
 from engine.report.result.trust import reliability, selective, sets_seen
+from engine.report.result.words import settled, summary
 
 MOST_BYTES = 5_000_000
 _AUGMENTED_BYTES = 6_000
@@ -116,7 +117,6 @@ class _Page:
             "data": self.data,
             "augmented": self._augmented(),
             "card": card(told, shown, said, rows),
-            "licences": licences(told.recipe),
             "photo": self.photos.url,
             "LARGE": LARGE,
             "SMALL": SMALL,
