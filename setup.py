@@ -17,7 +17,12 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["engine", "engine.*"]),
-    package_data={"engine": ["py.typed"], "engine.kernels": ["*.h"], "engine.export": ["space_files/*"]},
+    package_data={
+        "engine": ["py.typed"],
+        "engine.kernels": ["*.h"],
+        "engine.export": ["space_files/*"],
+        "engine.report.result": ["templates/*"],
+    },
     ext_modules=[
         Extension(
             "engine.kernels._cpu_pass",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from engine.predict.predictor import Predictor
     from engine.predictions import LabelledPredictions, Predictions
     from engine.recipe.load import load_recipe
+    from engine.report.result import write_report
     from engine.store.run_folder import RunFolder
 
     __version__: str
@@ -45,6 +46,7 @@ __all__ = [
     "suggest",
     "train",
     "vote",
+    "write_report",
 ]
 
 _WHERE = {
@@ -58,6 +60,7 @@ _WHERE = {
     "engine.predict.predictor": ("Predictor",),
     "engine.predictions": ("LabelledPredictions", "Predictions"),
     "engine.recipe.load": ("load_recipe",),
+    "engine.report.result": ("write_report",),
     "engine.store.run_folder": ("RunFolder",),
 }
 _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names}

@@ -110,6 +110,23 @@ def compare(
     return Difference(metric, of_first, of_second, of_second - of_first, low, high, verdict)
 
 
+def drawn_weights(
+    groups: Sequence[str], samples: int, draws: int = DRAWS, seed: int = 0
+) -> Iterator[NDArray[np.float64]]:
+    """How often each sample is in each draw, block by block, (draws in the block, samples), for what is no number but a
+    curve. `groups` as `LabelledPredictions.groups`."""
+    yield from _weights(_groups(groups, samples), draws, seed)
+
+
+def interval_of(
+    value: float, weighted: Weighted, groups: Sequence[str], samples: int, level: float = LEVEL
+) -> Interval:
+    """The interval of a score that is at hand in its form under weights alone, as `intervals` makes it."""
+    group_N = _groups(groups, samples)
+    (values_D,) = _drawn([weighted], group_N, DRAWS, 0)
+    return Interval(value, *_limits(values_D, group_N, level))
+
+
 def _verdict(low: float | None, high: float | None, higher_is_better: bool, groups: int, level: float) -> Verdict:
     """A few groups that all point one way prove nothing: of n, chance alone does so once in 2^(n - 1)."""
     if low is None or high is None or low <= 0 <= high or 2.0 ** (1 - groups) > 1 - level:

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from engine.intervals import compare, intervals
+from engine.intervals import compare, drawn_weights, interval_of, intervals
 from engine.metrics import METRICS, score
 from engine.predictions import LabelledPredictions, Predictions
 
@@ -112,6 +112,20 @@ def test_samples_without_a_known_label_do_not_count() -> None:
     assert intervals(more) == intervals(one.take(range(150)))
     with pytest.raises(ValueError, match="has a label among"):
         intervals(dataclasses.replace(one, labels=("",) * len(one)))
+
+
+def test_a_score_at_hand_has_the_interval_that_its_predictions_would_give() -> None:
+    labelled = drawn(3, groups=40)
+    right_N = (labelled.probabilities_NC.argmax(1) == labelled.labels_N).astype(np.float64)
+
+    def accuracy(weights_DN: np.ndarray) -> np.ndarray:
+        return np.asarray(weights_DN @ right_N / weights_DN.sum(1))
+
+    found = interval_of(float(right_N.mean()), accuracy, labelled.groups, len(labelled))
+    expected = intervals(labelled, ["accuracy"])["accuracy"]
+    assert dataclasses.astuple(found) == pytest.approx(dataclasses.astuple(expected))
+    blocks = [*drawn_weights(labelled.groups, len(labelled), draws=5)]
+    assert sum(map(len, blocks)) == 5 and all((block.sum(1) > 0).all() for block in blocks)
 
 
 def test_one_group_alone_tells_nothing() -> None:

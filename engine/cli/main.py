@@ -162,6 +162,7 @@ main.doors(
     score=("engine.cli.score:score", "Score predictions, or check a submission."),
     vote=("engine.cli.vote:vote_command", "Join files of predictions, of any tool, into one."),
     preview=("engine.cli.preview:preview", "Show what a recipe does to its images."),
+    report=("engine.cli.report:report", "Write a page about a run: scores, mistakes, curves, a model card."),
     runs=("engine.cli.runs:runs", "List past runs, their scores and what differs between them."),
     **{"lr-find": ("engine.cli.lr_find:lr_find", "Find a learning rate by trying them all.")},
     compare=("engine.cli.compare:compare", "Compare backbones by short runs."),

@@ -1,0 +1,322 @@
+"""The page is put together: read, made, written, in the order in which a reader wants it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from engine.errors import CheckpointError, EngineError
+from engine.files import write_text
+from engine.recipe.load import dump_recipe
+from engine.recipe.sections import Recipe
+from engine.recipe.sections.decode import DEFAULT_DECODE
+from engine.report.preview import Picture
+from engine.report.result.card import card
+from engine.report.result.compared import chosen, compared, last_run
+from engine.report.result.confused import class_rows, matrix, mistakes, worst_pairs
+from engine.report.result.curves import curves
+from engine.report.result.data import NOTHING_KNOWN, Data, Heard, look_at
+from engine.report.result.galleries import galleries
+from engine.report.result.headline import figures
+from engine.report.result.photos import LARGE, SMALL, Photos, small_url
+from engine.report.result.plots import confidence_plot, reliability_plot, risk_plot, risk_rows
+from engine.report.result.predictions import Predicted, read_predicted
+from engine.report.result.told import Told, read_told
+from engine.report.result.trust import reliability, selective, sets_seen
+from engine.report.result.words import settled, summary
+
+MOST_BYTES = 5_000_000
+_AUGMENTED_BYTES = 6_000
+
+
+def write_report(
+    run: Path | str,
+    out: Path | str | None = None,
+    *,
+    against: Path | str | None = None,
+    heatmaps: bool = True,
+    sets: Sequence[str] = (),
+    heard: Heard = lambda what, done, total: None,
+) -> Path:
+    """Write all that is to be said of a run, or of an ensemble of several, as one HTML file that needs no network; by
+    default as report.html in its folder. Returns where.
+
+    against: another run to compare with; by default the one beside it that ended last before it. heatmaps: whether
+    models say where they look in the photos of the galleries. sets: "data.train=..." and other changes of data and
+    decode, where images lie elsewhere now. heard(what, done, total) is told how far it is.
+
+    Raises CheckpointError for a folder that holds no run.
+    """
+    run = Path(run)
+    told = read_told(run, sets)
+    heard("reading", 0, None)
+    page = _Page(told, Path(against) if against is not None else None, heatmaps, heard)
+    path = Path(out) if out is not None else run / "report.html"
+    write_text(path, page.render())
+    return path
+
+
+class _Page:
+    """Makes the sections; each is a dictionary that its template shows."""
+
+    def __init__(self, told: Told, against: Path | None, heatmaps: bool, heard: Heard) -> None:
+        self.data = _data(told, heard)
+        self.told = told = _with_groups(told, self.data)
+        self.answers = told.answers
+        self.against, self.heatmaps, self.heard = against, heatmaps, heard
+        self.predicted = read_predicted(told.folder.predictions)
+        self.galleries = galleries(self.answers, self.predicted)
+        self.pairs = worst_pairs(self.answers) if self.answers else []
+        self.photos = self._photos()
+
+    def render(self) -> str:
+        return environment().get_template("result.html").render(**self.values())
+
+    def values(self) -> dict[str, Any]:
+        told, answers = self.told, self.answers
+        shown = figures(told, answers) if answers else []
+        curve = selective(answers) if answers else None
+        said = summary(told, shown, curve)
+        rows = class_rows(answers) if answers else []
+        return {
+            "told": told,
+            "when": datetime.fromtimestamp(_last(told)).strftime("%-d %B %Y"),
+            "figures": shown,
+            "said": said,
+            "settled": settled(told),
+            "answers": answers,
+            "pairs": self.pairs,
+            "matrix": matrix(answers) if answers else None,
+            "mistakes": mistakes(answers) if answers else [],
+            "classes": rows,
+            "trust": self._trust(),
+            "risk": self._risk(curve),
+            "galleries": self.galleries,
+            "heat": self._heat(),
+            "predicted": self.predicted,
+            "sure": confidence_plot(self.predicted, answers) if self.predicted else None,
+            "drift": _drift(told, self.predicted),
+            "gains": told.scores.get("ensemble", []),
+            "steps": _steps(told),
+            "specialists": told.scores.get("specialists", []),
+            "folds": _folds(told),
+            "curves": curves(told.records, _select(told.recipe)) if told.records else None,
+            "against": self._against(),
+            "chosen": chosen(told.recipe) if told.recipe else {},
+            "toml": dump_recipe(told.recipe) if told.recipe else "",
+            "data": self.data,
+            "augmented": self._augmented(),
+            "card": card(told, shown, said, rows),
+            "photo": self.photos.url,
+            "LARGE": LARGE,
+            "SMALL": SMALL,
+        }
+
+    def _photos(self) -> Photos:
+        answers, predicted = self.answers, self.predicted
+        ids = [shot.id for gallery in self.galleries for shot in gallery.shots if gallery.key != "strangers"]
+        if answers:
+            ids += [answers.ids[row] for pair in self.pairs for row in pair.rows]
+        paths = self.data.paths(ids)
+        if predicted:
+            paths = dict(predicted.paths) | paths
+        return Photos(paths, self.told.recipe.decode if self.told.recipe else DEFAULT_DECODE)
+
+    def _trust(self) -> dict[str, Any] | None:
+        if self.answers is None:
+            return None
+        self.heard("measuring", 0, None)
+        found = reliability(self.answers)
+        return {"found": found, "plot": reliability_plot(found)}
+
+    def _risk(self, curve: Any) -> dict[str, Any] | None:
+        if curve is None or self.answers is None:
+            return None
+        hedges = self.told.ensemble.hedges if self.told.ensemble else None
+        threshold, sets = (hedges.threshold, hedges.risk) if hedges else (None, None)
+        return {
+            "plot": risk_plot(curve, threshold),
+            "rows": risk_rows(curve),
+            "threshold": threshold,
+            "sets": sets,
+            "seen": sets_seen(self.told.folder.out_of_fold, self.answers, sets) if sets else None,
+        }
+
+    def _against(self) -> Any:
+        other = self.against if self.against is not None else last_run(self.told.folder.path)
+        return None if other is None else compared(self.told.folder.path, other, self.answers)
+
+    def _augmented(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "size": one.size,
+                "epochs": [epoch + 1 for epoch in one.epochs],
+                "stage": one.stage,
+                "rows": [[(_picture_url(picture), picture.caption) for picture in row] for row in one.rows],
+            }
+            for one in self.data.augmented
+        ]
+
+    def _heat(self) -> dict[str, str]:
+        """By sample id, pictures of where the models looked; {} where nobody can be asked."""
+        if not self.heatmaps or not self.told.models:
+            return {}
+        wanted = {shot.id: shot.answer for gallery in self.galleries for shot in gallery.shots}
+        there = {id_: answer for id_, answer in wanted.items() if self.photos.path(id_) is not None}
+        return _heatmaps(self.told.folder.path, there, self.photos, self.heard) if there else {}
+
+
+def _heatmaps(run: Path, wanted: Mapping[str, str], photos: Photos, heard: Heard) -> dict[str, str]:
+    """Of these photos, each for the class that it was answered with."""
+    from engine.predict.predictor import Predictor
+
+    made: dict[str, str] = {}
+    try:
+        predictor = Predictor(run)
+    except EngineError:
+        return made  # models that are there in part: the page says that there is no heat
+    for done, (id_, answer) in enumerate(wanted.items()):
+        heard("heatmaps", done, len(wanted))
+        path = photos.path(id_)
+        if path is not None:
+            with contextlib.suppress(EngineError):  # a photo that cannot be read is said to be gone
+                made[id_] = photos.warm_url(id_, predictor.heatmap(path, answer))
+    return made
+
+
+def environment() -> Environment:
+    """Templates beside this module; what is put into them is escaped, and a name that is not there is an error."""
+    made = Environment(
+        loader=PackageLoader("engine.report.result"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    made.filters |= {
+        "share": _or_dash(lambda v: f"{100 * v:.1f}%"),
+        "code": _code,
+        "fixed": _or_dash(lambda v: f"{v:.3f}"),
+        "fine": _or_dash(lambda v: f"{v:.4f}"),
+        "signed": _or_dash(lambda v: f"{v:+.4f}"),
+        "whole": _or_dash(lambda v: f"{v:,.0f}"),
+        "words": lambda name: str(name).replace("_", " "),
+    }
+    return made
+
+
+def _code(text: str) -> Markup:
+    """Text with `code` in it, as HTML."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # escaped before
+
+
+def _or_dash(show: Callable[[float], str]) -> Callable[[float | None], str]:
+    return lambda value: "–" if value is None or not math.isfinite(value) else show(value)
+
+
+def _data(told: Told, heard: Heard) -> Data:
+    if told.recipe is None:
+        return NOTHING_KNOWN
+    samples = next((run.samples for run in told.runs if run.samples.is_file()), told.folder.samples)
+    return look_at(told.recipe, samples, heard)
+
+
+def _with_groups(told: Told, data: Data) -> Told:
+    """Out-of-fold answers that do not say which photos belong together are told by the images."""
+    answers = told.answers
+    if answers is None or answers.groups or not data.groups:
+        return told
+    groups = tuple(data.groups.get(id_, "") for id_ in answers.ids)
+    return dataclasses.replace(told, answers=dataclasses.replace(answers, groups=groups))
+
+
+def _last(told: Told) -> float:
+    """When the run ended, as its files tell."""
+    folder = told.folder
+    there = [path for path in (folder.scores, folder.log, folder.claim, folder.ensemble) if path.is_file()]
+    if not there:
+        raise CheckpointError(f"{folder.path}: holds no run; give the folder that `engine train` wrote")
+    return there[0].stat().st_mtime
+
+
+def _select(recipe: Recipe | None) -> str:
+    return recipe.train.select if recipe else "log_loss"
+
+
+def _picture_url(picture: Picture) -> str:
+    from PIL import Image
+
+    shown = Image.fromarray(picture.pixels_HW3)
+    shown.thumbnail((176, 176))
+    return small_url(shown, _AUGMENTED_BYTES)
+
+
+def _steps(told: Told) -> list[dict[str, Any]]:
+    """What answering together gained: the best epoch of each fold by one look, and all that answer together."""
+    if told.answers is None or not told.records or not told.metrics:
+        return []
+    weights = {int(fold): int((told.answers.fold_N == fold).sum()) for fold in np.unique(told.answers.fold_N)}
+    best: dict[int, Any] = {}
+    for record in told.records:
+        if record.best and record.metrics:
+            best[record.fold] = record
+    if not best or set(best) != set(weights):
+        return []
+    total = sum(weights.values())
+
+    def mean(name: str) -> float:
+        return sum(best[fold].metrics[name] * weight for fold, weight in weights.items()) / total
+
+    one = {"name": "each fold's best epoch, one view", "log_loss": mean("log_loss"), "accuracy": mean("accuracy")}
+    main = told.scores.get("main") or told.metrics
+    first = (told.scores.get("ensemble") or [{}])[0].get("before") or main
+    steps = [one, {"name": "kept epochs and views together", **{n: first[n] for n in ("log_loss", "accuracy")}}]
+    if any(gain["kept"] for gain in told.scores.get("ensemble", [])):
+        steps.append({"name": "and what was fitted", **{n: main[n] for n in ("log_loss", "accuracy")}})
+    if told.scores.get("specialists"):
+        steps.append({"name": "and specialists", **{n: told.metrics[n] for n in ("log_loss", "accuracy")}})
+    return steps
+
+
+def _folds(told: Told) -> list[dict[str, Any]]:
+    """Of each fold: photos held out, and how well all that answers about them does."""
+    answers = told.answers
+    if answers is None:
+        return []
+    rows = []
+    for fold in np.unique(answers.fold_N).tolist():
+        own_N = answers.fold_N == fold
+        best = [record for record in told.records if record.fold == fold and record.best]
+        rows.append(
+            {
+                "fold": fold,
+                "images": int(own_N.sum()),
+                "epoch": best[-1].epoch + 1 if best else None,
+                "log_loss": float(answers.nats_N[own_N].mean()),
+                "accuracy": float(answers.right_N[own_N].mean()),
+            }
+        )
+    return rows
+
+
+def _drift(told: Told, predicted: Predicted | None) -> list[dict[str, Any]]:
+    """Classes by how far their share among answers is from that in training, the farthest first."""
+    if predicted is None or not predicted.answers or not told.counts:
+        return []
+    trained, answered = sum(told.counts.values()), sum(predicted.answers.values())
+    shares = {
+        name: (predicted.answers.get(name, 0) / answered, told.counts.get(name, 0) / trained)
+        for name in {**told.counts, **predicted.answers}
+    }
+    farthest = sorted(shares, key=lambda name: (-abs(shares[name][0] - shares[name][1]), name))
+    return [{"name": name, "answered": shares[name][0], "trained": shares[name][1]} for name in farthest[:12]]
