@@ -8,6 +8,7 @@
       oof.parquet           out-of-fold predictions of all folds
       ensemble.json         how the members become one answer
       0/, 1/, ...           a fold: weights.safetensors, checkpoint.json, resume.pt, oof.parquet, bank.safetensors
+        epochs.parquet      what it answered about what it held out, after each epoch, in short
         epoch_013/, ...     an epoch that was kept beside the best one: the same, without resume.pt
       specialists/<name>/   a run of its own
       predictions/          what `engine infer` answered; parts/ in it while it is not finished
@@ -122,6 +123,11 @@ class FoldFolder(MemberFolder):
         """The features of the images that it was trained on."""
         return self.path / "bank.safetensors"
 
+    @property
+    def epoch_answers(self) -> Path:
+        """What it answered about what it held out, after each epoch; runs of older engines have none."""
+        return self.path / "epochs.parquet"
+
     def epoch(self, number: int) -> MemberFolder:
         """Where an epoch of the run, counted from 0, is kept."""
         return MemberFolder(self.path / f"{_EPOCH}{number:03d}")
@@ -175,6 +181,7 @@ class FoldFolder(MemberFolder):
             kept.clear()
         self.resume.unlink(missing_ok=True)
         self.bank.unlink(missing_ok=True)
+        self.epoch_answers.unlink(missing_ok=True)
         super().clear()
 
 
