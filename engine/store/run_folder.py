@@ -10,6 +10,7 @@
       0/, 1/, ...           a fold: weights.safetensors, checkpoint.json, resume.pt, oof.parquet, bank.safetensors
         epochs.parquet      what it answered about what it held out, after each epoch, in short
         epoch_013/, ...     an epoch that was kept beside the best one: the same, without resume.pt
+      court.csv             what people decided about labels; it stays when the run is trained afresh
       specialists/<name>/   a run of its own
       predictions/          what `engine infer` answered; parts/ in it while it is not finished
       running.json          while a process trains in it: which
@@ -252,6 +253,11 @@ class RunFolder:
     def ensemble(self) -> Path:
         """How the members become one answer; written at the end."""
         return self.path / "ensemble.json"
+
+    @property
+    def court(self) -> Path:
+        """What people decided about labels: theirs, and not removed with the run."""
+        return self.path / "court.csv"
 
     @property
     def predictions(self) -> PredictionsFolder:
