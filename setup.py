@@ -22,6 +22,7 @@ setup(
         "engine.kernels": ["*.h"],
         "engine.export": ["space_files/*"],
         "engine.report.result": ["templates/*"],
+        "engine.serve": ["*.html"],
     },
     ext_modules=[
         Extension(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from engine.cli.common import FilePath, class_table, echo_json, progress, set_option, table, tell
+from engine.cli.court import court
 from engine.recipe.load import load_recipe, parse_recipe
 
 if TYPE_CHECKING:
@@ -20,7 +21,10 @@ MOST_CLASSES_SHOWN = 40
 
 @click.group()
 def data() -> None:
-    """Make, index, check or augment images."""
+    """Make, index, check or augment images, and judge their labels."""
+
+
+data.add_command(court)
 
 
 @data.command(

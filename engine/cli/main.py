@@ -169,7 +169,7 @@ main.doors(
     sweep=("engine.cli.sweep:sweep", "Search for the best values of a recipe's keys."),
     tta=("engine.cli.tta:tta", "Measure which views of images are worth their time."),
     bench=("engine.cli.bench:bench", "Measure decoding, augmentation, training and inference."),
-    data=("engine.cli.data:data", "Make, index, check or augment images."),
+    data=("engine.cli.data:data", "Make, index, check or augment images, and judge their labels."),
     export=("engine.cli.export:export", "Write a run as one file that answers elsewhere."),
     demo=("engine.cli.demo:demo", "Write a page on which an exported file is tried."),
     doctor=("engine.cli.doctor:doctor", "Check this machine and the installation."),

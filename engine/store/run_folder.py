@@ -8,7 +8,9 @@
       oof.parquet           out-of-fold predictions of all folds
       ensemble.json         how the members become one answer
       0/, 1/, ...           a fold: weights.safetensors, checkpoint.json, resume.pt, oof.parquet, bank.safetensors
+        epochs.parquet      what it answered about what it held out, after each epoch, in short
         epoch_013/, ...     an epoch that was kept beside the best one: the same, without resume.pt
+      court.csv             what people decided about labels; it stays when the run is trained afresh
       specialists/<name>/   a run of its own
       predictions/          what `engine infer` answered; parts/ in it while it is not finished
       running.json          while a process trains in it: which
@@ -122,6 +124,11 @@ class FoldFolder(MemberFolder):
         """The features of the images that it was trained on."""
         return self.path / "bank.safetensors"
 
+    @property
+    def epoch_answers(self) -> Path:
+        """What it answered about what it held out, after each epoch; runs of older engines have none."""
+        return self.path / "epochs.parquet"
+
     def epoch(self, number: int) -> MemberFolder:
         """Where an epoch of the run, counted from 0, is kept."""
         return MemberFolder(self.path / f"{_EPOCH}{number:03d}")
@@ -175,6 +182,7 @@ class FoldFolder(MemberFolder):
             kept.clear()
         self.resume.unlink(missing_ok=True)
         self.bank.unlink(missing_ok=True)
+        self.epoch_answers.unlink(missing_ok=True)
         super().clear()
 
 
@@ -245,6 +253,11 @@ class RunFolder:
     def ensemble(self) -> Path:
         """How the members become one answer; written at the end."""
         return self.path / "ensemble.json"
+
+    @property
+    def court(self) -> Path:
+        """What people decided about labels: theirs, and not removed with the run."""
+        return self.path / "court.csv"
 
     @property
     def predictions(self) -> PredictionsFolder:

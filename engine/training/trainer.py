@@ -36,6 +36,7 @@ from engine.predictions import LabelledPredictions
 from engine.ranks import Ranks
 from engine.recipe.sections import Recipe, StageSection
 from engine.store import checkpoint
+from engine.store.epochs import EpochAnswers, add_epoch
 from engine.store.resume import load_resume, save_begun, save_resume
 from engine.store.run_folder import FoldFolder, MemberFolder
 from engine.training.feed import Feed, FoldData
@@ -302,7 +303,7 @@ class FoldTrainer:
             self._stage_best = {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
 
     def _weights_to_save(self, held: LabelledPredictions | None, record: EpochRecord) -> Callable[[], None]:
-        """What writes the epoch's checkpoint where it is the best one, and where it is one of those to keep."""
+        """What writes the epoch's answers, and its checkpoint where it is the best one or one of those to keep."""
         at, train = self.position, self.recipe.train
         folders: list[MemberFolder] = [self.folder] if record.best else []
         keeps = train.keep_last + train.keep_best > 0
@@ -311,8 +312,11 @@ class FoldTrainer:
         if at.run_epoch in kept:
             folders.append(self.folder.epoch(at.run_epoch))
         saved = self._checkpoint(record) if folders and self.ranks.leads else None
+        answered = EpochAnswers.of(at.run_epoch, held) if held is not None and self.ranks.leads else None
 
         def write() -> None:
+            if answered is not None:
+                add_epoch(self.folder.epoch_answers, answered)
             for folder in folders:
                 assert saved is not None  # only the leading rank writes
                 checkpoint.save(folder.path, saved)

@@ -153,6 +153,7 @@ def everything(run: RunFolder) -> None:
     twins = run.specialist("쌍둥이")
     save(run.fold(0), run.fold(0).epoch(3), twins.fold(0))
     touch(run.claim, run.samples, run.log, run.scores, run.out_of_fold, run.ensemble, run.tracking)
+    touch(run.fold(0).epoch_answers, twins.fold(0).epoch_answers)
     touch(run.fold(0).resume, twins.fold(0).resume, twins.claim, twins.log, twins.out_of_fold)
     touch(*(run.tensorboard(name) / "events.out.tfevents.1.host" for name in ("0", "쌍둥이/0", ALL_FOLDS)))
 

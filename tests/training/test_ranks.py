@@ -16,6 +16,8 @@ import pyarrow.parquet as pq
 from engine.predictions import Predictions
 from engine.recipe.load import dump_recipe
 from engine.recipe.sections import Recipe
+from engine.store.epochs import EpochAnswers
+from engine.store.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]
 MakeRecipe = Callable[..., Recipe]
@@ -52,3 +54,6 @@ def test_two_processes_answer_as_one_does(recipe: MakeRecipe, run: Run, make_sta
     for alone, together in zip(*logs, strict=True):
         assert alone["images"] == together["images"]
         np.testing.assert_allclose(together["train_loss"], alone["train_loss"], rtol=2e-3)
+    by_epoch = [EpochAnswers.read(RunFolder(folder).fold(0).epoch_answers) for folder in (one, two)]
+    assert by_epoch[1].epochs == (0, 1, 2) and sorted(by_epoch[0].ids) == sorted(by_epoch[1].ids)
+    np.testing.assert_allclose(by_epoch[1].of_ids(by_epoch[0].ids).own_NE, by_epoch[0].own_NE, atol=2e-3)

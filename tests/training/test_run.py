@@ -22,6 +22,7 @@ from engine.events import EpochEnded, Event, Watcher
 from engine.metrics import log_loss
 from engine.ranks import Ranks
 from engine.recipe.sections import Recipe
+from engine.store.epochs import EpochAnswers
 from engine.store.run_folder import RunFolder
 from engine.training.prepare import prepare
 from engine.training.run import refuse_second, train
@@ -85,6 +86,14 @@ def test_the_log_and_the_watcher_say_the_same(recipe: MakeRecipe, run: Run, make
     assert begun == (0, diary.images, 0, 0)  # what was announced is what was counted
     scores = json.loads((result.folder / "scores.json").read_text("utf-8"))
     assert scores["out_of_fold"] == result.metrics
+    kept = EpochAnswers.read(RunFolder(result.folder).fold(0).epoch_answers)  # what each epoch's scores were made of
+    table = pq.read_table(result.folder / "oof.parquet").to_pydict()
+    labels = dict(zip(table["id"], table["label"], strict=True))
+    right_E = (kept.best_NE == np.array([[kept.classes.index(labels[id_])] for id_ in kept.ids])).mean(0)
+    assert kept.epochs == (0, 1, 2)
+    assert right_E.tolist() == [record.metrics["accuracy"] for record in diary.records]
+    losses = [record.metrics["log_loss"] for record in diary.records]
+    np.testing.assert_allclose(-np.log(kept.own_NE).mean(0), losses, rtol=1e-5)
 
 
 def test_a_finished_run_says_so_and_changes_nothing_it_learnt(recipe: MakeRecipe, run: Run) -> None:
