@@ -17,7 +17,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["engine", "engine.*"]),
-    package_data={"engine": ["py.typed"], "engine.kernels": ["*.h"]},
+    package_data={"engine": ["py.typed"], "engine.kernels": ["*.h"], "engine.serve": ["*.html"]},
     ext_modules=[
         Extension(
             "engine.kernels._cpu_pass",

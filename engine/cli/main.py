@@ -160,6 +160,7 @@ main.doors(
     infer=("engine.cli.infer:infer", "Predict images with trained folds."),
     score=("engine.cli.score:score", "Score predictions, or check a submission."),
     vote=("engine.cli.vote:vote_command", "Join files of predictions, of any tool, into one."),
+    serve=("engine.cli.serve:serve", "Answer photos over HTTP, with a page for people."),
     preview=("engine.cli.preview:preview", "Show what a recipe does to its images."),
     runs=("engine.cli.runs:runs", "List past runs, their scores and what differs between them."),
     **{"lr-find": ("engine.cli.lr_find:lr_find", "Find a learning rate by trying them all.")},
