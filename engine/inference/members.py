@@ -40,6 +40,7 @@ class Members(Sequence[Member]):
 
     def __init__(self, members: Sequence[Member], views: Sequence[View] = (PLAIN,), executor: Name = "auto") -> None:
         self.views = tuple(views)
+        self.executor = executor
         self._members = tuple(members)
         for member in members:
             member.model.eval()

@@ -77,6 +77,10 @@ class Asking:
         answered = found[0] if len(found) == 1 else self._together(found)
         return answered if isinstance(answered, Quarantine) else self._hedged(answered)
 
+    def members(self) -> list[Members]:
+        """The models of each run, without specialists."""
+        return [run.main() for run in self._runs]
+
     def _tell(self, told: Told, begun: int, done: int) -> None:
         told((begun + done) // len(self._runs))
 
@@ -188,6 +192,15 @@ class _AskingRun:
         asked = embedded(candidates[0], candidates)
         return search(asked, self._banks[fold], max(self._most, OF), self._ranks.device)
 
+    def main(self) -> Members:
+        """The models of the folds, restored when they are first asked for."""
+        return self._members("", self._run.checkpoints)
+
+    def _members(self, name: str, checkpoints: Sequence[Checkpoint]) -> Members:
+        if name not in self._restored:
+            self._restored[name] = members_for(checkpoints, self._run.recipe, self._ranks.device)
+        return self._restored[name]
+
     def _ask(
         self,
         name: str,
@@ -197,13 +210,11 @@ class _AskingRun:
         told: Told = _nobody,
     ) -> tuple[list[Predictions], Quarantine]:
         recipe = self._run.recipe
-        if name not in self._restored:
-            self._restored[name] = members_for(checkpoints, recipe, self._ranks.device)
         views = partial(blend, rule=recipe.ensemble.vote)
         extras: tuple[Extra, ...] = ()
         if not name:  # a specialist is asked for its answer alone
             extras = (*(("features",) if self._banks else ()), *(("logits",) if self._kind == "energy" else ()))
-        return ask(self._restored[name], samples, rows_N, recipe, views, self._ranks, told, extras)
+        return ask(self._members(name, checkpoints), samples, rows_N, recipe, views, self._ranks, told, extras)
 
 
 def shares_of(models: Models, classes: Sequence[str]) -> NDArray[np.float64]:

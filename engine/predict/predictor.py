@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, overload
 
@@ -19,7 +20,8 @@ from PIL import Image
 from engine.data.manifest import OK
 from engine.ensemble.vote import Rule
 from engine.errors import DataError, RecipeError
-from engine.loader.batches import Samples
+from engine.inference.heatmaps import heatmap
+from engine.loader.batches import Loader, Samples
 from engine.loader.source import Memory
 from engine.predict.asking import Answered, Asking
 from engine.predict.blind import blind_together
@@ -69,7 +71,8 @@ class Predictor:
                 "predict.prior: shares are estimated from the answers to all images, and here photos are answered as "
                 'they come; give the shares, or sets=["predict.prior=off"]'
             )
-        self._asking = Asking(self._models, torch.device(device or ("cuda" if on_gpu else "cpu")))
+        self._device = torch.device(device or ("cuda" if on_gpu else "cpu"))
+        self._asking = Asking(self._models, self._device)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -110,6 +113,26 @@ class Predictor:
         if isinstance(answered, Quarantine) or bad:
             raise DataError(f"{len(bad)} of {len(images)} images cannot be read: {bad.some(len(bad))}")
         return answered.together.in_order(names, self.classes)
+
+    def heatmap(self, image: Photo, label: str | None = None) -> NDArray[np.float32]:
+        """Where on the image the models see what speaks for `label`, else for what they answer: (h, w) in [0, 1] of the
+        whole upright photo, from corner to corner, the longer side at most 256; see `engine.inference.heatmaps`.
+
+        The mean over the models and views of all runs; specialists are not asked. What no view looks at is 0. Other
+        threads may ask and answer meanwhile. Raises DataError for a class that is not known and an image that cannot
+        be read. `engine.predict.overlay` draws it on the photo.
+        """
+        name, nobody = _name(0, image), np.zeros(1, dtype=np.int64)
+        if label is not None and label not in self.classes:
+            raise DataError(f"no class {label!r}: the models know {some(self.classes)}")
+        chosen = self([image], [name]).answers[0] if label is None else label
+        samples = Samples([name], Memory([_content(image)]), nobody, nobody - 1)
+        loader = Loader(samples, self._models.recipe.decode, self._device)
+        with closing(loader.photos([np.arange(1)])) as decoded:
+            photo = next((photos.images for photos in decoded), None)
+            if photo is None:
+                raise DataError(f"1 of 1 images cannot be read: {loader.quarantine.some(1)}")
+            return heatmap(self._asking.members(), photo, chosen)
 
     def _columns(self, columns: Columns) -> dict[str, NDArray[Any]]:
         """A batch of N images with the answers beside it: the columns that came, but for images themselves, and those
