@@ -24,10 +24,11 @@ from starlette.responses import JSONResponse, Response
 from engine.serve import front
 from engine.serve.front import Front, refusal
 from engine.serve.gauges import PATHS
+from engine.serve.heat import Format, drawn, numbers, shown
 from engine.serve.model import Answer, Model
 from engine.serve.page import page_response
 from engine.serve.problems import KINDS, Problem, Refused
-from engine.serve.schema import BODY, Answers, problems
+from engine.serve.schema import BODY, Answers, Heat, problems
 from engine.serve.service import Gone, Looked, Service, ranked
 from engine.serve.settings import Settings
 from engine.serve.uploads import Body, photos_in
@@ -64,6 +65,7 @@ def app_of(model: Model, settings: Settings = Settings()) -> FastAPI:  # noqa: B
     app.add_exception_handler(RequestValidationError, front.unfit)
     app.add_exception_handler(Exception, front.broken)
     _add_answers(app, service)
+    _add_heatmap(app, service)
     _add_state(app, service)
     return app
 
@@ -96,6 +98,44 @@ def _add_answers(app: FastAPI, service: Service) -> None:
         likeliest = ranked(answer.p_C, classes, top)
         first = {"prediction": likeliest[0]["name"], "confidence": likeliest[0]["probability"]}
         return {"name": name, "status": 200, **first, "top": likeliest, **answer.beside}
+
+
+def _add_heatmap(app: FastAPI, service: Service) -> None:
+    classes = service.model.classes
+
+    @app.post(
+        PATHS[1],
+        openapi_extra=BODY,
+        responses={
+            200: {"model": Heat, "content": {"image/png": {}, "image/jpeg": {}}, "description": "As `format` says."},
+            **problems(*_PHOTO, "class", "no heatmap", *_SERVER),
+        },
+        summary="Where in this photo does the model see the class?",
+    )
+    async def heatmap(
+        request: Request,
+        label: Annotated[str | None, Query(description="Left out: the likeliest class.")] = None,
+        format: Annotated[Format, Query(description="The photo with the heat on it, or numbers.")] = "png",
+    ) -> Response:
+        left_s = _left(service.settings.timeout_s)
+        if not service.model.heatmaps:
+            raise Refused("no heatmap", "What is served here cannot be looked into.")
+        if label is not None and label not in classes:
+            raise Refused("class", f"The model knows no class {label!r}.")
+        with _body(request, service) as body:
+            looked = await _looked(request, body, service, left_s)
+            if len(looked) > 1:
+                raise Refused("too many photos", f"There are {len(looked)} photos, and one heatmap in an answer.")
+            photo = looked[0].photo
+            picture = photo if isinstance(photo, Problem) else await run_in_threadpool(shown, photo)
+            if isinstance(picture, Problem) or isinstance(photo, Problem):
+                assert isinstance(picture, Problem)
+                service.gauges.fault(picture.kind)
+                return refusal(picture)
+            named, heat_HW = await service.heat(photo, label, lambda: _gone(request), left_s())
+        if format == "json":
+            return JSONResponse(numbers(named, heat_HW))
+        return Response(await run_in_threadpool(drawn, picture, heat_HW, format), media_type=f"image/{format}")
 
 
 def _add_state(app: FastAPI, service: Service) -> None:
@@ -132,7 +172,7 @@ def _about(service: Service) -> dict[str, Any]:
         "batch": settings.shape.batch,
         "url": settings.allow_url,
     }
-    return {**service.model.about, "engine": _version(), "limits": limits}
+    return {**service.model.about, "heatmap": service.model.heatmaps, "engine": _version(), "limits": limits}
 
 
 def _version() -> str:

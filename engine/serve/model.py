@@ -47,13 +47,25 @@ class Model(Protocol):
         """What a client may want to know of it, as JSON values."""
         ...
 
+    @property
+    def heatmaps(self) -> bool:
+        """Whether it can show where it looked."""
+        ...
+
     def __call__(self, photos: Sequence[Photo]) -> Sequence[Answer | Fault]:
         """Of each photo its answer, or why it cannot be seen."""
+        ...
+
+    def heatmap(self, photo: Photo, label: str) -> NDArray[np.float32]:
+        """Where on the upright photo it sees what speaks for a class: (h, w) in [0, 1]. Raises EngineError for a photo
+        that cannot be seen."""
         ...
 
 
 class RunModel:
     """The models of a run, of one fold, or of an ensemble of runs."""
+
+    heatmaps = True
 
     def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
@@ -97,6 +109,9 @@ class RunModel:
             for row, (name, beside) in enumerate(zip(together.ids, _rows(answered.columns, len(p_NC)), strict=True)):
                 found[name] = Answer(p_NC[row], beside)
         return [found[name] for name in names]
+
+    def heatmap(self, photo: Photo, label: str) -> NDArray[np.float32]:
+        return self._predictor.heatmap(photo.content, label)
 
 
 def _rows(columns: dict[str, pa.Array], count: int) -> list[dict[str, Any]]:

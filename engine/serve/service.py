@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import io
 import logging
 from collections.abc import Awaitable, Callable, Sequence
@@ -14,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from starlette.concurrency import run_in_threadpool
 
@@ -130,9 +132,21 @@ class Service:
                 self.gauges.answered()
         return settled
 
-    async def alone(self, work: Callable[[], T], gone: Callable[[], Awaitable[None]], left_s: float) -> T:
-        """What `work` returns, run where the model is. Raises what it raises, Refused and Gone."""
-        (found,) = await _settled([self._entered(lambda batcher: batcher.alone(work))], gone, left_s)
+    async def heat(
+        self, photo: Photo, label: str | None, gone: Callable[[], Awaitable[None]], left_s: float
+    ) -> tuple[str, NDArray[np.float32]]:
+        """Where the model sees a class, or the likeliest, and its name. Raises Refused and Gone."""
+
+        def look() -> tuple[str, NDArray[np.float32]]:
+            named = label
+            if named is None:
+                (answer,) = self.model([photo])
+                if isinstance(answer, Fault):
+                    raise Refused(*dataclasses.astuple(Problem.of(answer)))
+                named = self.model.classes[int(answer.p_C.argmax())]
+            return named, self.model.heatmap(photo, named)
+
+        (found,) = await _settled([self._entered(lambda batcher: batcher.alone(look))], gone, left_s)
         if isinstance(found, BaseException):
             raise found
         return found
@@ -179,7 +193,7 @@ async def _settled(futures: Sequence[Future[Any]], gone: Callable[[], Awaitable[
             await asyncio.gather(every, leaving, return_exceptions=True)
 
 
-def ranked(p_C: np.ndarray, classes: Sequence[str], top: int) -> list[dict[str, Any]]:
+def ranked(p_C: NDArray[np.float32], classes: Sequence[str], top: int) -> list[dict[str, Any]]:
     """The likeliest classes, the likeliest first, of equal ones the first; a float32 is written as the double that it
     is, and so read back to the last bit."""
     order = np.argsort(-p_C, kind="stable")[:top].tolist()

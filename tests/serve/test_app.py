@@ -63,6 +63,7 @@ class Plain:
     """A model of two classes without a network: the answer is 0.25 and 0.75; `work` is done at each batch."""
 
     classes = ("모자", "bag")
+    heatmaps = False
 
     def __init__(self, work: Callable[[Sequence[Photo]], None] = lambda photos: None) -> None:
         self.work = work
@@ -71,6 +72,9 @@ class Plain:
     def __call__(self, photos: Sequence[Photo]) -> list[Answer | Fault]:
         self.work(photos)
         return [Answer(np.array([0.25, 0.75], dtype=np.float32), {}) for _ in photos]
+
+    def heatmap(self, photo: Photo, label: str) -> Any:
+        raise AssertionError("it has none")
 
 
 def plain(**settings: Any) -> TestClient:
@@ -201,6 +205,30 @@ def test_each_kind_of_bad_request_has_its_status(strict: TestClient, name: str) 
 def test_other_paths_and_methods_are_told_in_the_same_form(client: TestClient) -> None:
     assert kind(client.get("/other")) == (404, "no such page")
     assert kind(client.get("/predict")) == (405, "method")
+
+
+def test_a_heatmap_is_the_predictors_as_a_picture_or_as_numbers(strict: TestClient, predictor: Predictor) -> None:
+    label = predictor.classes[-1]
+    told = strict.post("/heatmap", files=form(GOOD), params={"format": "json", "label": label}).json()
+    expected_HW = predictor.heatmap(GOOD, label)
+    assert (told["label"], told["height"], told["width"]) == (label, *expected_HW.shape)
+    np.testing.assert_allclose(told["heat"], expected_HW, atol=5e-5)
+    likeliest = strict.post("/heatmap", files=form(GOOD), params={"format": "json"}).json()["label"]
+    assert likeliest == predictor([GOOD]).answers[0]
+    for name in ("png", "jpeg"):
+        answer = strict.post("/heatmap", files=form(GOOD), params={"format": name})
+        assert answer.headers["content-type"] == f"image/{name}"
+        with Image.open(io.BytesIO(answer.content)) as picture:
+            assert picture.size == (56, 40) and picture.format == name.upper()
+
+
+def test_a_heatmap_that_cannot_be_is_refused_with_the_reason(strict: TestClient) -> None:
+    assert kind(strict.post("/heatmap", files=form(GOOD), params={"label": "nothing"})) == (422, "class")
+    assert kind(strict.post("/heatmap", files=form(GOOD, GOOD))) == (413, "too many photos")
+    for name, (content, status, found) in BAD.items():
+        assert kind(strict.post("/heatmap", files=form(content))) == (status, found), name
+    with plain() as client:
+        assert kind(client.post("/heatmap", files=form(GOOD))) == (501, "no heatmap")
 
 
 def test_a_body_is_counted_while_it_comes_and_not_read_to_its_end() -> None:

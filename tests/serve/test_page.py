@@ -125,6 +125,22 @@ def test_a_batch_becomes_a_table_with_the_models_own_numbers(page: Page, served:
     assert rows[-1]["status"] == "422" and rows[-1]["error"] == "The file is empty (0 bytes)."
 
 
+def test_where_the_model_looked_is_shown_and_hidden_again(page: Page, served: Served) -> None:
+    give(page, served.photos[0])
+    plain = page.get_attribute(".picture img", "src")
+    page.focus(".look")
+    page.keyboard.press("Enter")
+    told(page, ".look", "Show the photo")
+    assert (
+        page.get_attribute(".picture img", "src") != plain
+        and page.evaluate("document.activeElement.className") == "look"
+    )
+    assert page.evaluate("document.querySelector('.picture img').decode().then(() => true)")
+    page.keyboard.press("Enter")
+    told(page, ".look", "Where did it look?")
+    assert page.get_attribute(".picture img", "src") == plain
+
+
 def test_a_busy_server_is_asked_again(page: Page, served: Served) -> None:
     asked: list[str] = []
 
@@ -202,5 +218,6 @@ def test_the_keyboard_reaches_everything_in_order(page: Page, served: Served) ->
         page.keyboard.press("Tab")
         reached.append(page.evaluate("document.activeElement.id"))
     assert reached == ["files", "camera", "csv", "clear"]
+    page.focus("#clear")
     page.keyboard.press("Enter")
     assert page.query_selector(".photo") is None and page.text_content("#told") == ""
