@@ -25,7 +25,7 @@ from engine.loader.batches import Loader, Samples
 from engine.loader.source import Memory
 from engine.predict.asking import Answered, Asking
 from engine.predict.blind import blind_together
-from engine.predict.models import Wishes, load_models
+from engine.predict.models import Models, Wishes, load_models
 from engine.predictions import P, Predictions
 from engine.quarantine import Fault, Quarantine, read_file
 from engine.text import some
@@ -79,6 +79,11 @@ class Predictor:
         """The names of what it tells apart, in the order of the columns of its answers."""
         return self._models.classes
 
+    @property
+    def models(self) -> Models:
+        """Who answers, and what was settled on how they do."""
+        return self._models
+
     @overload
     def __call__(self, images: Sequence[Photo], ids: Sequence[str] | None = None) -> Predictions: ...
 
@@ -103,7 +108,7 @@ class Predictor:
         names = [*ids] if ids is not None else [_name(i, image) for i, image in enumerate(images)]
         if not images or len(names) != len(images) or len(set(names)) < len(names):
             raise ValueError(f"expected at least one image, and an id for each that no other has; got {some(names)}")
-        answered = self._answered(images, names)
+        answered = self.answered(images, names)
         bad = answered if isinstance(answered, Quarantine) else answered.quarantine
         if isinstance(answered, Quarantine) or bad:
             raise DataError(f"{len(bad)} of {len(images)} images cannot be read: {bad.some(len(bad))}")
@@ -146,7 +151,7 @@ class Predictor:
         status = [OK] * len(names)
         others: dict[str, NDArray[Any]] = {}
         if names:
-            answered = self._answered(list(columns[found]), names)
+            answered = self.answered(list(columns[found]), names)
             for name, entry in (answered if isinstance(answered, Quarantine) else answered.quarantine).items():
                 status[int(name)] = str(entry.fault)
             if not isinstance(answered, Quarantine):
@@ -166,7 +171,9 @@ class Predictor:
         probabilities = {P + name: p_NC[:, c].astype(np.float32) for c, name in enumerate(self.classes)}
         return beside | answers | others | probabilities
 
-    def _answered(self, images: Sequence[Photo], names: Sequence[str]) -> Answered | Quarantine:
+    def answered(self, images: Sequence[Photo], names: Sequence[str]) -> Answered | Quarantine:
+        """All that is known of the images' answers, by these names, with the faults of those that cannot be read; the
+        faults alone when none can be."""
         contents = [_content(image) for image in images]
         nobody = np.zeros(len(images), dtype=np.int64)  # keys and labels are of no use here
         return self._asking(Samples(names, Memory(contents), nobody, nobody - 1), np.arange(len(images)))
