@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from PIL import Image
 
 from engine.report.result import write_report
 
@@ -151,13 +153,14 @@ def test_every_control_and_picture_has_a_name(open_page: Open) -> None:
 
 
 def test_pictures_for_the_docs(open_page: Open, screenshots: Path) -> None:
+    """The top of the page; in 256 colours, which is a third of the bytes."""
     for name, width, height, dark in (
-        ("report", 1280, 1180, False),
-        ("report_dark", 1280, 1180, True),
-        ("report_narrow", 390, 1180, False),
+        ("report", 1280, 1240, False),
+        ("report_dark", 1280, 1240, True),
+        ("report_narrow", 390, 1000, False),
     ):
         page = open_page(width, height, dark)
-        page.evaluate("document.fonts.ready")
         path = screenshots / f"{name}.png"
-        page.screenshot(path=path)
-        assert 10_000 < path.stat().st_size < 300_000
+        with Image.open(io.BytesIO(page.screenshot())) as picture:
+            picture.convert("RGB").quantize(256).save(path, optimize=True)
+        assert 5_000 < path.stat().st_size < 300_000

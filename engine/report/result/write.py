@@ -162,7 +162,7 @@ class _Page:
                 "size": one.size,
                 "epochs": [epoch + 1 for epoch in one.epochs],
                 "stage": one.stage,
-                "rows": [[(_picture_url(picture), picture.caption) for picture in row] for row in one.rows],
+                "rows": [[(_picture_url(picture), _caption(picture)) for picture in row] for row in one.rows],
             }
             for one in self.data.augmented
         ]
@@ -259,6 +259,11 @@ def _picture_url(picture: Picture) -> str:
     shown = Image.fromarray(picture.pixels_HW3)
     shown.thumbnail((176, 176))
     return small_url(shown, _AUGMENTED_BYTES)
+
+
+def _caption(picture: Picture) -> str:
+    """Without the name of the file, which is of no use to who is sent the page."""
+    return picture.caption.rpartition(" · ")[0] or picture.caption
 
 
 def _steps(told: Told) -> list[dict[str, Any]]:
