@@ -79,9 +79,10 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def page(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Page:
-    """The report of the finished run."""
-    return Page(write_report(finished_run, tmp_path_factory.mktemp("report") / "report.html", heatmaps=False))
+def page(finished_run: Path, pictured_run: Path, reported: Path, tmp_path_factory: pytest.TempPathFactory) -> Page:
+    """The report of the finished run, which is the one that is pictured unless another one is."""
+    own = tmp_path_factory.mktemp("finished") / "report.html"
+    return Page(reported if pictured_run == finished_run else write_report(finished_run, own))
 
 
 def test_the_headline_is_what_the_run_scored(page: Page, finished_run: Path) -> None:

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 import pytest
 from PIL import Image
 
-from engine.report.result import write_report
-
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
@@ -34,14 +32,8 @@ CONTRAST = """() => {
 }"""
 
 
-@pytest.fixture(scope="module")
-def report(pictured_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report of the run that is pictured, with heat."""
-    return write_report(pictured_run, tmp_path_factory.mktemp("page") / "report.html")
-
-
 @pytest.fixture
-def open_page(browser: Browser, report: Path) -> Iterator[Open]:
+def open_page(browser: Browser, reported: Path) -> Iterator[Open]:
     """Opens the report; whatever the page complains of fails the test in the end."""
     contexts, complaints = [], []
 
@@ -54,7 +46,7 @@ def open_page(browser: Browser, report: Path) -> Iterator[Open]:
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("requestfailed", lambda request: complaints.append(request.url))
-        page.goto(report.as_uri())
+        page.goto(reported.as_uri())
         page.wait_for_function("document.querySelector('#matrix').dataset.zoom")
         return page
 
