@@ -127,6 +127,33 @@ TABLES = {
 }
 
 
+def court_table(result: Envelope) -> str:
+    """How well swapped labels are found, by the court and by cleanlab: means over the seeds."""
+    found: dict[tuple[str, str], list[tuple[float, int]]] = {}
+    for row in result.rows:
+        found.setdefault((row["row"], row["way"]), []).append((row["average_precision"], row["hits"]))
+    names = {
+        "court": "engine data court",
+        "cleanlab self_confidence": "cleanlab, self-confidence",
+        "cleanlab normalized_margin": "cleanlab, normalised margin",
+        "cleanlab confidence_weighted_entropy": "cleanlab, confidence-weighted entropy",
+        "cleanlab issues by self_confidence": "cleanlab, issues by self-confidence",
+        "cleanlab issues by normalized_margin": "cleanlab, issues by normalised margin",
+        "mean of ranks": "mean of ranks",
+    }
+
+    def cells(name: str) -> Iterable[str]:
+        for way in ("uniform", "confused"):
+            precisions, hits = zip(*found[name, way], strict=True)
+            yield f"{statistics.mean(precisions):.3f}"
+            yield f"{statistics.mean(hits):.1f}"
+
+    first = result.settings["first"]
+    headings = ("ranking", "any class: average precision", f"of the first {first}")
+    more = ("most confused class: average precision", f"of the first {first}")
+    return _markdown((*headings, *more), [(shown, *cells(name)) for name, shown in names.items()])
+
+
 def filled(page: str) -> str:
     """`page` with every table made again. Raises EngineError when the page has no place for one of them."""
     for name, (file, made) in TABLES.items():
