@@ -38,9 +38,8 @@ Labels = NDArray[np.int64]
 class Signals:
     """What is known of N photos and C classes, ready to be asked about any label of theirs.
 
-    p_NC: what the run answers out of fold, the mean of the kept epochs, by a temperature as sure as it is right.
-    label_N: the given labels. twins: for each photo the labels of its near-duplicates. without: kinds of evidence, of
-    `NAMES`, that are left out.
+    p_NC: what the run answers out of fold. label_N: the given labels. twins: for each photo the labels of its
+    near-duplicates. without: kinds of evidence, of `NAMES`, that are left out.
     """
 
     evidence: Evidence
@@ -53,9 +52,7 @@ class Signals:
     @classmethod
     def of(cls, evidence: Evidence, twins: tuple[tuple[int, ...], ...] = (), without: tuple[str, ...] = ()) -> Signals:
         label_N = evidence.answers.labels_N
-        members_MNC = evidence.members_MNC
-        raw_NC = members_MNC.mean(0, dtype=np.float64) if len(members_MNC) else evidence.answers.probabilities_NC
-        p_NC = tempered(np.asarray(raw_NC, dtype=np.float64), label_N)
+        p_NC = _answer(evidence, label_N)
         return cls(evidence, p_NC, label_N, Noise.fit(p_NC, label_N), twins, without)
 
     @property
@@ -144,6 +141,16 @@ class Signals:
         sure_QC = np.where(p_QC >= self._thresholds_C, p_QC, 0.0)
         best_Q = sure_QC.argmax(1)
         return np.where(sure_QC.max(1) > 0, np.where(best_Q == label_Q, -1.0, 1.0), 0.0)
+
+
+def _answer(evidence: Evidence, label_N: Labels) -> Probabilities:
+    """What the run answers: its settled answers, which may have heard the neighbours, and the mean of its kept epochs,
+    which have not; their geometric mean, by a temperature as sure as it is right."""
+    settled_NC = tempered(evidence.answers.probabilities_NC.astype(np.float64), label_N)
+    if not len(evidence.members_MNC):
+        return settled_NC
+    plain_NC = tempered(evidence.members_MNC.mean(0, dtype=np.float64), label_N)
+    return tempered(np.sqrt(settled_NC * plain_NC), label_N)
 
 
 def _against(twins: tuple[int, ...], label: int) -> float:

@@ -22,6 +22,8 @@ from functools import cached_property
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic import BaseModel
+
 from engine.court.court import Beside, Court
 from engine.court.decisions import Decision
 from engine.data.ingest import Progress
@@ -42,6 +44,15 @@ _LARGE, _SMALL = 1600, 240  # pixels of the longer side
 _LARGE_IN_FILE, _SMALL_IN_FILE = 640, 112
 _QUALITY, _QUALITY_IN_FILE = 90, 75
 _MOST_BODY = 64 << 10  # bytes of what the page sends
+
+
+class Wish(BaseModel):
+    """A decision that a page sends. who: "" for whoever started the server."""
+
+    id: str
+    decision: Literal["keep", "relabel", "drop", "unsure", "undo"]
+    new: str = ""
+    who: str = ""
 
 
 class _Sheet:
@@ -122,13 +133,6 @@ def court_app(
     `end` is called when a person has the page end the session."""
     from fastapi import FastAPI, HTTPException, Request
     from fastapi.responses import HTMLResponse, JSONResponse, Response
-    from pydantic import BaseModel
-
-    class Wish(BaseModel):
-        id: str
-        decision: Literal["keep", "relabel", "drop", "unsure", "undo"]
-        new: str = ""
-        who: str = ""
 
     sheet = _Sheet(court, places)
     content = sheet.content

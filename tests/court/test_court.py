@@ -14,7 +14,6 @@ from engine.court.evidence import Evidence
 from engine.data.clean import clean
 from engine.data.ingest import ingest
 from engine.errors import DataError
-from engine.predictions import LabelledPredictions, Predictions
 from engine.recipe.sections import DataSection
 from engine.store.run_folder import RunFolder
 
@@ -137,18 +136,3 @@ def test_a_run_that_has_less_is_judged_by_what_it_has(finished_run: Path, tmp_pa
     RunFolder(folder).out_of_fold.unlink()
     with pytest.raises(DataError, match=r"oof\.parquet: no such file.*data\.folds\.count"):
         Evidence.read(RunFolder(folder))
-
-
-def test_a_planted_error_is_found_among_the_first(finished_run: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "planted"
-    shutil.copytree(finished_run, folder, ignore=shutil.ignore_patterns("bank.*", "*.safetensors", "epochs.parquet"))
-    run = RunFolder(folder)
-    answers = Predictions.read(run.out_of_fold)
-    assert isinstance(answers, LabelledPredictions)
-    sure = sorted(range(len(answers)), key=lambda row: -answers.probabilities_NC[row, answers.labels_N[row]])[:6]
-    labels = list(answers.labels)
-    for row in sure:
-        labels[row] = next(name for name in answers.classes if name != labels[row])
-    dataclasses.replace(answers, labels=tuple(labels)).write(run.out_of_fold)
-    court = Court.open(run)
-    assert len({answers.ids[row] for row in sure} & {court.case(place).id for place in range(12)}) >= 5

@@ -149,8 +149,14 @@ def ready(page: Page, address: str) -> None:
     page.wait_for_selector("body[data-ready]")
 
 
+def wait(page: Page, selector: str, text: str) -> None:
+    from playwright.sync_api import expect
+
+    expect(page.locator(selector)).to_have_text(text)
+
+
 def picture(page: Page, path: Path) -> None:
-    page.wait_for_function("[...document.images].filter(i => i.offsetParent && i.src).every(i => i.complete)")
+    page.wait_for_load_state("networkidle")
     page.screenshot(path=path)
 
 
@@ -163,19 +169,19 @@ def test_a_person_goes_through_by_keyboard(court: Court, address: str, browser: 
     cases = [court.case(place) for place in range(6)]
     assert page.inner_text("#given") == cases[0].label
     page.keyboard.press("k")
-    page.wait_for_function("id => document.querySelector('#id').textContent === id", arg=cases[1].id)
+    wait(page, "#id", cases[1].id)
     page.keyboard.press("1")
-    page.wait_for_function("id => document.querySelector('#id').textContent === id", arg=cases[2].id)
+    wait(page, "#id", cases[2].id)
     page.keyboard.press("/")
     page.keyboard.type("새 이름")
     page.keyboard.press("Enter")
-    page.wait_for_function("id => document.querySelector('#id').textContent === id", arg=cases[3].id)
+    wait(page, "#id", cases[3].id)
     page.keyboard.press("d")
-    page.wait_for_function("id => document.querySelector('#id').textContent === id", arg=cases[4].id)
+    wait(page, "#id", cases[4].id)
     page.keyboard.press("u")
-    page.wait_for_function("id => document.querySelector('#id').textContent === id", arg=cases[3].id)
+    wait(page, "#id", cases[3].id)
     page.keyboard.press("t")
-    page.wait_for_function("id => document.querySelector('#id').textContent === id", arg=cases[4].id)
+    wait(page, "#id", cases[4].id)
     assert page.inner_text("#count") == "4 of 20 decided"
     assert [(row["id"], row["decision"], row["new"], row["who"]) for row in rows(court)] == [
         (cases[0].id, "keep", "", "민지"),
@@ -186,7 +192,7 @@ def test_a_person_goes_through_by_keyboard(court: Court, address: str, browser: 
         (cases[3].id, "unsure", "", "민지"),
     ]
     page.keyboard.press("ArrowRight")
-    page.wait_for_function("id => document.querySelector('#id').textContent === id", arg=cases[5].id)
+    wait(page, "#id", cases[5].id)
     page.keyboard.press("z")
     assert page.locator("#stage.zoomed").count() == 1
     page.keyboard.press("q")
@@ -202,7 +208,7 @@ def test_the_page_fits_a_telephone_and_the_dark(
     ready(page, address)
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     page.locator("footer [data-do=drop]").click()
-    page.wait_for_function("document.querySelector('#count').textContent.startsWith('1 of')")
+    wait(page, "#count", "1 of 20 decided")
     if not os.environ.get("ENGINE_SCREENSHOTS"):
         picture(page, screenshots / "court_narrow.png")
     page.close()
@@ -216,7 +222,7 @@ def test_the_file_keeps_decisions_until_they_are_downloaded(court: Court, browse
     page.locator("#who input").blur()
     page.keyboard.press("d")
     page.keyboard.press("1")
-    page.wait_for_function("document.querySelector('#count').textContent.startsWith('2 of')")
+    wait(page, "#count", "2 of 5 decided")
     page.reload()
     page.wait_for_selector("body[data-ready]")
     assert page.inner_text("#count") == "2 of 5 decided"
