@@ -3,6 +3,7 @@ there."""
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 import math
@@ -10,12 +11,14 @@ import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from engine.cli.main import main
 from engine.ensemble.risk import Risk, risk_coverage
@@ -24,9 +27,10 @@ from engine.errors import CheckpointError, RecipeError
 from engine.metrics import evaluate
 from engine.predictions import LabelledPredictions, Predictions
 from engine.recipe.load import parse_recipe
-from engine.report.result import write_report
+from engine.report.result import confused, write_report
 from engine.report.result.answers import Answers, read_answers
 from engine.report.result.confused import alike_order
+from engine.report.result.photos import small_url
 from engine.report.result.trust import reliability, selective, sets_seen
 from engine.store.run_folder import RunFolder
 
@@ -69,15 +73,16 @@ class Page(HTMLParser):
             self.tables[self._label][-1][-1] += data.strip()
 
     @property
-    def matrix(self) -> dict[str, object]:
+    def matrix(self) -> dict[str, Any]:
         found = re.search(r'id="matrix-data">(.*?)</script>', self.source)
         return json.loads(found[1]) if found else {}
 
 
 @pytest.fixture(scope="module")
-def page(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Page:
-    """The report of the finished run."""
-    return Page(write_report(finished_run, tmp_path_factory.mktemp("report") / "report.html", heatmaps=False))
+def page(finished_run: Path, pictured_run: Path, reported: Path, tmp_path_factory: pytest.TempPathFactory) -> Page:
+    """The report of the finished run, which is the one that is pictured unless another one is."""
+    own = tmp_path_factory.mktemp("finished") / "report.html"
+    return Page(reported if pictured_run == finished_run else write_report(finished_run, own))
 
 
 def test_the_headline_is_what_the_run_scored(page: Page, finished_run: Path) -> None:
@@ -121,10 +126,10 @@ def test_the_matrix_holds_every_answer(page: Page, finished_run: Path) -> None:
     read = read_answers(RunFolder(finished_run).out_of_fold)
     matrix = page.matrix
     counted_CC = np.zeros_like(read.confusion_CC)
-    for row, flat in enumerate(matrix["rows"]):  # type: ignore[arg-type]
+    for row, flat in enumerate(matrix["rows"]):
         counted_CC[row, flat[::2]] = flat[1::2]
     np.testing.assert_array_equal(counted_CC, read.confusion_CC)
-    assert sorted(matrix["alike"]) == list(range(len(read.classes)))  # type: ignore[arg-type]
+    assert sorted(matrix["alike"]) == list(range(len(read.classes)))
 
 
 def test_look_alikes_stand_together() -> None:
@@ -206,6 +211,16 @@ def made_answers(classes: list[str], images: int, seed: int = 0) -> LabelledPred
     return one.labelled([classes[label] for label in labels_N], np.arange(images) % 5)
 
 
+def matrix_of(answers: LabelledPredictions) -> dict[str, Any]:
+    """Of answers that were never in a file."""
+    order_NC = np.argsort(-answers.probabilities_NC, axis=1, kind="stable")[:, :3]
+    share_NC = np.take_along_axis(answers.probabilities_NC, order_NC, 1)
+    true_N = answers.probabilities_NC[np.arange(len(answers)), answers.labels_N]
+    return confused.matrix(
+        Answers(answers.ids, answers.classes, answers.labels_N, order_NC, share_NC, true_N, answers.fold_N)
+    )
+
+
 def test_a_name_is_text_wherever_it_stands(tmp_path: Path) -> None:
     names = ["<script>alert(1)</script>", "</script><b>", "a & b", '"quoted"', "가나다"]
     page = Page(write_report(made_run(tmp_path / "run", made_answers(names, 200))))
@@ -220,7 +235,7 @@ def test_four_hundred_classes_fit(tmp_path: Path) -> None:
     path = write_report(made_run(tmp_path / "run", made_answers(names, 4000)))
     page = Page(path)
     assert path.stat().st_size < 2_000_000
-    assert len(page.tables["Scores of each class"]) == 401 and len(page.matrix["rows"]) == 400  # type: ignore[arg-type]
+    assert len(page.tables["Scores of each class"]) == 401 and len(page.matrix["rows"]) == 400
 
 
 def test_one_fold_without_anything_held_out(tmp_path: Path) -> None:
@@ -353,3 +368,31 @@ def test_predictions_are_told_in_short(tmp_path: Path) -> None:
     assert page.tables["Photos that could not be read"][1:] == [["is empty (0 bytes)", "1"]]
     strangers = page.source.partition('<h3 id="strangers">')[2]
     assert strangers.index("as strange as 1 in 100 of") < strangers.index("as strange as 1 in 2 of")
+
+
+def test_a_picture_takes_no_more_than_it_may() -> None:
+    """Noise, which no JPEG makes small, still fits."""
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (340, 340, 3), dtype=np.uint8))
+    for most in (16_000, 3_000):
+        assert len(base64.b64decode(small_url(noise, most).partition(",")[2])) <= most
+
+
+def test_of_very_many_cells_the_rarest_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = made_answers([*"abcdefgh"], 4000)
+    assert matrix_of(answers)["least"] == 1
+    monkeypatch.setattr(confused, "CELLS", 12)
+    shown = matrix_of(answers)
+    assert shown["least"] > 1 and sum(len(row) // 2 for row in shown["rows"]) <= 12 + 8
+    for place, row in enumerate(shown["rows"]):
+        assert place in row[::2]  # what is right stays
+
+
+def test_what_answering_together_gained_is_told_from_one_model_on(page: Page, finished_run: Path) -> None:
+    scores = json.loads(RunFolder(finished_run).scores.read_text("utf-8"))
+    rows = page.tables["From one model to all"][1:]
+    told = scores["out_of_fold"]
+    assert rows[-1][1:] == [f"{told['log_loss']:.4f}", f"{100 * told['accuracy']:.1f}%"]
+    assert rows[0][0] == "each fold's best epoch, one view"
+    gains = page.tables["What was fitted"][1:]
+    assert len(gains) == len(scores["ensemble"])
+    assert [row[-1] == "kept" for row in gains] == [gain["kept"] for gain in scores["ensemble"]]

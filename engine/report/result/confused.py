@@ -18,6 +18,7 @@ from engine.metrics.counts import confused_pairs
 from engine.report.result.answers import Answers
 
 PAIRS, EXAMPLES = 12, 4
+CELLS = 80_000  # of the matrix, at most
 MISTAKES = 100  # kinds of them in the table behind the matrix
 _TURNED = 1000  # classes, beyond which branches are left as they fall: turning them takes minutes
 
@@ -76,14 +77,22 @@ def mistakes(answers: Answers) -> list[dict[str, Any]]:
 
 def matrix(answers: Answers) -> dict[str, Any]:
     """For the page's script: names, images of each class, for each row [column, count, column, count, ...], and the
-    order in which look-alikes stand together."""
+    order in which look-alikes stand together. Of very many cells the rarest are left out; `least` is what is shown."""
     confusion_CC = answers.confusion_CC
+    least = _least(confusion_CC)
     rows = []
-    for row_C in confusion_CC:
-        columns = np.flatnonzero(row_C)
+    for place, row_C in enumerate(confusion_CC):
+        columns = np.flatnonzero((row_C >= least) | ((np.arange(len(row_C)) == place) & (row_C > 0)))
         rows.append(np.stack([columns, row_C[columns]], axis=1).reshape(-1).tolist())
     images = confusion_CC.sum(1).tolist()
-    return {"names": list(answers.classes), "images": images, "rows": rows, "alike": alike_order(confusion_CC)}
+    names, order = list(answers.classes), alike_order(confusion_CC)
+    return {"names": names, "images": images, "rows": rows, "alike": order, "least": least}
+
+
+def _least(confusion_CC: NDArray[np.int64]) -> int:
+    """From how many photos on a cell is shown: 1, or what leaves no more than `CELLS`."""
+    counts = np.sort(confusion_CC[confusion_CC > 0])
+    return 1 if len(counts) <= CELLS else int(counts[-CELLS]) + 1
 
 
 def alike_order(confusion_CC: NDArray[np.int64]) -> list[int]:

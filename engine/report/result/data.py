@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.data.checks import Finding, check
@@ -55,7 +56,7 @@ class Data:
         if self.manifest is None:
             return {}
         table = self.manifest.table
-        found = table.filter(pc.is_in(table["id"], value_set=pc.cast(list(ids), "string") if ids else None))
+        found = table.filter(pc.is_in(table["id"], value_set=pa.array(ids, pa.string())))
         return dict(zip(found["id"].to_pylist(), found["path"].to_pylist(), strict=True))
 
 

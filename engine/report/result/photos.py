@@ -20,8 +20,8 @@ from engine.recipe.sections import DecodeSection
 from engine.report.page import data_url
 
 LARGE, SMALL = 340, 200  # pixels of the longer side: in galleries, beside a pair of classes
-_BYTES = {LARGE: 20_000, SMALL: 9_000}
-_WARM_BYTES = 14_000  # with heat on it
+_BYTES = {LARGE: 16_000, SMALL: 9_000}
+_WARM_BYTES = 11_000  # with heat on it
 _QUALITIES = (76, 60, 40)
 
 

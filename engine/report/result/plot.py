@@ -15,7 +15,7 @@ from itertools import pairwise
 from markupsafe import Markup, escape
 
 WIDTH, HEIGHT = 380, 236
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 14, 38
+_LEFT, _RIGHT, _TOP, _BOTTOM = 50, 14, 16, 40
 
 Points = Sequence[tuple[float, float]]
 
@@ -123,13 +123,13 @@ class Plot:
         for tick in self.y.ticks:
             y = self._y(tick)
             drawn.append(f'<line class="grid" x1="{_LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
-            drawn.append(f'<text x="{_LEFT - 7}" y="{y + 3.5:.1f}" class="end">{escape(self.y.show(tick))}</text>')
+            drawn.append(f'<text x="{_LEFT - 7}" y="{y + 4:.1f}" class="end">{escape(self.y.show(tick))}</text>')
         for tick in self.x.ticks:
             x = self._x(tick)
-            drawn.append(f'<text x="{x:.1f}" y="{foot + 15}" class="middle">{escape(self.x.show(tick))}</text>')
+            drawn.append(f'<text x="{x:.1f}" y="{foot + 17}" class="middle">{escape(self.x.show(tick))}</text>')
         drawn.append(f'<line class="axis" x1="{_LEFT}" x2="{right}" y1="{foot}" y2="{foot}"/>')
-        drawn.append(f'<text x="{right}" y="{HEIGHT - 6}" class="end word">{escape(self.x.label)}</text>')
-        drawn.append(f'<text x="{_LEFT}" y="{_TOP - 4}" class="word">{escape(self.y.label)}</text>')
+        drawn.append(f'<text x="{right}" y="{HEIGHT - 5}" class="end word">{escape(self.x.label)}</text>')
+        drawn.append(f'<text x="{_LEFT}" y="{_TOP - 5}" class="word">{escape(self.y.label)}</text>')
         if self.diagonal:
             ends = f'x1="{_LEFT}" y1="{foot}" x2="{right}" y2="{_TOP}"'
             drawn.append(f'<line class="ideal" {ends}/>')
@@ -155,7 +155,7 @@ class Plot:
     def _mark(self, mark: Mark) -> str:
         x, foot = self._x(mark.x), HEIGHT - _BOTTOM
         late = x > WIDTH * 0.75
-        word = f'<text x="{x + (-4 if late else 4):.1f}" y="{_TOP + 9}" class="word{" end" if late else ""}">'
+        word = f'<text x="{x + (-4 if late else 4):.1f}" y="{_TOP - 5}" class="word{" end" if late else ""}">'
         line = f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{foot}"/>'
         return f"{line}{word}{escape(mark.label)}</text>"
 

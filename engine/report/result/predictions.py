@@ -93,3 +93,16 @@ def _metrics(folder: PredictionsFolder) -> dict[str, Any]:
         return dict(json.loads(folder.scores.read_text("utf-8"))["together"])
     except (OSError, ValueError, KeyError, TypeError):
         return {}
+
+
+def drift(counts: Mapping[str, int], predicted: Predicted | None) -> list[dict[str, Any]]:
+    """Classes by how far their share among answers is from that among the `counts` of training, the farthest first."""
+    if predicted is None or not predicted.answers or not counts:
+        return []
+    trained, answered = sum(counts.values()), sum(predicted.answers.values())
+    shares = {
+        name: (predicted.answers.get(name, 0) / answered, counts.get(name, 0) / trained)
+        for name in {**counts, **predicted.answers}
+    }
+    farthest = sorted(shares, key=lambda name: (-abs(shares[name][0] - shares[name][1]), name))
+    return [{"name": name, "answered": shares[name][0], "trained": shares[name][1]} for name in farthest[:12]]

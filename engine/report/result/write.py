@@ -11,7 +11,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
@@ -26,16 +25,17 @@ from engine.report.result.compared import chosen, compared, last_run
 from engine.report.result.confused import class_rows, matrix, mistakes, worst_pairs
 from engine.report.result.curves import curves
 from engine.report.result.data import NOTHING_KNOWN, Data, Heard, look_at
+from engine.report.result.gained import folds, steps
 from engine.report.result.galleries import galleries
 from engine.report.result.headline import figures
 from engine.report.result.photos import LARGE, SMALL, Photos, small_url
 from engine.report.result.plots import confidence_plot, reliability_plot, risk_plot, risk_rows
-from engine.report.result.predictions import Predicted, read_predicted
+from engine.report.result.predictions import drift, read_predicted
 from engine.report.result.told import Told, read_told
 from engine.report.result.trust import reliability, selective, sets_seen
 from engine.report.result.words import settled, summary
 
-MOST_BYTES = 5_000_000
+MOST_CLASSES = 1000  # in the table: the weakest
 _AUGMENTED_BYTES = 6_000
 
 
@@ -98,18 +98,19 @@ class _Page:
             "pairs": self.pairs,
             "matrix": matrix(answers) if answers else None,
             "mistakes": mistakes(answers) if answers else [],
-            "classes": rows,
+            "classes": rows[:MOST_CLASSES],
+            "more_classes": max(0, len(rows) - MOST_CLASSES),
             "trust": self._trust(),
             "risk": self._risk(curve),
             "galleries": self.galleries,
             "heat": self._heat(),
             "predicted": self.predicted,
             "sure": confidence_plot(self.predicted, answers) if self.predicted else None,
-            "drift": _drift(told, self.predicted),
+            "drift": drift(told.counts, self.predicted),
             "gains": told.scores.get("ensemble", []),
-            "steps": _steps(told),
+            "steps": steps(told),
             "specialists": told.scores.get("specialists", []),
-            "folds": _folds(told),
+            "folds": folds(told),
             "curves": curves(told.records, _select(told.recipe)) if told.records else None,
             "against": self._against(),
             "chosen": chosen(told.recipe) if told.recipe else {},
@@ -162,7 +163,7 @@ class _Page:
                 "size": one.size,
                 "epochs": [epoch + 1 for epoch in one.epochs],
                 "stage": one.stage,
-                "rows": [[(_picture_url(picture), picture.caption) for picture in row] for row in one.rows],
+                "rows": [[(_picture_url(picture), _caption(picture)) for picture in row] for row in one.rows],
             }
             for one in self.data.augmented
         ]
@@ -261,62 +262,6 @@ def _picture_url(picture: Picture) -> str:
     return small_url(shown, _AUGMENTED_BYTES)
 
 
-def _steps(told: Told) -> list[dict[str, Any]]:
-    """What answering together gained: the best epoch of each fold by one look, and all that answer together."""
-    if told.answers is None or not told.records or not told.metrics:
-        return []
-    weights = {int(fold): int((told.answers.fold_N == fold).sum()) for fold in np.unique(told.answers.fold_N)}
-    best: dict[int, Any] = {}
-    for record in told.records:
-        if record.best and record.metrics:
-            best[record.fold] = record
-    if not best or set(best) != set(weights):
-        return []
-    total = sum(weights.values())
-
-    def mean(name: str) -> float:
-        return sum(best[fold].metrics[name] * weight for fold, weight in weights.items()) / total
-
-    one = {"name": "each fold's best epoch, one view", "log_loss": mean("log_loss"), "accuracy": mean("accuracy")}
-    main = told.scores.get("main") or told.metrics
-    first = (told.scores.get("ensemble") or [{}])[0].get("before") or main
-    steps = [one, {"name": "kept epochs and views together", **{n: first[n] for n in ("log_loss", "accuracy")}}]
-    if any(gain["kept"] for gain in told.scores.get("ensemble", [])):
-        steps.append({"name": "and what was fitted", **{n: main[n] for n in ("log_loss", "accuracy")}})
-    if told.scores.get("specialists"):
-        steps.append({"name": "and specialists", **{n: told.metrics[n] for n in ("log_loss", "accuracy")}})
-    return steps
-
-
-def _folds(told: Told) -> list[dict[str, Any]]:
-    """Of each fold: photos held out, and how well all that answers about them does."""
-    answers = told.answers
-    if answers is None:
-        return []
-    rows = []
-    for fold in np.unique(answers.fold_N).tolist():
-        own_N = answers.fold_N == fold
-        best = [record for record in told.records if record.fold == fold and record.best]
-        rows.append(
-            {
-                "fold": fold,
-                "images": int(own_N.sum()),
-                "epoch": best[-1].epoch + 1 if best else None,
-                "log_loss": float(answers.nats_N[own_N].mean()),
-                "accuracy": float(answers.right_N[own_N].mean()),
-            }
-        )
-    return rows
-
-
-def _drift(told: Told, predicted: Predicted | None) -> list[dict[str, Any]]:
-    """Classes by how far their share among answers is from that in training, the farthest first."""
-    if predicted is None or not predicted.answers or not told.counts:
-        return []
-    trained, answered = sum(told.counts.values()), sum(predicted.answers.values())
-    shares = {
-        name: (predicted.answers.get(name, 0) / answered, told.counts.get(name, 0) / trained)
-        for name in {**told.counts, **predicted.answers}
-    }
-    farthest = sorted(shares, key=lambda name: (-abs(shares[name][0] - shares[name][1]), name))
-    return [{"name": name, "answered": shares[name][0], "trained": shares[name][1]} for name in farthest[:12]]
+def _caption(picture: Picture) -> str:
+    """Without the name of the file, which is of no use to who is sent the page."""
+    return picture.caption.rpartition(" · ")[0] or picture.caption
