@@ -20,8 +20,12 @@ import torch
 from torch import Tensor, nn
 
 from engine.errors import RecipeError
-from engine.export.about import ABOUT, about, to_json
+from engine.export.about import ABOUT, PROOF, about, to_json
 from engine.export.graph import Answer
+from engine.export.proof import Between, Proof
+from engine.export.prove import asked_of, prove
+from engine.export.stages import ModuleStages, stages_of
+from engine.export.verify import unproven
 from engine.files import atomic_write
 from engine.predict.models import Models, Wishes, load_models
 
@@ -59,12 +63,26 @@ def models_of(run: Path, wanted: Wanted) -> tuple[Models, Path]:
 
 
 def write(models: Models, path: Path, wanted: Wanted) -> dict[str, Any]:
-    """Write these models to `path`, atomically; returns what the file says of itself. Raises RecipeError for what a
-    graph cannot say."""
+    """Write these models to `path`, atomically, with a proof; returns what the file says of itself. Raises RecipeError
+    for what a graph cannot say, EngineError when the file does not answer as the models do; then nothing is written."""
     answer = Answer(models).eval()
     told = about(models, answer, precision="fp32", batch=wanted.batch, takes="pixels")
-    (_write_onnx if wanted.kind == "onnx" else _write_torch)(answer, path, told, wanted.batch)
+    with unproven(path) as file:
+        if wanted.kind == "onnx":
+            _write_onnx(answer, file, told, wanted.batch)
+            _put_proof(file, prove(stages_of(file, told), models, asked_of(models), told["precision"]))
+        else:
+            proof = prove(ModuleStages(answer, Between.of(told)), models, asked_of(models), told["precision"])
+            _write_torch(answer, file, told, wanted.batch, proof)
     return told
+
+
+def _put_proof(path: Path, proof: Proof) -> None:
+    import onnx
+
+    model = onnx.load(path)
+    put_metadata(model, {PROOF: proof.to_json()})
+    path.write_bytes(model.SerializeToString())
 
 
 def _write_onnx(answer: Answer, path: Path, told: dict[str, Any], batch: int | None) -> None:
@@ -111,11 +129,11 @@ def put_metadata(model: onnx.ModelProto, said: dict[str, str]) -> None:
         model.metadata_props.add(key=key, value=value)
 
 
-def _write_torch(answer: Answer, path: Path, told: dict[str, Any], batch: int | None) -> None:
+def _write_torch(answer: Answer, path: Path, told: dict[str, Any], batch: int | None, proof: Proof) -> None:
     with _quietly(), torch.no_grad():
         program = torch.export.export(answer, (_example(batch),), dynamic_shapes=(_sizes(batch),))
     file = io.BytesIO()
-    torch.export.save(program, file, extra_files={ABOUT: to_json(told)})
+    torch.export.save(program, file, extra_files={ABOUT: to_json(told), PROOF: proof.to_json()})
     with atomic_write(path) as temporary:
         temporary.write_bytes(file.getvalue())
 
