@@ -7,21 +7,17 @@ for where an answer went wrong can ask for them.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import io
-import logging
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import Tensor, nn
 
 from engine.errors import RecipeError
 from engine.export.about import ABOUT, about, to_json
 from engine.export.graph import Answer
+from engine.export.stitch import example, quietly, sizes, to_onnx
 from engine.files import atomic_write
 from engine.predict.models import Models, Wishes, load_models
 
@@ -30,10 +26,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["onnx", "torch"]
 SUFFIX = {"onnx": ".onnx", "torch": ".pt2"}
-OPSET = 21
 
-_EXAMPLE = (2, 50, 70)  # photos, and their height and width, that the graph is traced with; no two alike
-_MOST = 1 << 40  # pixels a side: no limit, said as torch.export wants it
 _INLINE = 1_900_000_000  # bytes of weights; protobuf ends at 2 GiB
 
 
@@ -82,27 +75,6 @@ def _write_onnx(answer: Answer, path: Path, told: dict[str, Any], batch: int | N
         temporary.write_bytes(model.SerializeToString())
 
 
-def to_onnx(answer: Answer, batch: int | None = None) -> onnx.ModelProto:
-    """The graph, whose inner tensors bear the names of `Answer.names`, and whose only output is `probabilities`."""
-    whole = _Between(answer).eval()
-    names = answer.names
-    with _quietly():
-        program = torch.onnx.export(
-            whole,
-            (_example(batch),),
-            dynamo=True,
-            dynamic_shapes=(_sizes(batch),),
-            input_names=["images"],
-            output_names=names,
-            opset_version=OPSET,
-            verbose=False,
-        )
-    assert program is not None
-    model: onnx.ModelProto = program.model_proto
-    del model.graph.output[1:]
-    return model
-
-
 def put_metadata(model: onnx.ModelProto, said: dict[str, str]) -> None:
     """Put these into the model's metadata, in place of what stood there under their names."""
     kept = {each.key: each.value for each in model.metadata_props} | said
@@ -112,49 +84,9 @@ def put_metadata(model: onnx.ModelProto, said: dict[str, str]) -> None:
 
 
 def _write_torch(answer: Answer, path: Path, told: dict[str, Any], batch: int | None) -> None:
-    with _quietly(), torch.no_grad():
-        program = torch.export.export(answer, (_example(batch),), dynamic_shapes=(_sizes(batch),))
+    with quietly(), torch.no_grad():
+        program = torch.export.export(answer, (example(batch),), dynamic_shapes=(sizes(batch),))
     file = io.BytesIO()
     torch.export.save(program, file, extra_files={ABOUT: to_json(told)})
     with atomic_write(path) as temporary:
         temporary.write_bytes(file.getvalue())
-
-
-class _Between(nn.Module):
-    """`Answer.between` as what is traced."""
-
-    def __init__(self, answer: Answer) -> None:
-        super().__init__()
-        self.answer = answer
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        return self.answer.between(images)
-
-
-def _example(batch: int | None) -> Tensor:
-    photos, height, width = _EXAMPLE
-    return torch.zeros(batch or photos, height, width, 3, dtype=torch.uint8)
-
-
-def _sizes(batch: int | None) -> dict[int, Any]:
-    sizes: dict[int, Any] = {
-        1: torch.export.Dim("height", min=1, max=_MOST),
-        2: torch.export.Dim("width", min=1, max=_MOST),
-    }
-    return sizes if batch else {0: torch.export.Dim("batch", min=1, max=_MOST), **sizes}
-
-
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Without what exporters say to their own developers."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
-    before = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, before, strict=True):
-            logger.setLevel(level)
