@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from engine.export import readings as read
 from engine.export.proof import Between, Proof, Shown, Steps, softmax
 from engine.export.stages import ANSWER, Stages, Values
-from engine.kernels import Filter
 from engine.text import some
 
 Answers = NDArray[np.float64]  # (N, C)
@@ -88,12 +87,23 @@ DECODINGS: dict[Fault, read.Decoding] = {
         "transposed", LAYOUT, "rows are taken for columns", "photos are (height, width, 3), rows first"
     ): read.transposed,
     Fault(
+        "fast DCT",
+        DECODER,
+        "JPEGs are decoded by the fast and rough transform",
+        'tf.io.decode_jpeg(..., dct_method="INTEGER_ACCURATE"), or another decoder',
+    ): read.by_fast_dct,
+    Fault(
         "compressed again", DECODER, "photos are compressed anew on the way, with loss", "pass files on as they came"
     ): read.compressed_again,
 }
 
-_PILLOW = {"bilinear": read.BILINEAR, "bicubic": read.BICUBIC, "Lanczos": read.LANCZOS, "box": read.BOX}
-_NO_ANTIALIAS = "leave aliases: fine texture turns into other patterns"
+_PILLOW = {
+    "bilinear": read.BILINEAR,
+    "bicubic": read.BICUBIC,
+    "Lanczos": read.LANCZOS,
+    "box": read.BOX,
+    "nearest": read.NEAREST,
+}
 
 
 def _resizes(between: Between) -> dict[Fault, read.Reading]:
@@ -102,15 +112,12 @@ def _resizes(between: Between) -> dict[Fault, read.Reading]:
     fits, crops = {one.fit for one in contracts}, {one.crop for one in contracts if one.fit == "center"}
     found: dict[Fault, read.Reading] = {}
     for name, filter in _PILLOW.items():
-        if {one.filter for one in contracts} != {name}:
-            found[Fault(f"PIL {name}", RESIZE, f"resized by Pillow's {name} filter", _PASS)] = read.by_pillow(filter)
-    for own in Filter:
-        word = own.name.lower()
-        if own == Filter.NEAREST:
-            found[Fault("nearest", RESIZE, "resized without reading between pixels", _PASS)] = read.by_filter(own)
-        else:
-            words = f"resized by a {word} filter without antialiasing, as OpenCV and torch's interpolate do"
-            found[Fault(f"no antialias, {word}", RESIZE, words, _PASS)] = read.not_antialiased(own)
+        words = f"resized by Pillow's {name} filter, to whole pixels"
+        found[Fault(f"PIL {name}", RESIZE, words, _PASS)] = read.in_whole_pixels(read.pillow(filter), in_8_bits=True)
+    for mode in ("bilinear", "bicubic"):
+        words = f"resized by a {mode} filter without antialiasing, as OpenCV and torch's interpolate do"
+        fault = Fault(f"no antialias, {mode}", RESIZE, words, _PASS)
+        found[fault] = read.in_whole_pixels(read.interpolated(mode))
     for fit, crop in (("letterbox", 1.0), ("stretch", 1.0), ("center", 1.0), ("center", 0.875)):
         if fits != {fit} or (fit == "center" and crops != {crop}):
             words = {
@@ -135,7 +142,8 @@ def _before(between: Between) -> dict[Fault, read.Decoding]:
     contract = between.shown[0].contract
     size = (contract.height, contract.width)
     found: dict[Fault, read.Decoding] = {}
-    for name, filter in (*list(_PILLOW.items())[:2], ("nearest", read.NEAREST)):
+    for name in ("bilinear", "bicubic", "nearest"):
+        filter = _PILLOW[name]
         words = f"photos are pulled into shape, to {size[0]} x {size[1]} pixels ({name}), before they are fitted"
         found[Fault(f"stretched before, {name}", RESIZE, words, _FILE)] = read.stretched_before(size, filter)
         words = f"photos are made small ({name}) before they are resized once more"
@@ -439,8 +447,9 @@ class _Search:
 
 
 def _names(seen: Sequence[_Seen], best: _Seen) -> tuple[str, ...]:
-    """Those that do not come out as well are left out: a tolerance is wide for what is told apart by less."""
-    alike = [one for one in seen if one.distance <= max(_APART * best.distance, _ALIKE)]
+    """Those that come out as well, but for more of the same: a tolerance is wide for what is told apart by less."""
+    own = set(best.faults)
+    alike = [one for one in seen if one.distance <= max(_APART * best.distance, _ALIKE) and not own <= {*one.faults}]
     return tuple(dict.fromkeys(" + ".join(fault.name for fault in one.faults) for one in alike))[:3]
 
 

@@ -1,8 +1,8 @@
 """The twin that takes a photo's file: the graph decodes it and turns it upright itself.
 
 ONNX's own ImageDecoder runs in no onnxruntime so far. onnxruntime-extensions has DecodeImage, which decodes JPEG and
-PNG and knows nothing of EXIF; so the graph reads the orientation out of the file's first bytes, and turns the pixels by one
-gather. DecodeImage gives BGR where nobody says otherwise; here it is told to give RGB.
+PNG and knows nothing of EXIF; so the graph reads the orientation out of the file's first bytes, and turns the pixels by
+one gather. DecodeImage gives BGR where nobody says otherwise; here it is told to give RGB.
 
 Another decoder of JPEG rounds in other places, by a level or two, which the answers show.
 """
