@@ -18,7 +18,7 @@ import torch
 from PIL import Image, ImageOps
 
 from engine.export.about import about
-from engine.export.faults import Fault, Heard, as_probabilities, diagnose, in_another_order, planted
+from engine.export.faults import Heard, Mistake, as_probabilities, diagnose, in_another_order, planted
 from engine.export.graph import Answer
 from engine.export.proof import Between, Proof, Shown
 from engine.export.prove import asked_of, prove
@@ -32,7 +32,7 @@ Post = Callable[[Values], np.ndarray]
 class Proved(NamedTuple):
     stages: Stages
     proof: Proof
-    planted: list[tuple[Heard, Fault]]
+    planted: list[tuple[Heard, Mistake]]
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,8 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "verify.md"
 
 def other_head(model: onnx.ModelProto) -> None:
     """The last layer's weights, doubled."""
-    found = next(each for each in model.graph.initializer if len(each.dims) == 2 and len(CLASSES) in each.dims)
+    ends = [each for each in model.graph.initializer if len(each.dims) == 2 and len(CLASSES) in each.dims]
+    found = max(ends, key=lambda each: len(each.raw_data))
     found.CopyFrom(numpy_helper.from_array(2 * numpy_helper.to_array(found), found.name))
 
 
