@@ -172,6 +172,7 @@ main.doors(
     bench=("engine.cli.bench:bench", "Measure decoding, augmentation, training and inference."),
     data=("engine.cli.data:data", "Make, index, check or augment images, and judge their labels."),
     export=("engine.cli.export:export", "Write a run as one file that answers elsewhere."),
+    verify=("engine.cli.verify:verify", "Check that an exported file, or a program, answers rightly."),
     demo=("engine.cli.demo:demo", "Write a page on which an exported file is tried."),
     doctor=("engine.cli.doctor:doctor", "Check this machine and the installation."),
 )
