@@ -139,6 +139,29 @@ def distill_table(result: Envelope) -> str:
     return _markdown([*headings, *compared, "processor seconds"], lines)
 
 
+def export_table(result: Envelope) -> str:
+    """Exported files beside the run: what each costs, on the same photos."""
+    lines = []
+    for row in result.rows:
+        if "refused" in row:
+            continue
+        what = "all folds" if row["fold"] == "all" else "one fold"
+        rates = row.get("photos_a_second")
+        lines.append(
+            [
+                f"{what} ({row['models']} models, {row['views']} views)",
+                f"{row['runtime']}, {row['precision']}",
+                f"{row['difference']:.1e}" if "difference" in row else "",
+                f"{row['agreement']:.1%}" if "agreement" in row else "",
+                f"{row['log_loss']:.4f}",
+                f"{row['megabytes']:.0f}" if "megabytes" in row else "",
+                f"{statistics.median(rates):.1f}" if rates else "",
+            ]
+        )
+    headings = ["", "by", "largest difference", "same answer", "log loss", "MB", "photos a second"]
+    return _markdown(headings, lines)
+
+
 TABLES = {
     "pass": ("augment_cpu.json", pass_table),
     "loader": ("loader_cpu.json", loader_table),
