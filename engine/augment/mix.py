@@ -11,7 +11,9 @@ import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.augment.rng import beta_quantile, hashes, uniforms
@@ -25,6 +27,34 @@ class MixedLabels(NamedTuple):
     own_B: Tensor  # int64
     partner_B: Tensor  # int64; the own class where nothing is mixed
     share_B: Tensor  # float32 in [0, 1], of own_B
+
+
+class TaughtLabels(NamedTuple):
+    """The same where a teacher's answers are learnt as well: what remains to the classes, and what the teacher says."""
+
+    own_B: Tensor  # int64
+    partner_B: Tensor  # int64
+    own_share_B: Tensor  # float32; with the partner's and the teacher's it sums to 1
+    partner_share_B: Tensor
+    answer_BC: Tensor  # float32, the mixed answer of the teacher times its share
+    temperature: float  # of the answer
+
+
+Labels = MixedLabels | TaughtLabels
+
+
+class Taught(NamedTuple):
+    """What a teacher says of B images: probabilities at a temperature, and how much they count, the label having the
+    rest."""
+
+    answers_BC: Tensor  # float32
+    weight_B: Tensor  # float32 in [0, 1]
+    temperature: float
+
+    def take(self, rows: NDArray[np.int64]) -> Taught:
+        """Of these of the images."""
+        rows_B = torch.from_numpy(rows)
+        return Taught(self.answers_BC[rows_B], self.weight_B[rows_B], self.temperature)
 
 
 def mix_at(sections: Sequence[MixSection], epoch: int) -> MixSection | None:
@@ -70,6 +100,18 @@ def mixed_labels(plan: Plan, own_B: Tensor) -> MixedLabels:
     # A tensor of its own where nothing is mixed, too: one that came twice would be compiled for anew.
     partner_B = own_B.clone() if plan.partner_B is None else own_B[plan.partner_B]
     return MixedLabels(own_B, partner_B, plan.own_share_B())
+
+
+def taught_labels(plan: Plan, own_B: Tensor, taught: Taught) -> TaughtLabels:
+    """What `plan` makes of the classes `own_B` and of what a teacher says of their images: an answer is mixed as a
+    label is."""
+    own_B, partner_B, share_B = mixed_labels(plan, own_B)
+    place_B = torch.arange(len(own_B)) if plan.partner_B is None else plan.partner_B
+    weight_B, answers_BC = taught.weight_B, taught.answers_BC * taught.weight_B[:, None]
+    rest_B = 1 - share_B
+    answer_BC = share_B[:, None] * answers_BC + rest_B[:, None] * answers_BC[place_B]
+    shares = share_B * (1 - weight_B), rest_B * (1 - weight_B[place_B])
+    return TaughtLabels(own_B, partner_B, *shares, answer_BC, taught.temperature)
 
 
 def _partners(hashes_B: Tensor) -> Tensor:

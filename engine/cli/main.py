@@ -156,6 +156,7 @@ def main(debug: bool) -> None:
 main.doors(
     init=("engine.cli.init:init", "Look at images and write a first recipe for them."),
     train=("engine.cli.train:train", "Train the folds of a recipe."),
+    distill=("engine.cli.distill:distill", "Have trained models teach a small one."),
     ensemble=("engine.cli.ensemble:ensemble", "Fit anew how trained folds, or several runs, answer together."),
     infer=("engine.cli.infer:infer", "Predict images with trained folds."),
     score=("engine.cli.score:score", "Score predictions, or check a submission."),
@@ -169,6 +170,7 @@ main.doors(
     tta=("engine.cli.tta:tta", "Measure which views of images are worth their time."),
     bench=("engine.cli.bench:bench", "Measure decoding, augmentation, training and inference."),
     data=("engine.cli.data:data", "Make, index, check or augment images."),
+    export=("engine.cli.export:export", "Write a run as one file that answers elsewhere."),
     doctor=("engine.cli.doctor:doctor", "Check this machine and the installation."),
 )
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from engine.augment.contract import Contract
-from engine.augment.mix import MixedLabels, mixed_labels
+from engine.augment.mix import Labels, MixedLabels, Taught, TaughtLabels, mixed_labels, taught_labels
 from engine.augment.policy import Policy
 from engine.augment.views import PLAIN, View, view_plan
 from engine.kernels import Plan, Ragged
@@ -35,12 +35,13 @@ from engine.recipe.sections.augment import MixSection
 @dataclasses.dataclass(frozen=True)
 class Samples:
     """What a loader needs to know of N samples: their ids, where their bytes come from, 64-bit keys of their ids, class
-    indices (-1: unknown)."""
+    indices (-1: unknown). taught: where there is a teacher, what it says of all of them."""
 
     ids: Sequence[str]
     source: Source
     keys_N: np.ndarray  # int64
     labels_N: np.ndarray  # int64
+    taught: Taught | None = None
 
     def rows(self, draws_B: np.ndarray) -> np.ndarray:
         """Which samples the draws are of."""
@@ -57,7 +58,7 @@ class Batch(NamedTuple):
     """Normalised images on the model's device with the labels that the pass has mixed."""
 
     images_BCHW: Tensor  # channels-last memory
-    labels: MixedLabels
+    labels: Labels
     rows_B: np.ndarray  # int64 rows into Samples
 
 
@@ -164,9 +165,16 @@ class Loader:
 
     def _batch(self, images: Ragged, draws_B: np.ndarray, plan: Plan) -> Batch:
         rows_B = self.samples.rows(draws_B)
-        labels = mixed_labels(plan, torch.from_numpy(self.samples.labels_N[rows_B]))
-        plan, labels_3B = plan.along(labels, self.device)
-        return Batch(self._pass(images, plan), MixedLabels(*labels_3B), rows_B)
+        own_B = torch.from_numpy(self.samples.labels_N[rows_B])
+        labels: Labels
+        if self.samples.taught is None:
+            plan, moved = plan.along(mixed_labels(plan, own_B), self.device)
+            labels = MixedLabels(*moved)
+        else:
+            *tensors, temperature = taught_labels(plan, own_B, self.samples.taught.take(rows_B))
+            plan, moved = plan.along(tensors, self.device)
+            labels = TaughtLabels(*moved, temperature)
+        return Batch(self._pass(images, plan), labels, rows_B)
 
 
 def _filled(decoded: Iterable[Decoded], batches: Sequence[np.ndarray]) -> Iterator[Decoded]:

@@ -4,6 +4,8 @@ Every loss is the share of the sample's own class times its loss, plus the partn
 cross-entropy and binary cross-entropy that equals the loss against the mixed soft label; written this way it needs no
 (B, C) label matrix, and an angular margin falls on the true class of each part alone, where it belongs. Labels without
 mixing are a share of 1.
+
+What a teacher answers is learnt by cross-entropy, whatever the rule: it is the rule of answers that are probabilities.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from engine.augment.mix import MixedLabels
+from engine.augment.mix import Labels, TaughtLabels
 from engine.errors import RecipeError
 from engine.recipe.sections import ModelSection, TrainSection
 
@@ -49,7 +51,10 @@ class AngularMargin(nn.Module):
 
 
 class Loss(nn.Module):
-    """The training loss: logits (B, C) of any float dtype, labels (B,) int64 or MixedLabels -> scalar float32.
+    """The training loss: logits (B, C) of any float dtype, labels (B,) int64 or Labels -> scalar float32.
+
+    A teacher's answers have their own shares of it (Hinton et al., "Distilling the Knowledge in a Neural Network",
+    2015), and neither margin nor weights of classes touch these.
 
     `weights_C` multiplies what a sample costs by the weight of its class, each part of a mixed one by its own.
     """
@@ -71,11 +76,15 @@ class Loss(nn.Module):
                 f'stage margin = {margin} needs a head with angles: set model.head = "arcface", or the margin to 0'
             )
 
-    def forward(self, logits_BC: Tensor, labels: Tensor | MixedLabels) -> Tensor:
+    def forward(self, logits_BC: Tensor, labels: Tensor | Labels) -> Tensor:
         with torch.autocast(logits_BC.device.type, enabled=False):
             logits_BC = logits_BC.float()
             if isinstance(labels, Tensor):
                 return self._per_sample(logits_BC, labels).mean()
+            if isinstance(labels, TaughtLabels):
+                own_B = labels.own_share_B * self._per_sample(logits_BC, labels.own_B)
+                partner_B = labels.partner_share_B * self._per_sample(logits_BC, labels.partner_B)
+                return (own_B + partner_B + _untaught(logits_BC, labels)).mean()
             own_B = labels.share_B * self._per_sample(logits_BC, labels.own_B)
             partner_B = (1 - labels.share_B) * self._per_sample(logits_BC, labels.partner_B)
             return (own_B + partner_B).mean()
@@ -85,6 +94,13 @@ class Loss(nn.Module):
             logits_BC = self.margin(logits_BC, classes_B)
         loss_B = self.rule(logits_BC, classes_B)
         return loss_B if self.weights_C is None else loss_B * self.weights_C[classes_B]
+
+
+def _untaught(logits_BC: Tensor, labels: TaughtLabels) -> Tensor:
+    """How far each answer is from the teacher's, (B,), at the temperature. Slopes shrink with its square, so that is
+    made up for."""
+    log_p_BC = functional.log_softmax(logits_BC / labels.temperature, 1)
+    return -(labels.answer_BC * log_p_BC).sum(1) * labels.temperature**2
 
 
 class CrossEntropy(nn.Module):

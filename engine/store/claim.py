@@ -41,6 +41,8 @@ FREE_KEYS = (
     "data.alias_columns",
     "data.class_groups",
     "data.folds.run",
+    "distill.teacher",  # what it answers is known by its contents (TEACHER), and so is who was asked for more
+    "distill.unlabelled",
     "decode.device",
     "decode.decoder",
     "decode.threads",
@@ -56,6 +58,7 @@ _SETTLED = ("model.weights", "train.channels_last")  # what a model's own recipe
 _UNTOLD = ("name", "output", "specialist")  # of these, what nobody needs to be told of
 
 DATA, SPLIT, START = "data_fingerprint", "split", "starting_weights"
+TEACHER = "teacher_answers"
 _FINGERPRINTS = {
     DATA: "the training data (files, labels or contents)",
     SPLIT: "the division of the images into folds",
@@ -117,6 +120,8 @@ class Claim:
             old, new = before.get(name), now.get(name)
             if name == "recipe":
                 yield from _changes(_in_steps(old or {}, new or {}), new or {}, "", free)
+            elif name == TEACHER:  # also where one side has no teacher
+                yield from ["the teacher's answers (distill.teacher, distill.unlabelled)"] if old != new else []
             elif name not in _FINGERPRINTS:
                 yield from _changes(old, new, name)
             elif name in before and name in now and old != new:

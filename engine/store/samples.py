@@ -61,3 +61,12 @@ class TrainedSamples:
             "in another fold": [id_ for id_ in both if now[id_][2] != before[id_][2]],
         }
         return ", ".join(f"{len(ids):,} {what} ({some(ids, 3, str)})" for what, ids in found.items() if ids)
+
+
+def folds_in(path: Path) -> dict[str, int]:
+    """By id, in which fold each image of `TrainedSamples.write`'s file was validated (-1: in none); {} without it."""
+    try:
+        columns = pq.read_table(path, columns=["id", "fold"]).to_pydict()
+    except (OSError, pa.ArrowException, KeyError):
+        return {}
+    return dict(zip(columns["id"], columns["fold"], strict=True))

@@ -63,7 +63,7 @@ def check_folds(recipe: Recipe, folds: Mapping[int, FoldData], world: int) -> No
                 "or leave the fold out of data.folds.run"
             )
         for number, stage in enumerate(recipe.stage):
-            _check_step(number, stage, fold, images, world)
+            _check_step(number, stage, fold, len(data.learnt_rows_N), world)
 
 
 def idle(recipe: Recipe) -> list[str]:

@@ -34,6 +34,13 @@ class FoldData:
     held_rows_N: np.ndarray
     fingerprint: str
     groups: Sequence[str] = ()  # of each sample, "" for none; () where there are no groups
+    unlabelled: int = 0  # the last so many of `samples` are learnt from a teacher alone, and by no fold held out
+
+    @property
+    def learnt_rows_N(self) -> np.ndarray:
+        """All that is learnt from: what is trained on, then the photos without labels."""
+        end = len(self.samples.ids)
+        return np.concatenate([self.train_rows_N, np.arange(end - self.unlabelled, end)])
 
     @property
     def class_counts(self) -> tuple[int, ...]:
@@ -61,7 +68,7 @@ class Feed:
         self.loader = Loader(data.samples, recipe.decode, ranks.device, recipe.augment.executor, dtype)
         sampling = recipe.train.sampling
         boost_C = np.where(np.isin(data.classes, sampling.boost_classes), sampling.boost, 1.0)
-        self._sampler = Sampler(data.train_rows_N, data.samples.labels_N, sampling, recipe.seed, boost_C)
+        self._sampler = Sampler(data.learnt_rows_N, data.samples.labels_N, sampling, recipe.seed, boost_C)
 
     def steps(self, stage: StageSection) -> int:
         """Optimiser steps in an epoch of the stage."""

@@ -88,7 +88,7 @@ def plan_run(prepared: Prepared, ranks: Ranks) -> RunPlan:
 
 def _stage(prepared: Prepared, stage: StageSection, data: FoldData, ranks: Ranks) -> StagePlan:
     in_step = stage.batch * stage.accumulate * ranks.world
-    steps = max(1, len(data.train_rows_N) // in_step) * stage.epochs
+    steps = max(1, len(data.learnt_rows_N) // in_step) * stage.epochs
     train, held = (_photos(prepared, rows_N) for rows_N in (data.train_rows_N, data.held_rows_N))
     memory = training_memory(prepared.recipe, stage, len(prepared.classes), train, held, ranks)
     return StagePlan(stage, steps, steps * in_step, memory)

@@ -27,6 +27,7 @@ from engine.text import count
 from engine.training.checks import check_folds, check_recipe, check_start, idle
 from engine.training.feed import FoldData
 from engine.training.specialists import Course, check_course, course_of
+from engine.training.teacher import Lesson, lesson
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Prepared:
     notices: tuple[str, ...] = ()  # what cleaning the data did, and what of the recipe changes nothing
     groups: Sequence[str] = ()  # of each class, when the recipe has class groups
     courses: tuple[Course, ...] = ()  # of the recipe's specialists
+    lesson: Lesson | None = None  # where the recipe names a teacher
 
     @property
     def folds(self) -> tuple[int, ...]:
@@ -59,6 +61,7 @@ class Prepared:
             held_rows_N=held_out(self.manifest, self.fold_N, fold),
             fingerprint=self.fingerprint,
             groups=groups if any(groups := self.manifest.groups) else (),
+            unlabelled=self.lesson.unlabelled if self.lesson else 0,
         )
 
 
@@ -78,6 +81,7 @@ def prepare(recipe: Recipe, progress: Progress | None = None, world: int = 1) ->
     classes = class_names(usable)
     check_recipe(recipe, classes)
     samples = Samples(usable.ids, Files(usable.paths), usable.keys_N, label_indices(usable, classes))
+    taught = lesson(recipe.distill, samples, usable, classes) if recipe.distill.teacher else None
     courses = tuple(course_of(section, recipe, samples, classes) for section in recipe.specialist)
     for course in courses:
         with _about(course):
@@ -86,14 +90,15 @@ def prepare(recipe: Recipe, progress: Progress | None = None, world: int = 1) ->
         recipe=recipe,
         manifest=usable,
         ids=usable.ids,
-        samples=samples,
+        samples=taught.samples if taught else samples,
         classes=classes,
         fold_N=divided.fold_N,
         fingerprint=usable.fingerprint,
         left_out=cleaned.left_out,
-        notices=(*cleaned.notices, *unreadable, *divided.notices, *idle(recipe)),
+        notices=(*cleaned.notices, *unreadable, *divided.notices, *(taught.notices if taught else ()), *idle(recipe)),
         groups=groups_of(classes, recipe.data),
         courses=courses,
+        lesson=taught,
     )
     folds = {fold: prepared.fold_data(fold) for fold in prepared.folds}
     check_folds(recipe, folds, world)

@@ -20,7 +20,7 @@ from engine.errors import EngineError, Interrupted
 from engine.events import Notice, Relay, Stop, Watcher
 from engine.ranks import Ranks
 from engine.recipe.sections import Recipe
-from engine.store.claim import DATA, SPLIT, START, Claim, claim
+from engine.store.claim import DATA, SPLIT, START, TEACHER, Claim, claim
 from engine.store.log import Log
 from engine.store.occupied import only_one, refuse_if_taken
 from engine.store.run_folder import RunFolder
@@ -171,6 +171,8 @@ def _claims(prepared: Prepared) -> list[Claim]:
         prepared.fold_N.tolist(),
     )
     content = _content(prepared.recipe, prepared) | {SPLIT: samples.split}
+    if prepared.lesson is not None:
+        content[TEACHER] = prepared.lesson.fingerprint
     remedy = f"{ELSEWHERE}, or start afresh with --overwrite"
     claims = [Claim(folder.claim, "a run", content, remedy, samples, folder.samples)]
     for course in prepared.courses:

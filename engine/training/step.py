@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from engine.augment.mix import MixedLabels
+from engine.augment.mix import Labels
 from engine.model.build import Classifier
 from engine.model.losses import Loss
 from engine.model.runtime import Runtime
@@ -43,7 +43,7 @@ class TrainStep:
             dynamo.recompile_limit = max(dynamo.recompile_limit, _MOST_STAGES)
             self._forward = torch.compile(_loss_of, dynamic=False)
 
-    def __call__(self, images_BCHW: Tensor, labels: MixedLabels, parts: int = 1, last: bool = True) -> Tensor:
+    def __call__(self, images_BCHW: Tensor, labels: Labels, parts: int = 1, last: bool = True) -> Tensor:
         """One of the `parts` batches that make up a step; the weights change with the `last`."""
         with self._alone() if not last else contextlib.nullcontext():
             with self.runtime.autocast():
@@ -63,6 +63,6 @@ class TrainStep:
 
 
 # No method: one that a step held, bound to itself, would keep the model in memory after the last who uses it has gone.
-def _loss_of(model: nn.Module, loss: Loss, images_BCHW: Tensor, labels: MixedLabels) -> Tensor:
+def _loss_of(model: nn.Module, loss: Loss, images_BCHW: Tensor, labels: Labels) -> Tensor:
     found: Tensor = loss(model(images_BCHW), labels)
     return found

@@ -16,6 +16,7 @@ from engine.recipe.sections.augment import AugmentSection, MixSection
 from engine.recipe.sections.base import PathText, Section
 from engine.recipe.sections.data import DataSection, FoldsSection
 from engine.recipe.sections.decode import DecodeSection
+from engine.recipe.sections.distill import DistillSection
 from engine.recipe.sections.ensemble import EnsembleSection
 from engine.recipe.sections.model import ModelSection
 from engine.recipe.sections.predict import PredictSection
@@ -34,6 +35,7 @@ __all__ = [
     "AugmentSection",
     "DataSection",
     "DecodeSection",
+    "DistillSection",
     "EarlyStopSection",
     "EnsembleSection",
     "FoldsSection",
@@ -69,6 +71,7 @@ class Recipe(Section):
     specialist: tuple[SpecialistSection, ...] = Field(
         (), description="Specialists, one [[specialist]] each, asked in this order."
     )
+    distill: DistillSection = Field(DistillSection(), description="Learning from a teacher.")
     ensemble: EnsembleSection = Field(EnsembleSection(), description="Making one answer of several.")
     predict: PredictSection = Field(PredictSection(), description="Prediction.")
     track: TrackSection = Field(TrackSection(), description="Experiment trackers.")
@@ -107,6 +110,12 @@ class Recipe(Section):
             "specialist": (),
         }
         return self.model_copy(update=own)
+
+    @model_validator(mode="after")
+    def _a_teacher_teaches_the_main_model(self) -> Recipe:
+        if self.distill.teacher and self.specialist:
+            raise ValueError("distill.teacher: specialists answer among other classes; leave out one of the two")
+        return self
 
     @model_validator(mode="after")
     def _stages_have_what_they_need(self) -> Recipe:

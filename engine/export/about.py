@@ -1,0 +1,121 @@
+"""What an exported file says about itself: who answers, to which classes, from which pixels, by which steps, made by
+what, and under which licences. JSON, in the file's own metadata; nobody has to have the run beside it."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from engine.data.names import ClassNames
+from engine.errors import CheckpointError
+from engine.export.graph import Answer, Prepared
+from engine.predict.models import Models
+from engine.recipe.load import parse_saved
+from engine.store.run_folder import CHECKPOINT
+from engine.system import library_versions
+
+FORMAT = 1  # raised when an older engine could not read it rightly
+ABOUT, PROOF = "engine", "engine.proof"
+"""Keys of the file's metadata."""
+
+ENGINE_LICENCE = (
+    "This graph was made by engine, which is licensed under the Apache License, Version 2.0; a copy of it is at "
+    "https://www.apache.org/licenses/LICENSE-2.0. It is distributed on an 'AS IS' basis, without warranties or "
+    "conditions of any kind."
+)
+
+
+def about(models: Models, answer: Answer, **settled: Any) -> dict[str, Any]:
+    """The file's own words, JSON values; `settled` is what was decided when it was written: precision, batch, takes."""
+    recipe = models.recipe
+    return {
+        "format": FORMAT,
+        "engine": importlib.metadata.version("engine"),
+        "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "classes": list(models.classes),
+        "aliases": _aliases(models),
+        "input": {
+            "name": "images",
+            "shape": [settled["batch"] or "batch", "height", "width", 3],
+            "type": "uint8",
+            "channels": "RGB",
+            "orientation": "upright: EXIF orientation is applied before",
+            "range": [0, 255],
+        },
+        "output": {"name": "probabilities", "shape": [settled["batch"] or "batch", len(models.classes)]},
+        "contracts": [contract.to_dict() for contract in dict.fromkeys(one.contract for one in answer.shown)],
+        "views": list(recipe.predict.names),
+        "vote": recipe.ensemble.vote,
+        "prepared": [_prepared(one, answer) for one in answer.shown],
+        "models": [
+            {"name": one.model, "logits": one.logits, "classes": list(one.classes), "shown": list(one.shown)}
+            for one in answer.asks
+        ],
+        "fitted": [run.parts.names for run in models.runs] if len(models.runs) > 1 else models.runs[0].parts.names,
+        "specialists": [one.specialist.name for one in models.specialists],
+        "prior": recipe.predict.prior,
+        "trained_with": dict(models.checkpoints[0].versions),
+        "versions": library_versions(),
+        "licence": {"engine": ENGINE_LICENCE, "weights": licences(models)},
+        **settled,
+    }
+
+
+def to_json(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, ensure_ascii=False, allow_nan=False)
+
+
+def read(text: str, path: object) -> dict[str, Any]:
+    """What `to_json` gave. Raises CheckpointError, naming the file, when it is none or of a newer format."""
+    try:
+        content = dict(json.loads(text))
+        newer = content["format"] > FORMAT
+    except (ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{path}: what it says about itself is damaged ({error}); export it again") from None
+    if newer:
+        raise CheckpointError(
+            f"{path} is of format {content['format']}, this engine reads up to {FORMAT}; use a newer engine"
+        )
+    return content
+
+
+def licences(models: Models) -> list[dict[str, str]]:
+    """Of each backbone: the licence of the weights that it began with, as far as timm knows."""
+    import timm
+
+    found: dict[str, dict[str, str]] = {}
+    for saved in models.checkpoints:
+        own = parse_saved(saved.recipe, origin=CHECKPOINT).model
+        cfg = timm.models.get_pretrained_cfg(own.backbone, allow_unregistered=True)
+        licence, origin = (getattr(cfg, name, None) or "" for name in ("license", "origin_url"))
+        if own.weights:
+            told = "unknown: training began with a file of weights"
+        elif not own.pretrained:
+            told = "trained from nothing: no other's weights are in it"
+        else:
+            told = licence or "unknown to timm"
+        found[own.backbone] = {"backbone": own.backbone, "licence": told, "origin": str(origin)}
+        if own.weights and licence:
+            found[own.backbone]["timm"] = f"{licence} (of timm's own weights of this backbone)"
+    return [*found.values()]
+
+
+def _aliases(models: Models) -> dict[str, list[str]]:
+    """What else the classes are called in submissions (data.aliases), by class."""
+    names = ClassNames.of(models.recipe.data)
+    return {name: [*names.alike(name)[1:]] for name in models.classes if len(names.alike(name)) > 1}
+
+
+def _prepared(one: Prepared, answer: Answer) -> dict[str, Any]:
+    contracts: Sequence[Any] = list(dict.fromkeys(each.contract for each in answer.shown))
+    height, width = one.size
+    return {
+        "name": one.name,
+        "contract": contracts.index(one.contract),
+        "view": one.view.name,
+        "height": height,
+        "width": width,
+    }
