@@ -16,6 +16,7 @@ from types import FrameType
 import uvicorn
 
 from engine.errors import EngineError
+from engine.kernels.memory import share_arenas
 from engine.serve.app import app_of
 from engine.serve.model import Model
 from engine.serve.service import Service
@@ -27,6 +28,7 @@ _KEEP_ALIVE_S = 30
 def serve(model: Model, settings: Settings, host: str, port: int, told: Callable[[str], None]) -> None:
     """Serve until a signal ends it. `told` hears where, once it listens, and when the model is warm. Raises EngineError
     when it cannot listen there, and what the model raises when it cannot be used."""
+    share_arenas()
     app = app_of(model, settings)
     listening = _listening(host, port)
     address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
