@@ -35,6 +35,7 @@ SMALL: dict[tuple[str, ...], list[str]] = {
     ("distill",): [word for key in ONE_EPOCH for word in ("--set", key)],
     ("preview",): ["--images", "2", "--epochs", "1", *(word for key in TINY for word in ("--set", key))],
     ("report",): ["--no-heatmaps"],
+    ("export",): ["--fold", "0", "--views", "plain"],
     ("tta",): ["--views", "plain,flip"],
     ("serve",): ["--port", "0"],
     ("data", "court"): ["--no-open"],

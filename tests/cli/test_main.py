@@ -143,5 +143,5 @@ def test_completion_prints_the_script_of_the_shell(shell: str) -> None:
 
 def test_commands_and_recipe_keys_are_completed() -> None:
     complete = ShellComplete(main, {}, "engine", "_ENGINE_COMPLETE").get_completions
-    assert [item.value for item in complete([], "d")] == ["data", "doctor"]
+    assert [item.value for item in complete([], "d")] == ["distill", "data", "demo", "doctor"]
     assert [item.value for item in complete(["data", "index", "--set"], "stage.0.ba")] == ["stage.0.batch="]
