@@ -141,6 +141,27 @@ def export_table(result: Envelope) -> str:
     return _markdown(headings, lines)
 
 
+def distill_table(result: Envelope) -> str:
+    """A student taught by labels alone and by an ensemble."""
+    lines = []
+    for row in result.rows:
+        apart = [row["against_labels"].get(where) for where in ("out_of_fold", "test")]
+        lines.append(
+            [
+                row["student"],
+                *(f"{row[where][name]:.3f}" for where in ("out_of_fold", "test") for name in ("log_loss", "accuracy")),
+                *(
+                    f"{one['difference']:+.3f} ({one['low']:+.3f} to {one['high']:+.3f})" if one else ""
+                    for one in apart
+                ),
+                "" if row["cpu_s"] is None else f"{row['cpu_s']:.0f}",
+            ]
+        )
+    headings = ["learns from", "log loss out of fold", "accuracy", "log loss on the test photos", "accuracy"]
+    compared = ["log loss less that of labels alone, out of fold", "on the test photos"]
+    return _markdown([*headings, *compared, "processor seconds"], lines)
+
+
 TABLES = {
     "pass": ("augment_cpu.json", pass_table),
     "loader": ("loader_cpu.json", loader_table),

@@ -1,4 +1,4 @@
-"""`engine verify`: does an exported file answer here as it did where it was made; and what does a deployment do wrong."""
+"""`engine verify`: does an exported file answer here as it did where it was made; what does a deployment do wrong."""
 
 from __future__ import annotations
 

@@ -25,8 +25,8 @@ from engine.export.faults import (
     ORIENTATION,
     RESIZE,
     Diagnosis,
-    Fault,
     Heard,
+    Mistake,
     Told,
     diagnose,
     planted,
@@ -196,7 +196,7 @@ def judge(path: Path, theirs: Mapping[str, Any], told: Told = lambda done, total
 
 def _planted(
     path: Path, exported: Exported, proof: Proof, between: Between, told: Told
-) -> Iterator[tuple[Heard, Fault]]:
+) -> Iterator[tuple[Heard, Mistake]]:
     """What the file's networks say with each fault in reading; nothing where it cannot be taken apart."""
     try:
         stages = stages_of(path, exported.about)

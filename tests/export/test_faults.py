@@ -1,7 +1,7 @@
 """Deployments that go wrong are recognised by their answers, and those that do not are left alone.
 
-Each is written here as a person would write it, with Pillow, numpy and torch alone; what the networks make of its pixels
-is asked of the exported networks themselves.
+Each is written here as a person would write it, with Pillow, numpy and torch alone; what the networks make of its
+pixels is asked of the exported networks themselves.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from PIL import Image, ImageOps
 
 from engine.export.about import about
-from engine.export.faults import Fault, Heard, as_probabilities, diagnose, in_another_order, planted
+from engine.export.faults import Heard, Mistake, as_probabilities, diagnose, in_another_order, planted
 from engine.export.graph import Answer
 from engine.export.proof import Between, Proof, Shown
 from engine.export.prove import asked_of, prove
@@ -32,7 +32,7 @@ Post = Callable[[Values], np.ndarray]
 class Proved(NamedTuple):
     stages: Stages
     proof: Proof
-    planted: list[tuple[Heard, Fault]]
+    planted: list[tuple[Heard, Mistake]]
 
 
 @pytest.fixture(scope="module")
@@ -98,10 +98,7 @@ def own_program(
         right = proved.stages.run(np.asarray(image))
         for one in proved.stages.between.shown:
             mean, std = np.array(one.contract.mean, np.float32), np.array(one.contract.std, np.float32)
-            if resized is None:
-                x_HW3 = right[one.name].transpose(1, 2, 0) * std + mean
-            else:
-                x_HW3 = resized(image, one)
+            x_HW3 = right[one.name].transpose(1, 2, 0) * std + mean if resized is None else resized(image, one)
             made = normalised(x_HW3, mean, std)
             prepared[one.name] = (made if made.shape[0] == 3 else made.transpose(2, 0, 1)).astype(np.float32)
         answers.append(post(proved.stages.rest(prepared)))
