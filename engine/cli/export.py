@@ -105,9 +105,9 @@ def export(
 def _name(wanted: Wanted) -> str:
     from engine.export.write import SUFFIX
 
-    own = [wanted.precision] if wanted.precision != "fp32" else []
-    own += ["bytes"] if wanted.bytes else ["tensorrt"] if wanted.kind == "tensorrt" else []
-    return "_".join(["model", *own]) + SUFFIX[wanted.kind]
+    precision = "" if wanted.precision == "fp32" else wanted.precision
+    purpose = "bytes" if wanted.bytes else "tensorrt" if wanted.kind == "tensorrt" else ""
+    return "_".join(filter(None, ["model", precision, purpose])) + SUFFIX[wanted.kind]
 
 
 def _show(found: Parity, path: Path, source: str) -> None:
