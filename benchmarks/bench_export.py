@@ -69,9 +69,9 @@ def resized(pixels: Pixels, random: np.random.Generator, number: int) -> Pixels:
     height, width = pixels.shape[:2]
     top, left = (int(random.integers(0, side // 4 + 1)) for side in (height, width))
     long = 4000 if number % 50 == 0 else int(24 * 2 ** random.uniform(0, 6))  # pixels
-    sides = (max(8, int(long * aspect)) for aspect in ((1.0, random.uniform(0.4, 1)) if number % 2 else (0.75, 1.0)))
     image = Image.fromarray(pixels[top:, left:])
-    return np.asarray(image.resize(tuple(sides), Image.Resampling.BICUBIC))
+    size = (long, max(8, int(long * random.uniform(0.4, 1)))) if number % 2 else (int(long * 0.75), long)
+    return np.asarray(image.resize(size, Image.Resampling.BICUBIC))
 
 
 def measure(

@@ -78,6 +78,7 @@ def export(
     from engine.export.parity import parity, photos_at_hand
     from engine.export.prove import asked_of
     from engine.export.runner import Exported
+    from engine.export.verify import TEN_LINES
     from engine.export.write import Wanted, models_of, write
 
     wanted = Wanted(kind, fold, views or (), batch, precision, takes_bytes)
@@ -96,15 +97,17 @@ def export(
         tell(f"no photos of {at_hand.source} are there any more to compare on; name a folder with --photos")
     if kind == "tensorrt":
         _build(path, wanted.batch)
+    if path.suffix == ".onnx" and not takes_bytes:
+        click.echo(f"Whether it answers alike elsewhere: engine verify {path}, or without engine:\n\n{TEN_LINES}")
     click.echo(str(path))
 
 
 def _name(wanted: Wanted) -> str:
     from engine.export.write import SUFFIX
 
-    own = [wanted.precision] if wanted.precision != "fp32" else []
-    own += ["bytes"] if wanted.bytes else ["tensorrt"] if wanted.kind == "tensorrt" else []
-    return "_".join(["model", *own]) + SUFFIX[wanted.kind]
+    precision = "" if wanted.precision == "fp32" else wanted.precision
+    purpose = "bytes" if wanted.bytes else "tensorrt" if wanted.kind == "tensorrt" else ""
+    return "_".join(filter(None, ["model", precision, purpose])) + SUFFIX[wanted.kind]
 
 
 def _show(found: Parity, path: Path, source: str) -> None:
