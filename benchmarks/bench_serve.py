@@ -130,6 +130,8 @@ def loaded(server: Server, folder: Path, clients: int, requests: int, bad: float
     command = [sys.executable, str(HERE / "clients.py"), str(folder)]
     command += [word for name, value in options.items() for word in (name, str(value))]
     found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    if not bad and {*found["statuses"]} != {"200"}:
+        raise SystemExit(f"a server does not answer: {found['statuses']}")
     return {**found, "server_cpu_s": server.cpu_s - before}
 
 
@@ -203,7 +205,7 @@ def endurance(run: Path, folder: Path, requests: int) -> Row:
             memory.append(server.memory_mib)
 
     try:
-        loaded(server, folder, 16, 1000, 0.1)
+        loaded(server, folder, 16, 3000, 0.1)
         watching = threading.Thread(target=watch)
         watching.start()
         found = loaded(server, folder, 16, requests, 0.1)
