@@ -161,7 +161,6 @@ main.doors(
     infer=("engine.cli.infer:infer", "Predict images with trained folds."),
     score=("engine.cli.score:score", "Score predictions, or check a submission."),
     vote=("engine.cli.vote:vote_command", "Join files of predictions, of any tool, into one."),
-    serve=("engine.cli.serve:serve", "Answer photos over HTTP, with a page for people."),
     preview=("engine.cli.preview:preview", "Show what a recipe does to its images."),
     runs=("engine.cli.runs:runs", "List past runs, their scores and what differs between them."),
     **{"lr-find": ("engine.cli.lr_find:lr_find", "Find a learning rate by trying them all.")},
@@ -171,6 +170,8 @@ main.doors(
     bench=("engine.cli.bench:bench", "Measure decoding, augmentation, training and inference."),
     data=("engine.cli.data:data", "Make, index, check or augment images."),
     export=("engine.cli.export:export", "Write a run as one file that answers elsewhere."),
+    verify=("engine.cli.verify:verify", "Check that an exported file, or a program, answers rightly."),
+    serve=("engine.cli.serve:serve", "Answer photos over HTTP, with a page for people."),
     doctor=("engine.cli.doctor:doctor", "Check this machine and the installation."),
 )
 

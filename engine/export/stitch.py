@@ -52,22 +52,27 @@ def to_onnx(answer: Answer, batch: int | None = None, change: Change = as_it_is)
     for number, (asks, views) in enumerate(zip(answer.asks, answer.networks, strict=True)):
         assert isinstance(views, Views)
         given = tuple(pixels[name] for name in asks.shown)
-        with torch.no_grad():
-            said.append(views(*given))
         key = (str(views), tuple(each.shape for each in given))
         if key not in made:
             own = [_GIVEN.format(k) for k in range(len(given))]
             free = tuple(_free(batch) for _ in given)
             made[key] = _exported(_Star(views), (given,), (free,), own, [_LOGITS, _FEATURES], optimize=False)
+        said.append(_zeros_like_its_outputs(made[key], len(given), batch or photos))
         piece = change(_with_weights(made[key], _Star(views)), asks)
         names = {_GIVEN.format(k): name for k, name in enumerate(asks.shown)}
         pieces.append(_renamed(piece, f"{number}/", names | {_LOGITS: asks.logits, _FEATURES: f"features_{number}"}))
     logits, features = zip(*said, strict=True)
     free_logits = tuple({1: each[0]} if (each := _free(batch)) else None for _ in logits)
     free_features = tuple(_free(batch) for _ in features)
-    names = [*(asks.logits for asks in answer.asks), *(f"features_{k}" for k in range(len(features)))]
-    rest = _exported(_Rest(answer), (logits, features), (free_logits, free_features), names, [OUTPUT])
+    given_names = [*(asks.logits for asks in answer.asks), *(f"features_{k}" for k in range(len(features)))]
+    rest = _exported(_Rest(answer), (logits, features), (free_logits, free_features), given_names, [OUTPUT])
     return _stitched([_renamed(pieces[0], "photos/", {}), *pieces[1:], _renamed(rest, "together/", {})])
+
+
+def _zeros_like_its_outputs(piece: onnx.ModelProto, views: int, photos: int) -> tuple[Tensor, Tensor]:
+    """Logits (V, B, C) and features (B, E) as the piece of a network gives them."""
+    logits, features = (each.type.tensor_type.shape.dim[-1].dim_value for each in piece.graph.output)
+    return torch.zeros(views, photos, logits), torch.zeros(photos, features)
 
 
 def example(batch: int | None) -> Tensor:
@@ -176,8 +181,8 @@ def _renamed(piece: onnx.ModelProto, prefix: str, names: Mapping[str, str]) -> o
 
 
 def _rename(graph: onnx.GraphProto, name: Callable[[str], str], prefix: str) -> None:
-    for node in graph.node:
-        node.name = f"{prefix}{node.name}"
+    for number, node in enumerate(graph.node):
+        node.name = f"{prefix}{node.name or number}"
         del node.metadata_props[:]  # where it was made: paths of this machine
         node.input[:] = [name(each) for each in node.input]
         node.output[:] = [name(each) for each in node.output]
