@@ -1,6 +1,7 @@
 """`engine serve` under load, beside the model without a server and beside LitServe with the same model.
 
-    python benchmarks/bench_serve.py RUN --photos FOLDER [--peer PYTHON] [--small RUN] [--json FILE]
+    python benchmarks/bench_serve.py RUN --photos FOLDER [--peer PYTHON] [--json FILE]
+    python benchmarks/bench_serve.py RUN --photos FOLDER --endurance [--requests N] [--json FILE]
 
 Rates: at 1, 8 and 64 clients, each with one photo on its way at a time, the photos that were answered a second and the
 time that a client waited. "bare" is the engine's Predictor in this process, handed full batches of the same files: what
@@ -9,9 +10,9 @@ runs in an environment of its own (--peer, a Python that has litserve). Contende
 stopped (SIGSTOP) meanwhile. The clients share the cores. Where other work does, too, a server with more processes gets
 more of them; so the processor time of a photo stands beside the rate.
 
-Endurance (--small, a cheap run): --requests requests of which a tenth are bad, of every kind; whether each good one has
-the Predictor's answer to the last bit and each bad one its status and kind, and the server's memory in thirds of the
-time.
+Endurance (of a run that is cheap to ask): --requests requests of which a tenth are bad, of every kind; whether each
+good one has the Predictor's answer to the last bit and each bad one its status and kind, and the server's memory in
+thirds of the time.
 """
 
 from __future__ import annotations
@@ -76,11 +77,11 @@ class Server:
     def end(self) -> int:
         self.signal(signal.SIGCONT)
         self.signal(signal.SIGTERM)
-        try:
-            return self._process.wait(30)
-        except subprocess.TimeoutExpired:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(30)
+        with contextlib.suppress(ProcessLookupError):  # workers that outlive it, or all
             self.signal(signal.SIGKILL)
-            return self._process.wait()
+        return self._process.wait()
 
     @property
     def cpu_s(self) -> float:
@@ -130,6 +131,8 @@ def loaded(server: Server, folder: Path, clients: int, requests: int, bad: float
     command = [sys.executable, str(HERE / "clients.py"), str(folder)]
     command += [word for name, value in options.items() for word in (name, str(value))]
     found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    if not bad and {*found["statuses"]} != {"200"}:
+        raise SystemExit(f"a server does not answer: {found['statuses']}")
     return {**found, "server_cpu_s": server.cpu_s - before}
 
 
@@ -203,7 +206,7 @@ def endurance(run: Path, folder: Path, requests: int) -> Row:
             memory.append(server.memory_mib)
 
     try:
-        loaded(server, folder, 16, 1000, 0.1)
+        loaded(server, folder, 16, 3000, 0.1)
         watching = threading.Thread(target=watch)
         watching.start()
         found = loaded(server, folder, 16, requests, 0.1)
@@ -231,7 +234,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--photos", type=Path, required=True, help="a folder of JPEGs")
     parser.add_argument("--peer", type=Path, help="a Python that has litserve")
-    parser.add_argument("--small", type=Path, help="a cheap run, for the many requests")
+    parser.add_argument("--endurance", action="store_true", help="many requests, and no rates")
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--each", type=int, nargs=3, default=(12, 10, 3), help="photos of a client in a round")
@@ -242,20 +245,22 @@ def main() -> None:
         for number, path in enumerate(islice(sorted(chosen.photos.rglob("*.jpg")), PHOTOS)):
             shutil.copy(path, folder / f"{number:03d}.jpg")
         sizes = [path.stat().st_size for path in folder.iterdir()]
-        rows = rates(chosen.run, folder, chosen.peer, chosen.rounds, chosen.each) if chosen.rounds else []
-        if chosen.small:
-            rows.append(endurance(chosen.small, folder, chosen.requests))
+        if chosen.endurance:
+            rows = [endurance(chosen.run, folder, chosen.requests)]
+        else:
+            rows = rates(chosen.run, folder, chosen.peer, chosen.rounds, chosen.each)
     Console(stderr=True).print(table(rows))
+    models = Predictor(chosen.run).models
     settings = {
-        "models": len(Predictor(chosen.run).models.members),
-        "views": Predictor(chosen.run).models.recipe.predict.tta,
+        "models": len(models.members),
+        "views": models.recipe.predict.tta,
         "photos": len(sizes),
         "photo_bytes": round(statistics.mean(sizes)),
         "batch": BATCH,
         "deadline_ms": DEADLINE_MS,
-        "rounds": chosen.rounds,
-        "each": list(chosen.each),
     }
+    if not chosen.endurance:
+        settings |= {"rounds": chosen.rounds, "each": list(chosen.each)}
     frame.finish(frame.result(rows, settings), chosen.json)
 
 

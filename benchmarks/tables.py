@@ -139,6 +139,22 @@ def distill_table(result: Envelope) -> str:
     return _markdown([*headings, *compared, "processor seconds"], lines)
 
 
+def serve_table(result: Envelope) -> str:
+    """A server's rates and waiting times at some numbers of clients, beside the model alone and LitServe."""
+    rows = [row for row in result.rows if row["what"] == "rate"]
+    (bare,) = (statistics.median(row["windows"]) for row in rows if row["contender"] == "bare")
+    lines = []
+    for row in rows:
+        rate = statistics.median(row["windows"])
+        waits = [f"{row[name] / 1000:.1f}" for name in ("p50_ms", "p99_ms")] if row["clients"] else ["", ""]
+        alone = "the model without a server, full batches"
+        name = f"{row['contender']}, {row['clients']} clients" if row["clients"] else alone
+        cells = [name.replace(" 1 clients", " 1 client"), f"{rate:.2f}", f"{rate / bare:.0%}", *waits]
+        lines.append((row["clients"], [*cells, f"{row['cpu_ms_a_photo']:,.0f}"]))
+    headings = ["", "photos a second", "of the model's", "p50, s", "p99, s", "processor ms a photo"]
+    return _markdown(headings, [cells for _, cells in sorted(lines, key=lambda line: line[0])])
+
+
 def export_table(result: Envelope) -> str:
     """Exported files beside the run: what each costs, on the same photos."""
     lines = []

@@ -1,10 +1,9 @@
 """LitServe's side of a comparison of servers, as its documentation puts it together: a LitAPI that decodes a request,
 is handed batches, and encodes each answer. The model is the engine's own `Predictor`, and so are the answers.
 
-Run in an environment that has litserve: `python benchmarks/peers/litserve_way.py RUN --port 8001`.
+Run in an environment that has litserve: `python benchmarks/peers/litserve_way.py RUN --port 8001`. LitServe reads the
+type of a request off the annotation, which therefore is no text: no `from __future__ import annotations` here.
 """
-
-from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
