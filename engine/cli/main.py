@@ -172,6 +172,7 @@ main.doors(
     data=("engine.cli.data:data", "Make, index, check or augment images, and judge their labels."),
     export=("engine.cli.export:export", "Write a run as one file that answers elsewhere."),
     verify=("engine.cli.verify:verify", "Check that an exported file, or a program, answers rightly."),
+    serve=("engine.cli.serve:serve", "Answer photos over HTTP, with a page for people."),
     demo=("engine.cli.demo:demo", "Write a page on which an exported file is tried."),
     doctor=("engine.cli.doctor:doctor", "Check this machine and the installation."),
 )

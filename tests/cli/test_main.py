@@ -49,8 +49,8 @@ def test_help_lists_the_commands_in_order_and_the_exit_codes() -> None:
     listed = [line.split()[0] for line in text.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()]
     assert (
         " ".join(listed)
-        == "init train distill ensemble infer score vote serve preview report runs lr-find compare sweep tta bench "
-        "data export verify demo doctor completion"
+        == "init train distill ensemble infer score vote preview report runs lr-find compare sweep tta bench "
+        "data export verify serve demo doctor completion"
     )
     for word in ("Examples:", "0  success", "1  the run failed", "2  the command line", "3  interrupted"):
         assert word in text
