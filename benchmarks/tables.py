@@ -118,6 +118,66 @@ def finetune_table(result: Envelope) -> str:
     return _markdown(["", "log loss", "accuracy", "seconds", "log loss less timm's", "less fastai's"], lines)
 
 
+def distill_table(result: Envelope) -> str:
+    """A student taught by labels alone and by an ensemble."""
+    lines = []
+    for row in result.rows:
+        apart = [row["against_labels"].get(where) for where in ("out_of_fold", "test")]
+        lines.append(
+            [
+                row["student"],
+                *(f"{row[where][name]:.3f}" for where in ("out_of_fold", "test") for name in ("log_loss", "accuracy")),
+                *(
+                    f"{one['difference']:+.3f} ({one['low']:+.3f} to {one['high']:+.3f})" if one else ""
+                    for one in apart
+                ),
+                "" if row["cpu_s"] is None else f"{row['cpu_s']:.0f}",
+            ]
+        )
+    headings = ["learns from", "log loss out of fold", "accuracy", "log loss on the test photos", "accuracy"]
+    compared = ["log loss less that of labels alone, out of fold", "on the test photos"]
+    return _markdown([*headings, *compared, "processor seconds"], lines)
+
+
+def serve_table(result: Envelope) -> str:
+    """A server's rates and waiting times at some numbers of clients, beside the model alone and LitServe."""
+    rows = [row for row in result.rows if row["what"] == "rate"]
+    (bare,) = (statistics.median(row["windows"]) for row in rows if row["contender"] == "bare")
+    lines = []
+    for row in rows:
+        rate = statistics.median(row["windows"])
+        waits = [f"{row[name] / 1000:.1f}" for name in ("p50_ms", "p99_ms")] if row["clients"] else ["", ""]
+        alone = "the model without a server, full batches"
+        name = f"{row['contender']}, {row['clients']} clients" if row["clients"] else alone
+        cells = [name.replace(" 1 clients", " 1 client"), f"{rate:.2f}", f"{rate / bare:.0%}", *waits]
+        lines.append((row["clients"], [*cells, f"{row['cpu_ms_a_photo']:,.0f}"]))
+    headings = ["", "photos a second", "of the model's", "p50, s", "p99, s", "processor ms a photo"]
+    return _markdown(headings, [cells for _, cells in sorted(lines, key=lambda line: line[0])])
+
+
+def export_table(result: Envelope) -> str:
+    """Exported files beside the run: what each costs, on the same photos."""
+    lines = []
+    for row in result.rows:
+        if "refused" in row:
+            continue
+        what = "all folds" if row["fold"] == "all" else "one fold"
+        rates = row.get("photos_a_second")
+        lines.append(
+            [
+                f"{what} ({row['models']} models, {row['views']} views)",
+                f"{row['runtime']}, {row['precision']}",
+                f"{row['difference']:.1e}" if "difference" in row else "",
+                f"{row['agreement']:.1%}" if "agreement" in row else "",
+                f"{row['log_loss']:.4f}",
+                f"{row['megabytes']:.0f}" if "megabytes" in row else "",
+                f"{statistics.median(rates):.1f}" if rates else "",
+            ]
+        )
+    headings = ["", "by", "largest difference", "same answer", "log loss", "MB", "photos a second"]
+    return _markdown(headings, lines)
+
+
 TABLES = {
     "pass": ("augment_cpu.json", pass_table),
     "loader": ("loader_cpu.json", loader_table),

@@ -14,9 +14,12 @@ if TYPE_CHECKING:
     from engine.ensemble.vote import vote
     from engine.errors import DataError, EngineError, Interrupted, RecipeError
     from engine.events import EpochEnded, Event, Watcher
+    from engine.export.runner import Exported
+    from engine.export.verify import verify
     from engine.jobs import train
     from engine.kernels import Plan, Ragged, one_pass
     from engine.metrics import evaluate
+    from engine.predict.overlay import overlay
     from engine.predict.predictor import Predictor
     from engine.predictions import LabelledPredictions, Predictions
     from engine.recipe.load import load_recipe
@@ -30,6 +33,7 @@ __all__ = [
     "EngineError",
     "EpochEnded",
     "Event",
+    "Exported",
     "Interrupted",
     "LabelledPredictions",
     "Plan",
@@ -43,8 +47,10 @@ __all__ = [
     "evaluate",
     "load_recipe",
     "one_pass",
+    "overlay",
     "suggest",
     "train",
+    "verify",
     "vote",
     "write_report",
 ]
@@ -54,9 +60,12 @@ _WHERE = {
     "engine.ensemble.vote": ("vote",),
     "engine.errors": ("DataError", "EngineError", "Interrupted", "RecipeError"),
     "engine.events": ("EpochEnded", "Event", "Watcher"),
+    "engine.export.runner": ("Exported",),
+    "engine.export.verify": ("verify",),
     "engine.jobs": ("train",),
     "engine.kernels": ("Plan", "Ragged", "one_pass"),
     "engine.metrics": ("evaluate",),
+    "engine.predict.overlay": ("overlay",),
     "engine.predict.predictor": ("Predictor",),
     "engine.predictions": ("LabelledPredictions", "Predictions"),
     "engine.recipe.load": ("load_recipe",),

@@ -37,6 +37,7 @@ import bench_answers  # noqa: E402
 import bench_channels_last  # noqa: E402
 import bench_filter  # noqa: E402
 import bench_finetune  # noqa: E402
+import bench_serve  # noqa: E402
 import bench_strangers  # noqa: E402
 import bench_timm  # noqa: E402
 import experiments  # noqa: E402
@@ -389,6 +390,17 @@ def test_a_table_of_sides_has_medians_and_the_difference_of_every_seed() -> None
     console = Console(width=170, file=io.StringIO())
     bench_finetune.show(rows, console)
     assert "-0.405 (-0.405 to -0.405)" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_a_table_of_servers_says_what_they_reach_of_the_model() -> None:
+    def found(rate: float) -> dict[str, Any]:
+        return {"seconds": 10 / rate, "server_cpu_s": 5.0, "latencies": [0.5] * 10, "cpu_s": 0.1}
+
+    bare = {**found(20), "latencies": []}
+    rows = [bench_serve._row("engine serve", 1, [found(5), found(7)], 10), bench_serve._row("bare", 0, [bare], 10)]
+    told = tables.serve_table(frame.result(rows, {}))
+    assert "| the model without a server, full batches | 20.00 | 100% |  |  | 500 |" in told
+    assert "| engine serve, 1 client | 6.00 | 30% | 0.5 | 0.5 | 500 |" in told
 
 
 def test_photos_to_score_by_are_those_with_a_known_label(

@@ -49,9 +49,10 @@ def test_the_examples_run_one_after_the_other(
     for example in EXAMPLES:
         exec(compile(example, "docs/library.md", "exec"), names)
     told = capsys.readouterr().out
+    assert (tmp_path / "a_heat.jpg").is_file()
     assert "against" in told and "photos/new" in told and "[2, 3, 64, 64]" in told
     imported = {name for line in re.findall(r"from engine import (.+)", "".join(EXAMPLES)) for name in line.split(", ")}
-    assert len(EXAMPLES) == 5 and imported <= {*engine.__all__}
+    assert len(EXAMPLES) == 6 and imported <= {*engine.__all__}
 
 
 @pytest.fixture

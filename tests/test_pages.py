@@ -35,13 +35,14 @@ SMALL: dict[tuple[str, ...], list[str]] = {
     ("distill",): [word for key in ONE_EPOCH for word in ("--set", key)],
     ("preview",): ["--images", "2", "--epochs", "1", *(word for key in TINY for word in ("--set", key))],
     ("report",): ["--no-heatmaps"],
+    ("export",): ["--fold", "0", "--views", "plain"],
     ("tta",): ["--views", "plain,flip"],
     ("serve",): ["--port", "0"],
     ("data", "court"): ["--no-open"],
 }
 LEFT = {  # what each page leaves, beside what is there
     "train": ["recipe.toml", "check.html", "preview.html", "models/0/checkpoint.json", "answers/predictions.parquet"],
-    "judge": ["models/report.html", "answers/scores.json", "plain/predictions.parquet"],
+    "judge": ["models/report.html", "plain/predictions.parquet"],
     "clean_labels": ["check.html", "suspects.csv", "models/court.csv", "relabel.csv"],
     "deploy": ["model.onnx", "student/oof.parquet", "space/app.py", "space/model.onnx"],
     "submission": ["recipe.toml", "answers/submission.csv", "joined.csv"],
@@ -167,7 +168,8 @@ def judged(address: str) -> None:
     case = cases[0]
     other = next(name for name in ("고리", "네모") if name != case["label"])
     wish = {"id": case["id"], "decision": "relabel", "new": other}
-    assert httpx.post(f"{address}decide", json=wish).status_code == 200
+    response = httpx.post(f"{address}decide", json=wish)
+    assert response.status_code == 200, response.text
 
 
 @pytest.mark.parametrize("page", PAGES)

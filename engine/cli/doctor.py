@@ -148,6 +148,22 @@ def _compile() -> Finding:
     return Finding("ok", f"torch.compile has its C++ compiler, {found}")
 
 
+def _exported() -> Finding:
+    """Run a graph of one node."""
+    import numpy as np
+    import onnxruntime
+    from onnx import TensorProto, helper
+
+    value = [helper.make_tensor_value_info(name, TensorProto.UINT8, [2]) for name in ("in", "out")]
+    graph = helper.make_graph([helper.make_node("Identity", ["in"], ["out"])], "same", value[:1], value[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"in": np.array([3, 200], np.uint8)})
+    if found.tolist() != [3, 200]:
+        return Finding("fail", f"onnxruntime {onnxruntime.__version__} answers wrongly", REINSTALL)
+    return Finding("ok", f"onnxruntime {onnxruntime.__version__} runs a graph")
+
+
 def _cores() -> Finding:
     usable = cores()
     text = f"{usable} usable of {os.cpu_count()}"
@@ -197,6 +213,7 @@ CHECKS: dict[str, Callable[[], Finding]] = {
     "augmentation on the CPU": _cpu_kernel,
     "Triton": _triton,
     "torch.compile": _compile,
+    "exported files": _exported,
     "cores": _cores,
     "shared memory": _shared_memory,
     "disk": _disk,

@@ -161,7 +161,6 @@ main.doors(
     infer=("engine.cli.infer:infer", "Predict images with trained folds."),
     score=("engine.cli.score:score", "Score predictions, or check a submission."),
     vote=("engine.cli.vote:vote_command", "Join files of predictions, of any tool, into one."),
-    serve=("engine.cli.serve:serve", "Answer photos over HTTP, with a page for people."),
     preview=("engine.cli.preview:preview", "Show what a recipe does to its images."),
     report=("engine.cli.report:report", "Write a page about a run: scores, mistakes, curves, a model card."),
     runs=("engine.cli.runs:runs", "List past runs, their scores and what differs between them."),
@@ -172,6 +171,8 @@ main.doors(
     bench=("engine.cli.bench:bench", "Measure decoding, augmentation, training and inference."),
     data=("engine.cli.data:data", "Make, index, check or augment images, and judge their labels."),
     export=("engine.cli.export:export", "Write a run as one file that answers elsewhere."),
+    verify=("engine.cli.verify:verify", "Check that an exported file, or a program, answers rightly."),
+    serve=("engine.cli.serve:serve", "Answer photos over HTTP, with a page for people."),
     demo=("engine.cli.demo:demo", "Write a page on which an exported file is tried."),
     doctor=("engine.cli.doctor:doctor", "Check this machine and the installation."),
 )

@@ -11,7 +11,9 @@ from typing import Any
 
 from engine.data.names import ClassNames
 from engine.errors import CheckpointError
+from engine.export.from_bytes import FILE, TOLD
 from engine.export.graph import Answer, Prepared
+from engine.export.stitch import INPUT
 from engine.predict.models import Models
 from engine.recipe.load import parse_saved
 from engine.store.run_folder import CHECKPOINT
@@ -20,6 +22,16 @@ from engine.system import library_versions
 FORMAT = 1  # raised when an older engine could not read it rightly
 ABOUT, PROOF = "engine", "engine.proof"
 """Keys of the file's metadata."""
+
+_SHAPE = ["height", "width", 3]
+_PIXELS = {
+    "name": INPUT,
+    "type": "uint8",
+    "channels": "RGB",
+    "orientation": "upright: EXIF orientation is applied before",
+    "range": [0, 255],
+}
+_FILE = {"name": FILE, "shape": ["bytes"], "type": "uint8", "what": TOLD}
 
 ENGINE_LICENCE = (
     "This graph was made by engine, which is licensed under the Apache License, Version 2.0; a copy of it is at "
@@ -37,14 +49,7 @@ def about(models: Models, answer: Answer, **settled: Any) -> dict[str, Any]:
         "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "classes": list(models.classes),
         "aliases": _aliases(models),
-        "input": {
-            "name": "images",
-            "shape": [settled["batch"] or "batch", "height", "width", 3],
-            "type": "uint8",
-            "channels": "RGB",
-            "orientation": "upright: EXIF orientation is applied before",
-            "range": [0, 255],
-        },
+        "input": _FILE if settled["takes"] == "bytes" else _PIXELS | {"shape": [settled["batch"] or "batch", *_SHAPE]},
         "output": {"name": "probabilities", "shape": [settled["batch"] or "batch", len(models.classes)]},
         "contracts": [contract.to_dict() for contract in dict.fromkeys(one.contract for one in answer.shown)],
         "views": list(recipe.predict.names),

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from engine.export import readings as read
 from engine.export.proof import Between, Proof, Shown, Steps, softmax
 from engine.export.stages import ANSWER, Stages, Values
-from engine.kernels import Filter
 from engine.text import some
 
 Answers = NDArray[np.float64]  # (N, C)
@@ -48,8 +47,8 @@ _ALIKE = 1e-4  # of the total variation: nobody can tell
 
 
 @dataclasses.dataclass(frozen=True)
-class Fault:
-    """A fault that is known. stage: where it happens; words: what was done; remedy: what to do."""
+class Mistake:
+    """A fault of deployments that is known. stage: where it happens; words: what was done; remedy: what to do."""
 
     name: str
     stage: str
@@ -62,7 +61,7 @@ class Diagnosis:
     """What somebody's answers come from. faults: those together; other: the names of others that would answer alike.
     left: the highest difference of a probability to what they would answer; exact: it is within the tolerance."""
 
-    faults: tuple[Fault, ...]
+    faults: tuple[Mistake, ...]
     left: float
     exact: bool
     other: tuple[str, ...] = ()
@@ -71,46 +70,54 @@ class Diagnosis:
 _FILE = "give the file whole photos: it fits, resizes and normalises itself"
 _PASS = "resize with antialiasing by the contract's filter in floating point, or give the file whole photos"
 
-DECODINGS: dict[Fault, read.Decoding] = {
-    Fault("BGR", CHANNELS, "red and blue are swapped, as OpenCV decodes", "cv2.cvtColor(image, cv2.COLOR_BGR2RGB)"): (
+DECODINGS: dict[Mistake, read.Decoding] = {
+    Mistake("BGR", CHANNELS, "red and blue are swapped, as OpenCV decodes", "cv2.cvtColor(image, cv2.COLOR_BGR2RGB)"): (
         read.bgr
     ),
-    Fault(
+    Mistake(
         "EXIF ignored", ORIENTATION, "photos are not turned as EXIF says", "PIL.ImageOps.exif_transpose(image)"
     ): read.as_stored,
-    Fault(
+    Mistake(
         "EXIF backwards", ORIENTATION, "photos are turned the wrong way round", "PIL.ImageOps.exif_transpose(image)"
     ): read.turned_wrongly,
-    Fault("gray", CHANNELS, "photos are read without colour", 'image.convert("RGB"), or cv2.IMREAD_COLOR'): read.gray,
-    Fault("mirrored", ORIENTATION, "left and right are swapped", "leave out the flip"): read.mirrored,
-    Fault("upside down", ORIENTATION, "top and bottom are swapped", "leave out the flip"): read.upside_down,
-    Fault(
+    Mistake("gray", CHANNELS, "photos are read without colour", 'image.convert("RGB"), or cv2.IMREAD_COLOR'): read.gray,
+    Mistake("mirrored", ORIENTATION, "left and right are swapped", "leave out the flip"): read.mirrored,
+    Mistake("upside down", ORIENTATION, "top and bottom are swapped", "leave out the flip"): read.upside_down,
+    Mistake(
         "transposed", LAYOUT, "rows are taken for columns", "photos are (height, width, 3), rows first"
     ): read.transposed,
-    Fault(
+    Mistake(
+        "fast DCT",
+        DECODER,
+        "JPEGs are decoded by the fast and rough transform",
+        'tf.io.decode_jpeg(..., dct_method="INTEGER_ACCURATE"), or another decoder',
+    ): read.by_fast_dct,
+    Mistake(
         "compressed again", DECODER, "photos are compressed anew on the way, with loss", "pass files on as they came"
     ): read.compressed_again,
 }
 
-_PILLOW = {"bilinear": read.BILINEAR, "bicubic": read.BICUBIC, "Lanczos": read.LANCZOS, "box": read.BOX}
-_NO_ANTIALIAS = "leave aliases: fine texture turns into other patterns"
+_PILLOW = {
+    "bilinear": read.BILINEAR,
+    "bicubic": read.BICUBIC,
+    "Lanczos": read.LANCZOS,
+    "box": read.BOX,
+    "nearest": read.NEAREST,
+}
 
 
-def _resizes(between: Between) -> dict[Fault, read.Reading]:
+def _resizes(between: Between) -> dict[Mistake, read.Reading]:
     """Other ways to what networks are shown, for whoever prepares photos without the file's graph."""
     contracts = [one.contract for one in between.shown]
     fits, crops = {one.fit for one in contracts}, {one.crop for one in contracts if one.fit == "center"}
-    found: dict[Fault, read.Reading] = {}
+    found: dict[Mistake, read.Reading] = {}
     for name, filter in _PILLOW.items():
-        if {one.filter for one in contracts} != {name}:
-            found[Fault(f"PIL {name}", RESIZE, f"resized by Pillow's {name} filter", _PASS)] = read.by_pillow(filter)
-    for own in Filter:
-        word = own.name.lower()
-        if own == Filter.NEAREST:
-            found[Fault("nearest", RESIZE, "resized without reading between pixels", _PASS)] = read.by_filter(own)
-        else:
-            words = f"resized by a {word} filter without antialiasing, as OpenCV and torch's interpolate do"
-            found[Fault(f"no antialias, {word}", RESIZE, words, _PASS)] = read.not_antialiased(own)
+        words = f"resized by Pillow's {name} filter, to whole pixels"
+        found[Mistake(f"PIL {name}", RESIZE, words, _PASS)] = read.in_whole_pixels(read.pillow(filter), in_8_bits=True)
+    for mode in ("bilinear", "bicubic"):
+        words = f"resized by a {mode} filter without antialiasing, as OpenCV and torch's interpolate do"
+        fault = Mistake(f"no antialias, {mode}", RESIZE, words, _PASS)
+        found[fault] = read.in_whole_pixels(read.interpolated(mode))
     for fit, crop in (("letterbox", 1.0), ("stretch", 1.0), ("center", 1.0), ("center", 0.875)):
         if fits != {fit} or (fit == "center" and crops != {crop}):
             words = {
@@ -122,24 +129,25 @@ def _resizes(between: Between) -> dict[Fault, read.Reading]:
             told = "fit as the contract says: " + ", ".join(
                 sorted(f"{one.fit} {one.crop:g}" if one.fit == "center" else one.fit for one in contracts)
             )
-            found[Fault(name, RESIZE, words, told)] = read.by_fit(fit, crop)
+            found[Mistake(name, RESIZE, words, told)] = read.by_fit(fit, crop)
     if "letterbox" in fits:
         for name, color in (("black", 0.0), ("gray 114", 114 / 255), ("white", 1.0)):
-            fault = Fault(f"{name} borders", RESIZE, f"borders are {name}", "fill borders with the contract's mean")
+            fault = Mistake(f"{name} borders", RESIZE, f"borders are {name}", "fill borders with the contract's mean")
             found[fault] = read.on_ground(color)
     return found
 
 
-def _before(between: Between) -> dict[Fault, read.Decoding]:
+def _before(between: Between) -> dict[Mistake, read.Decoding]:
     """Photos that were resized before the file was asked."""
     contract = between.shown[0].contract
     size = (contract.height, contract.width)
-    found: dict[Fault, read.Decoding] = {}
-    for name, filter in (*list(_PILLOW.items())[:2], ("nearest", read.NEAREST)):
+    found: dict[Mistake, read.Decoding] = {}
+    for name in ("bilinear", "bicubic", "nearest"):
+        filter = _PILLOW[name]
         words = f"photos are pulled into shape, to {size[0]} x {size[1]} pixels ({name}), before they are fitted"
-        found[Fault(f"stretched before, {name}", RESIZE, words, _FILE)] = read.stretched_before(size, filter)
+        found[Mistake(f"stretched before, {name}", RESIZE, words, _FILE)] = read.stretched_before(size, filter)
         words = f"photos are made small ({name}) before they are resized once more"
-        found[Fault(f"small before, {name}", RESIZE, words, _FILE)] = read.made_small_before(size, filter)
+        found[Mistake(f"small before, {name}", RESIZE, words, _FILE)] = read.made_small_before(size, filter)
     return found
 
 
@@ -153,27 +161,27 @@ Scaling = Callable[[NDArray[np.float32], tuple[float, ...], tuple[float, ...]], 
 """Shares of light (h, w, 3), mean and std to what networks are shown, (3, h, w)."""
 
 
-def _scalings(between: Between) -> dict[Fault, Scaling]:
+def _scalings(between: Between) -> dict[Mistake, Scaling]:
     own = {(one.contract.mean, one.contract.std) for one in between.shown}
     told = "; ".join(f"(x / 255 - {mean}) / {std}" for mean, std in sorted(own))
-    found: dict[Fault, Scaling] = {
-        Fault("[0, 255]", NORMALISATION, "values are not divided by 255", told): (
+    found: dict[Mistake, Scaling] = {
+        Mistake("[0, 255]", NORMALISATION, "values are not divided by 255", told): (
             lambda x, mean, std: read.normalised(x * 255, mean, std)
         ),
-        Fault("scaled twice", NORMALISATION, "values are divided by 255 twice", told): (
+        Mistake("scaled twice", NORMALISATION, "values are divided by 255 twice", told): (
             lambda x, mean, std: read.normalised(x / 255, mean, std)
         ),
-        Fault("[0, 255], not normalised", NORMALISATION, "values from 0 to 255 go in as they are", told): (
+        Mistake("[0, 255], not normalised", NORMALISATION, "values from 0 to 255 go in as they are", told): (
             lambda x, mean, std: read.normalised(x * 255, (0.0,) * 3, (1.0,) * 3)
         ),
-        Fault("layout", LAYOUT, "(h, w, 3) is reshaped to (3, h, w)", "transpose: image.transpose(2, 0, 1)"): (
+        Mistake("layout", LAYOUT, "(h, w, 3) is reshaped to (3, h, w)", "transpose: image.transpose(2, 0, 1)"): (
             lambda x, mean, std: read.normalised(x, mean, std).transpose(1, 2, 0).reshape(3, *x.shape[:2])
         ),
     }
     for name, (other_mean, other_std) in MEANS.items():
         if (other_mean, other_std) not in own:
             words = f"normalised with {name} mean and std" if name != "no" else "values from 0 to 1 are not normalised"
-            fault = Fault(f"{name} mean and std", NORMALISATION, words, told)
+            fault = Mistake(f"{name} mean and std", NORMALISATION, words, told)
             found[fault] = _with_other(other_mean, other_std)
     return found
 
@@ -201,20 +209,20 @@ class Heard:
         )
 
 
-_TWICE = Fault("softmax twice", OUTPUT, "a softmax is taken of what are probabilities", "leave out the softmax")
+_TWICE = Mistake("softmax twice", OUTPUT, "a softmax is taken of what are probabilities", "leave out the softmax")
 
 
 def afterwards(
     heard: Heard, between: Between, steps: Steps | None, every: bool = False
-) -> Iterator[tuple[tuple[Fault, ...], Answers]]:
+) -> Iterator[tuple[tuple[Mistake, ...], Answers]]:
     """All that may be made of it: as it should be, which is no fault, and with faults. `every`: also with several of
     them, a part of the models about a part of the views."""
     yield (), heard.answers_NC
     yield (_TWICE,), softmax(heard.answers_NC)
     if steps is None:
         return
-    plain = Fault("not calibrated", CALIBRATION, "the temperature is left out", "divide logits as the export does")
-    kinds: list[tuple[tuple[Fault, ...], bool]] = [((), True)]
+    plain = Mistake("not calibrated", CALIBRATION, "the temperature is left out", "divide logits as the export does")
+    kinds: list[tuple[tuple[Mistake, ...], bool]] = [((), True)]
     if steps.parts.calibration is not None:
         kinds.append(((plain,), False))
         own_NC = steps.answer(heard.logits, between, calibrated=False)
@@ -229,7 +237,7 @@ def afterwards(
 class _Part:
     """A part of the models and views alone: of all there are where `views` or `folds` are ()."""
 
-    faults: tuple[Fault, ...]
+    faults: tuple[Mistake, ...]
     steps: Steps
     views: tuple[int, ...] = ()
     folds: tuple[int, ...] = ()
@@ -245,7 +253,7 @@ def _parts(between: Between, steps: Steps, every: bool) -> Iterator[_Part]:
                     yield _Part(faults, epoch.steps, view.views, fold.folds)
     if steps.vote == "soft" and steps.parts.join is None and (len(views) > 1 or sum(map(len, steps.folds)) > 1):
         told = "logits are averaged in place of probabilities"
-        fault = Fault("mean of logits", OUTPUT, told, "take each softmax, then the mean")
+        fault = Mistake("mean of logits", OUTPUT, told, "take each softmax, then the mean")
         yield _Part((fault,), dataclasses.replace(steps, vote="logit"))
 
 
@@ -255,7 +263,7 @@ def _of_folds(between: Between, steps: Steps) -> list[_Part]:
     for number, names in enumerate(steps.folds if len(steps.folds) > 1 else ()):
         model = next(one.model for one in between.asked if one.logits == names[0])
         name = model.partition("/epoch_")[0]
-        fault = Fault(f"fold {name} alone", MODELS, f"one fold ({name}) answers alone", "average all folds")
+        fault = Mistake(f"fold {name} alone", MODELS, f"one fold ({name}) answers alone", "average all folds")
         found.append(_Part((fault,), steps, folds=(number,)))
     return found
 
@@ -266,7 +274,7 @@ def _of_epochs(steps: Steps) -> list[_Part]:
     for place in range(most) if most > 1 and steps.parts.join is None else ():
         folds = tuple((names[min(place, len(names) - 1)],) for names in steps.folds)
         told = f"of the epochs that were kept, number {place + 1} answers alone"
-        fault = Fault(f"epoch {place + 1} alone", MODELS, told, "average the kept epochs of a fold")
+        fault = Mistake(f"epoch {place + 1} alone", MODELS, told, "average the kept epochs of a fold")
         found.append(_Part((fault,), dataclasses.replace(steps, folds=folds)))
     return found
 
@@ -276,11 +284,11 @@ def _of_views(between: Between, steps: Steps) -> list[_Part]:
     names = [one.view.name for one in _views(between)]
     found, remedy = [_Part((), steps)], f"average the views {', '.join(names)}"
     for place, name in enumerate(names if len(names) > 1 else ()):
-        fault = Fault(f"view {name} alone", VIEWS, f"the view {name} is asked about alone", remedy)
+        fault = Mistake(f"view {name} alone", VIEWS, f"the view {name} is asked about alone", remedy)
         found.append(_Part((fault,), steps, views=(place,)))
         if len(names) > 2:
             rest = tuple(other for other in range(len(names)) if other != place)
-            fault = Fault(f"without view {name}", VIEWS, f"the view {name} is left out", remedy)
+            fault = Mistake(f"without view {name}", VIEWS, f"the view {name} is left out", remedy)
             found.append(_Part((fault,), steps, views=rest))
     return found
 
@@ -293,22 +301,22 @@ def _views(between: Between) -> list[Shown]:
 # --- their form ------------------------------------------------------------------------------------------------------
 
 
-def as_probabilities(theirs_NC: Answers) -> tuple[Answers, Fault | None]:
+def as_probabilities(theirs_NC: Answers) -> tuple[Answers, Mistake | None]:
     """Answers in another form as probabilities, and which form that is."""
     sums_N = theirs_NC.sum(1)
     if (theirs_NC >= 0).all() and np.allclose(sums_N, 1, atol=5e-3):
         sure = ((theirs_NC == 0) | (theirs_NC == 1)).all()
-        told = Fault("labels alone", OUTPUT, "the likeliest class is given alone", "give out all probabilities")
+        told = Mistake("labels alone", OUTPUT, "the likeliest class is given alone", "give out all probabilities")
         return theirs_NC, told if sure else None
     if (theirs_NC >= 0).all() and np.allclose(sums_N, 100, atol=0.5):
-        return theirs_NC / 100, Fault("per cent", OUTPUT, "answers are in per cent", "divide by 100")
+        return theirs_NC / 100, Mistake("per cent", OUTPUT, "answers are in per cent", "divide by 100")
     if (theirs_NC <= 1e-6).all() and np.allclose(np.exp(theirs_NC).sum(1), 1, atol=5e-3):
-        return np.exp(theirs_NC), Fault("logarithms", OUTPUT, "answers are logarithms of probabilities", "take exp")
+        return np.exp(theirs_NC), Mistake("logarithms", OUTPUT, "answers are logarithms of probabilities", "take exp")
     if (theirs_NC >= 0).all() and (theirs_NC <= 1).all():
         odds_NC = np.log(theirs_NC.clip(1e-9, 1 - 1e-9)) - np.log1p(-theirs_NC.clip(1e-9, 1 - 1e-9))
-        told = Fault("sigmoid", OUTPUT, "a sigmoid is taken in place of the softmax", "take the softmax of a row")
+        told = Mistake("sigmoid", OUTPUT, "a sigmoid is taken in place of the softmax", "take the softmax of a row")
         return softmax(odds_NC), told
-    return softmax(theirs_NC), Fault("logits", OUTPUT, "answers are logits", "take the softmax of a row")
+    return softmax(theirs_NC), Mistake("logits", OUTPUT, "answers are logits", "take the softmax of a row")
 
 
 def in_another_order(theirs_NC: Answers, ours_NC: Answers, tolerance_N: NDArray[np.float64]) -> list[int] | None:
@@ -327,7 +335,7 @@ def in_another_order(theirs_NC: Answers, ours_NC: Answers, tolerance_N: NDArray[
     return columns if fits and columns != own.tolist() else None
 
 
-def order_fault(columns: Sequence[int], classes: Sequence[str]) -> Fault:
+def order_fault(columns: Sequence[int], classes: Sequence[str]) -> Mistake:
     """Classes in another order, with what that order is."""
     held = [classes[column] for column in columns]
     known = {
@@ -341,7 +349,7 @@ def order_fault(columns: Sequence[int], classes: Sequence[str]) -> Fault:
         theirs[column] = name
     how = next((f" ({told})" for told, names in known.items() if names == theirs), "")
     moved = [f"{name!r} holds {other!r}" for name, other in zip(classes, held, strict=True) if name != other]
-    return Fault(
+    return Mistake(
         "class order",
         CLASSES,
         f"classes are listed in another order{how}: {some(moved, 3, str)}",
@@ -352,11 +360,11 @@ def order_fault(columns: Sequence[int], classes: Sequence[str]) -> Fault:
 # --- the search ------------------------------------------------------------------------------------------------------
 
 Told = Callable[[int, int], None]
-Candidate = tuple[tuple[Fault, ...], Answers]
+Candidate = tuple[tuple[Mistake, ...], Answers]
 
 
 def diagnose(
-    theirs_NC: Answers, proof: Proof, between: Between, planted: Iterable[tuple[Heard, Fault]]
+    theirs_NC: Answers, proof: Proof, between: Between, planted: Iterable[tuple[Heard, Mistake]]
 ) -> Diagnosis | None:
     """What `theirs_NC`, answers about the proof's photos with columns as the file's classes, come from; None when
     nothing known explains them. planted: see there; it is gone through only where what follows the networks explains
@@ -374,7 +382,7 @@ def diagnose(
     return None if found is None else dataclasses.replace(found, faults=(*([form] if form else ()), *found.faults))
 
 
-def _of_labels(theirs_NC: Answers, right: Heard, form: Fault) -> Diagnosis | None:
+def _of_labels(theirs_NC: Answers, right: Heard, form: Mistake) -> Diagnosis | None:
     alike = (theirs_NC.argmax(1) == right.answers_NC.argmax(1)).all()
     return Diagnosis((form,), 0.0, True) if alike else None
 
@@ -384,7 +392,7 @@ class _Seen:
     """A candidate: how far it is from somebody's answers by the mean total variation, and by the highest difference of
     a probability; whether each photo's is within its tolerance."""
 
-    faults: tuple[Fault, ...]
+    faults: tuple[Mistake, ...]
     distance: float
     left: float
     exact: bool
@@ -413,7 +421,7 @@ class _Search:
                 if columns is not None:
                     self._see((order_fault(columns, self._classes), *faults), answers_NC[:, columns])
 
-    def _see(self, faults: tuple[Fault, ...], answers_NC: Answers) -> _Seen:
+    def _see(self, faults: tuple[Mistake, ...], answers_NC: Answers) -> _Seen:
         apart_N = np.abs(self._theirs - answers_NC).max(1)
         exact = bool((apart_N <= self._tolerance_N).all())
         seen = _Seen(faults, _distance(self._theirs, answers_NC), float(apart_N.max()), exact)
@@ -439,8 +447,9 @@ class _Search:
 
 
 def _names(seen: Sequence[_Seen], best: _Seen) -> tuple[str, ...]:
-    """Those that do not come out as well are left out: a tolerance is wide for what is told apart by less."""
-    alike = [one for one in seen if one.distance <= max(_APART * best.distance, _ALIKE)]
+    """Those that come out as well, but for more of the same: a tolerance is wide for what is told apart by less."""
+    own = set(best.faults)
+    alike = [one for one in seen if one.distance <= max(_APART * best.distance, _ALIKE) and not own <= {*one.faults}]
     return tuple(dict.fromkeys(" + ".join(fault.name for fault in one.faults) for one in alike))[:3]
 
 
@@ -451,7 +460,7 @@ def _distance(a_NC: Answers, b_NC: Answers) -> float:
 
 def planted(
     proof: Proof, stages: Stages, between: Between, told: Told = lambda done, total: None
-) -> Iterator[tuple[Heard, Fault]]:
+) -> Iterator[tuple[Heard, Mistake]]:
     """What the networks say about the photos with each fault in reading them."""
     decodings = DECODINGS | _before(between)
     resizes, scalings = _resizes(between), _scalings(between)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -99,61 +98,42 @@ class Network(nn.Module):
         return self.model.head(features_BE).float(), features_BE
 
 
-class Answering(nn.Module):
-    """One model's answer about all views: probabilities float32 (B, C), columns as `classes`, with logits (V, B, C) and
-    features (B, E)."""
+class Views(nn.Module):
+    """A network asked about several views of the same photos: images (B, 3, h, w) each, of sizes that may differ, to
+    logits (V, B, C) and the mean of their features (B, E)."""
 
-    def __init__(
-        self, member: Member, rule: Rule, shown: Sequence[str], classes: Sequence[str], dtype: torch.dtype
-    ) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__()
-        self.network = Network(member.model, dtype)
-        self._rule, self._shown = rule, tuple(shown)
-        order = places(member.classes, classes)
-        self._order = None if order == sorted(order) else order
+        self.network = network
 
-    def forward(self, pixels: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        views = [pixels[name] for name in self._shown]
-        logits: list[Tensor | None] = [None] * len(views)
-        features: list[Tensor | None] = [None] * len(views)
+    def forward(self, *views: Tensor) -> tuple[Tensor, Tensor]:
+        found: dict[int, tuple[Tensor, Tensor]] = {}
         for size in dict.fromkeys(tuple(view.shape[2:]) for view in views):
             alike = [place for place, view in enumerate(views) if tuple(view.shape[2:]) == size]
             images = torch.cat([views[place] for place in alike]) if len(alike) > 1 else views[alike[0]]
-            for into, found in zip((logits, features), self.network(images), strict=True):
-                for place, own in zip(alike, found.unflatten(0, (len(alike), -1)).unbind(0), strict=True):
-                    into[place] = own
-        logits_VBC = torch.stack([one for one in logits if one is not None])
-        features_BE = torch.stack([one for one in features if one is not None]).mean(0)
-        p_VBC = logits_VBC.softmax(2)
-        p_BC = p_VBC[0] if len(views) == 1 else voted(p_VBC.unbind(0), self._rule).float()
-        return (p_BC if self._order is None else p_BC[:, self._order]), logits_VBC, features_BE
+            each = (values.unflatten(0, (len(alike), -1)).unbind(0) for values in self.network(images))
+            found |= dict(zip(alike, zip(*each, strict=True), strict=True))
+        logits, features = zip(*(found[place] for place in range(len(views))), strict=True)
+        return torch.stack(logits), torch.stack(features).mean(0)
 
 
 class Answer(nn.Module):
     """All models of a run, or of several, as one function of photos' pixels, uint8 (B, H, W, 3) of upright RGB photos
     of one size: probabilities (B, C), float32, in the order of `classes`.
 
-    `shown` and `asks` say what lies between. Raises RecipeError for what a graph cannot say, with the remedy.
+    Three steps: `photos` prepares pixels, `networks` look at them, `together` makes one answer of what they say.
+    `shown` and `asks` say what is handed from one to the next. Raises RecipeError for what a graph cannot say, with the
+    remedy.
     """
 
     def __init__(self, models: Models, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
-        if models.recipe.predict.prior == "estimate":
-            raise RecipeError(
-                "predict.prior = estimate: shares are estimated from the answers to all images, and a file answers "
-                "about each by itself; give the shares, or --set predict.prior=off"
-            )
         self.classes = models.classes
         self.asks: list[Asks] = []
         self.photos = Photos()
-        self.runs = nn.ModuleList(_Run(run, self, dtype) for run in models.runs)
-        self._rule, self._weights = models.recipe.ensemble.vote, [run.weight for run in models.runs]
-        self.joined = None if models.parts.join is None else Joined(models.parts.join, self._rule, self.classes)
-        self.finished = Finished(models.parts, None, self.classes)
-        prior = models.recipe.predict.prior
-        self.shifted = None
-        if not isinstance(prior, str):
-            self.shifted = Shifted(shares_of(models, self.classes), [prior[name] for name in self.classes])
+        self.networks = nn.ModuleList()
+        self._dtype = dtype
+        self.together = Together(models, self)
 
     @property
     def shown(self) -> list[Prepared]:
@@ -169,83 +149,115 @@ class Answer(nn.Module):
 
     def between(self, images_BHW3: Tensor) -> tuple[Tensor, ...]:
         """The probabilities, and what lies on the way to them: see `names`."""
-        pixels, logits = self.photos(images_BHW3), {}
-        answers = [run(pixels, logits) for run in self.runs]
-        if len(answers) == 1:
-            answer_BC = answers[0]
-        else:
+        pixels = self.photos(images_BHW3)
+        said = [
+            network(*(pixels[name] for name in asks.shown))
+            for asks, network in zip(self.asks, self.networks, strict=True)
+        ]
+        logits, features = zip(*said, strict=True)
+        return self.together(logits, features), *pixels.values(), *logits
+
+    def add(self, name: str, saved: Checkpoint, run: RunModels) -> int:
+        """A model of the run as a step of the graph; returns its place among `networks`."""
+        member = Member.restored(saved, CPU)
+        shown = [self.photos.name(member.contract, view) for view in views_of(run.recipe.predict)]
+        self.asks.append(Asks(name, f"logits_{len(self.asks)}", member.classes, tuple(shown)))
+        self.networks.append(Views(Network(member.model, self._dtype)))
+        return len(self.networks) - 1
+
+
+Said = Sequence[Tensor]
+"""Of each network in turn: logits (V, B, C), or features (B, E)."""
+
+
+class Together(nn.Module):
+    """What networks say to one answer, (B, C) float32, as `Asking` has it."""
+
+    def __init__(self, models: Models, answer: Answer) -> None:
+        super().__init__()
+        if models.recipe.predict.prior == "estimate":
+            raise RecipeError(
+                "predict.prior = estimate: shares are estimated from the answers to all images, and a file answers "
+                "about each by itself; give the shares, or --set predict.prior=off"
+            )
+        self.runs = nn.ModuleList(_Run(run, answer) for run in models.runs)
+        self._rule, self._weights = models.recipe.ensemble.vote, [run.weight for run in models.runs]
+        self.joined = None if models.parts.join is None else Joined(models.parts.join, self._rule, models.classes)
+        self.finished = Finished(models.parts, None, models.classes)
+        prior = models.recipe.predict.prior
+        self.shifted = None
+        if not isinstance(prior, str):
+            self.shifted = Shifted(shares_of(models, models.classes), [prior[name] for name in models.classes])
+
+    def forward(self, logits: Said, features: Said) -> Tensor:
+        answers = [run(logits, features) for run in self.runs]
+        answer_BC = answers[0]
+        if len(answers) > 1:
             joined = self.joined
             answer_BC = together(answers, self._rule, self._weights) if joined is None else joined(answers)
             answer_BC = self.finished(answer_BC, ())
-        answer_BC = answer_BC if self.shifted is None else self.shifted(answer_BC)
-        return answer_BC.float(), *pixels.values(), *(logits[one.logits] for one in self.asks)
+        return (answer_BC if self.shifted is None else self.shifted(answer_BC)).float()
 
-    def add(self, name: str, saved: Checkpoint, run: RunModels, classes: Sequence[str], dtype: torch.dtype) -> Any:
-        """A model of the run, whose answer has columns `classes`, as a step of the graph, and its logits' name."""
-        member = Member.restored(saved, CPU)
-        shown = [self.photos.name(member.contract, view) for view in views_of(run.recipe.predict)]
-        asks = Asks(name, f"logits_{len(self.asks)}", member.classes, tuple(shown))
-        self.asks.append(asks)
-        return Answering(member, run.recipe.ensemble.vote, shown, classes, dtype), asks.logits
+
+class _Member(nn.Module):
+    """One model's logits (V, B, C) to its probabilities (B, C), float32, their columns those of `classes`."""
+
+    def __init__(self, own: Sequence[str], rule: Rule, classes: Sequence[str]) -> None:
+        super().__init__()
+        self._rule, order = rule, places(own, classes)
+        self._order = None if order == sorted(order) else order
+
+    def forward(self, logits_VBC: Tensor) -> Tensor:
+        p_VBC = logits_VBC.softmax(2)
+        p_BC = p_VBC[0] if len(p_VBC) == 1 else voted(p_VBC.unbind(0), self._rule).float()
+        return p_BC if self._order is None else p_BC[:, self._order]
 
 
 class _Run(nn.Module):
     """What the models of one run answer together, as `_AskingRun` has it."""
 
-    def __init__(self, run: RunModels, whole: Answer, dtype: torch.dtype) -> None:
+    def __init__(self, run: RunModels, answer: Answer) -> None:
         super().__init__()
-        classes, rule = whole.classes, run.recipe.ensemble.vote
+        classes, rule = answer.classes, run.recipe.ensemble.vote
         self._rule, self._folds = rule, run.folds
-        self._weights = [float(len(places)) for places in run.folds]
-        members = [
-            whole.add(f"{run.name}{member.name}", saved, run, classes, dtype)
+        self._weights = [float(len(own)) for own in run.folds]
+        self._asked = [
+            answer.add(f"{run.name}{member.name}", saved, run)
             for member, saved in zip(run.members, run.checkpoints, strict=True)
         ]
-        self._logits = [logits for _, logits in members]
-        self.members = nn.ModuleList(member for member, _ in members)
+        self.members = nn.ModuleList(_Member(saved.classes, rule, classes) for saved in run.checkpoints)
         self.joined = Joined(run.parts.join, rule, classes)
-        self.panel = nn.ModuleList(_Panelist(one, run, whole, dtype) for one in run.specialists)
+        self.panel = nn.ModuleList(_Panelist(one, run, answer) for one in run.specialists)
         banks = [bank_of(folder) if run.parts.neighbours else None for folder in run.fold_folders]
         self.finished = nn.ModuleList(Finished(run.parts, bank, classes) for bank in banks)
 
-    def forward(self, pixels: dict[str, Tensor], logits: dict[str, Tensor]) -> Tensor:
-        alone, features = [], []
-        for member, name in zip(self.members, self._logits, strict=True):
-            answer_BC, logits[name], features_BE = member(pixels)
-            alone.append(answer_BC)
-            features.append(features_BE)
+    def forward(self, logits: Said, features: Said) -> Tensor:
+        alone = [member(logits[place]) for member, place in zip(self.members, self._asked, strict=True)]
         folds = []
         for number, (own, finished) in enumerate(zip(self._folds, self.finished, strict=True)):
             candidates = [alone[place] for place in own]
             answer_BC = folded(candidates, self._rule) if len(own) == 1 else self.joined(candidates)
             for panelist in self.panel:
-                answer_BC = panelist(number, answer_BC, pixels, logits)
-            folds.append(finished(answer_BC, [features[place] for place in own]))
+                answer_BC = panelist(number, answer_BC, logits)
+            folds.append(finished(answer_BC, [features[self._asked[place]] for place in own]))
         return together(folds, self._rule, self._weights)
 
 
 class _Panelist(nn.Module):
     """A specialist, which each fold hears by its own models of it."""
 
-    def __init__(self, asked: Asked, run: RunModels, whole: Answer, dtype: torch.dtype) -> None:
+    def __init__(self, asked: Asked, run: RunModels, answer: Answer) -> None:
         super().__init__()
         one = asked.specialist
         self._rule = run.recipe.ensemble.vote
-        folds = zip(run.fold_folders, asked.folds, strict=True)
-        voters = [
-            [
-                whole.add(f"{run.name}{one.name}/{fold.name}/{k}", saved, run, one.answers, dtype)
-                for k, saved in enumerate(own)
-            ]
-            for fold, own in folds
+        self._folds = [
+            [answer.add(f"{run.name}{one.name}/{fold.name}/{k}", saved, run) for k, saved in enumerate(own)]
+            for fold, own in zip(run.fold_folders, asked.folds, strict=True)
         ]
-        self._logits = [[logits for _, logits in own] for own in voters]
-        self.folds = nn.ModuleList(nn.ModuleList(member for member, _ in own) for own in voters)
-        self.heard = Heard(one, whole.classes)
+        own = asked.folds[0][0].classes
+        self.member = _Member(own, self._rule, one.answers)
+        self.heard = Heard(one, answer.classes)
 
-    def forward(self, fold: int, main_BC: Tensor, pixels: dict[str, Tensor], logits: dict[str, Tensor]) -> Tensor:
-        answers = []
-        for member, name in zip(self.folds[fold], self._logits[fold], strict=True):
-            answer_BS, logits[name], _ = member(pixels)
-            answers.append(answer_BS)
+    def forward(self, fold: int, main_BC: Tensor, logits: Said) -> Tensor:
+        answers = [self.member(logits[place]) for place in self._folds[fold]]
         return self.heard(main_BC, folded(answers, self._rule))

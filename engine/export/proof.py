@@ -12,7 +12,7 @@ export. How far others may be off is settled there as well:
   hundred layers leave some 1e-6 of a probability, at most 1e-4 by what ONNX runtimes are seen to differ. Halves keep 11
   bits (bfloat16: 8), and 8-bit products saturate on processors without VNNI: answers are then less alike by as much.
 * Of a JPEG also other pixels, by another decoder, whose rounding the standard leaves open. What that changes is the
-  model's own, so it is measured, photo by photo: by decoding as others do, and by noise of one level.
+  model's own, so it is measured, photo by photo, by noise of one level.
 
 JSON, because it travels in the metadata of an ONNX file: photos in base64, everything else as numbers.
 """

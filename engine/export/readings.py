@@ -6,17 +6,19 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import math
 from collections.abc import Callable
 
 import numpy as np
+import simplejpeg
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from engine import pictures
+from engine.augment.contract import Contract
 from engine.augment.views import view_plan
 from engine.export.proof import Shown
-from engine.kernels import Filter, Plan, Ragged
+from engine.kernels import Plan, Ragged
 from engine.kernels.dispatch import one_pass
 
 Pixels = NDArray[np.uint8]  # (H, W, 3), RGB
@@ -82,6 +84,15 @@ def compressed_again(content: bytes) -> Pixels:
     return _rgb(Image.open(io.BytesIO(out.getvalue())))
 
 
+def by_fast_dct(content: bytes) -> Pixels:
+    """By libjpeg's quick and rough transform, which TensorFlow asks for where nothing else is said."""
+    if not content.startswith(b"\xff\xd8"):
+        return upright(content)
+    stored = simplejpeg.decode_jpeg(content, fastdct=True, fastupsample=True)
+    orientation = Image.open(io.BytesIO(content)).getexif().get(0x0112, 1)
+    return np.ascontiguousarray(pictures.upright(stored, orientation))
+
+
 def stretched_before(size: tuple[int, int], filter: Image.Resampling) -> Decoding:
     """Pulled to the (height, width) that networks are shown, before the file resizes it."""
     return lambda content: np.asarray(Image.fromarray(upright(content)).resize(size[::-1], filter))
@@ -112,17 +123,6 @@ def by_the_pass(pixels_HW3: Pixels, shown: Shown, change: Callable[[Plan], Plan]
     return np.asarray(one_pass(Ragged([photo]), change(plan))[0].contiguous())
 
 
-def not_antialiased(filter: Filter) -> Reading:
-    """As OpenCV and torch's interpolate read where nothing else is asked for."""
-    return lambda pixels, shown: by_the_pass(
-        pixels, shown, lambda plan: dataclasses.replace(plan, filter=filter, antialias=False)
-    )
-
-
-def by_filter(filter: Filter) -> Reading:
-    return lambda pixels, shown: by_the_pass(pixels, shown, lambda plan: dataclasses.replace(plan, filter=filter))
-
-
 def on_ground(color: float) -> Reading:
     """A letterbox's ground of this gray, 0 to 1, in place of the contract's mean."""
 
@@ -141,64 +141,67 @@ def by_fit(fit: str, crop: float = 1.0) -> Reading:
     return read
 
 
-def by_pillow(filter: Image.Resampling, fit: str = "", crop: float = 0.0) -> Reading:
-    """Resized by Pillow, in whole pixels and 8 bits, fitted as the contract says or otherwise."""
+Resize = Callable[[NDArray[np.float32], tuple[int, int]], NDArray[np.float32]]
+"""Shares of light (H, W, 3) to (height, width)."""
+
+
+def pillow(filter: Image.Resampling) -> Resize:
+    """In 8 bits, antialiased but for the nearest."""
+
+    def resize(photo_HW3: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+        image = Image.fromarray(np.rint(photo_HW3 * 255).astype(np.uint8)).resize(size[::-1], filter)
+        return np.asarray(image, dtype=np.float32) / 255
+
+    return resize
+
+
+def interpolated(mode: str) -> Resize:
+    """By torch without antialiasing, and so nearly by OpenCV: "bilinear" or "bicubic"."""
+
+    def resize(photo_HW3: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+        photo_13HW = torch.from_numpy(photo_HW3).permute(2, 0, 1)[None]
+        found = torch.nn.functional.interpolate(photo_13HW, size, mode=mode, align_corners=False)
+        return np.asarray(found[0].permute(1, 2, 0).clamp(0, 1))
+
+    return resize
+
+
+def in_whole_pixels(resize: Resize, in_8_bits: bool = False) -> Reading:
+    """As the contract fits photos, in whole pixels, by another resize; `in_8_bits`: the ground of a letterbox, too."""
 
     def read(pixels_HW3: Pixels, shown: Shown) -> Array:
         contract = shown.view.contract(shown.contract)
-        image = Image.fromarray(np.rot90(pixels_HW3, shown.view.turns).copy())
-        size = (contract.width, contract.height)
-        mean = tuple(round(255 * value) for value in contract.mean)
-        fitted = _fitted(image, fit or contract.fit, crop or contract.crop, size, filter, mean)
-        if shown.view.zoom != 1:
-            fitted = _zoomed(image, shown, filter)
+        photo_HW3 = np.rot90(pixels_HW3, shown.view.turns).astype(np.float32) / 255
+        fitted_HW3 = _fitted(np.ascontiguousarray(photo_HW3), contract, resize, shown.view.zoom, shown.view.anchor)
+        if in_8_bits:
+            fitted_HW3 = np.rint(fitted_HW3 * 255) / np.float32(255)
         if shown.view.flip:
-            fitted = ImageOps.mirror(fitted)
-        return normalised(np.asarray(fitted, dtype=np.float32) / 255, contract.mean, contract.std)
+            fitted_HW3 = fitted_HW3[:, ::-1]
+        return normalised(fitted_HW3, contract.mean, contract.std)
 
     return read
 
 
 def _fitted(
-    image: Image.Image,
-    fit: str,
-    crop: float,
-    size: tuple[int, int],
-    filter: Image.Resampling,
-    ground: tuple[int, ...],
-) -> Image.Image:
-    width, height = size
-    if fit == "stretch":
-        return image.resize(size, filter)
-    if fit == "letterbox":
-        share = min(width / image.width, height / image.height)
-        small = image.resize((max(1, round(image.width * share)), max(1, round(image.height * share))), filter)
-        made = Image.new("RGB", size, ground)
-        made.paste(small, ((width - small.width) // 2, (height - small.height) // 2))
-        return made
-    share = max(width / crop / image.width, height / crop / image.height)
-    large = image.resize((math.ceil(image.width * share - 1e-6), math.ceil(image.height * share - 1e-6)), filter)
-    left, top = round((large.width - width) / 2), round((large.height - height) / 2)
-    return large.crop((left, top, left + width, top + height))
-
-
-def _zoomed(image: Image.Image, shown: Shown, filter: Image.Resampling) -> Image.Image:
-    """Read by Pillow out of the box that the view looks at; what lies outside the photo has the mean's colour."""
-    contract = shown.view.contract(shown.contract)
-    plain = dataclasses.replace(shown.view, flip=False, turns=0)
-    plan = view_plan(plain, shown.contract, torch.tensor([[image.height, image.width]]), HOST)
-    (a, _, c), (_, e, f) = plan.matrix_B33[0, :2].tolist()
-    box = (c, f, c + a * contract.width, f + e * contract.height)
-    margin = math.ceil(max(0.0, -box[0], -box[1], box[2] - image.width, box[3] - image.height))
-    mean = tuple(round(255 * value) for value in contract.mean)
-    whole = ImageOps.expand(image, margin, mean) if margin else image
-    moved = tuple(value + margin for value in box)
-    limits = (0, 0, whole.width, whole.height)
-    inside = tuple(
-        max(limit, value) if place < 2 else min(limit, value)
-        for place, (value, limit) in enumerate(zip(moved, limits, strict=True))
-    )
-    return whole.resize((contract.width, contract.height), filter, box=inside)  # type: ignore[arg-type]
+    photo_HW3: NDArray[np.float32], contract: Contract, resize: Resize, zoom: float, anchor: tuple[float, float]
+) -> NDArray[np.float32]:
+    """The part of the contract's image that a view shows, of which `zoom` is larger than a side: resized, then cut out
+    or set upon the contract's mean."""
+    size, photo = np.array([contract.height, contract.width]), np.array(photo_HW3.shape[:2])
+    shares = size / photo
+    if contract.fit != "stretch":
+        shares[:] = shares.min() if contract.fit == "letterbox" else shares.max() / contract.crop
+    whole = np.maximum(1, np.rint(photo * shares * zoom)).astype(int)
+    resized_HW3 = resize(photo_HW3, (int(whole[0]), int(whole[1])))
+    # Where the view begins in the resized photo: the middle of both is the same, moved by the anchor.
+    spare = size * zoom - size
+    begin = np.trunc((whole - size * zoom) / 2 + spare * np.array(anchor[::-1])).astype(int)
+    made_HW3 = np.empty((*size, 3), np.float32)
+    made_HW3[:] = np.array(contract.mean, np.float32)
+    low, high = np.maximum(begin, 0), np.minimum(begin + size, whole)
+    to, until = low - begin, high - begin
+    made_HW3[to[0] : until[0], to[1] : until[1]] = resized_HW3[low[0] : high[0], low[1] : high[1]]
+    return made_HW3
 
 
 # --- normalisation ---------------------------------------------------------------------------------------------------

@@ -143,7 +143,7 @@ class ModuleStages:
         import torch
 
         with torch.no_grad():
-            found = self._answer.between(torch.from_numpy(np.ascontiguousarray(pixels_HW3))[None])
+            found = self._answer.between(torch.from_numpy(np.array(pixels_HW3))[None])
         return {
             name: np.asarray(value[:, 0] if name.startswith("logits_") else value[0])
             for name, value in zip(self._answer.names, found, strict=True)

@@ -7,6 +7,7 @@ of the other side but its answers, and compares them with those of faults that a
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import json
@@ -17,15 +18,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.errors import CheckpointError, DataError
+from engine.errors import CheckpointError, DataError, EngineError
 from engine.export.faults import (
     CHANNELS,
     DECODER,
     ORIENTATION,
     RESIZE,
     Diagnosis,
-    Fault,
     Heard,
+    Mistake,
     Told,
     diagnose,
     planted,
@@ -91,6 +92,24 @@ def verify(path: Path, threads: int | None = None) -> Verdict:
         told = "the runtime decodes the photos' bytes, and its answers differ"
         return dataclasses.replace(verdict, stage=DECODER, words=told, remedy="use the file that takes pixels")
     return _of_graph(verdict, proof, path, exported, pixels)
+
+
+@contextlib.contextmanager
+def unproven(path: Path) -> Iterator[Path]:
+    """A file to be written under another name in the same folder, which becomes `path` when it verifies, and is removed
+    when it does not, or when writing it fails. Raises EngineError, naming what differs."""
+    file = path.with_name(f".{path.stem}.unproven{path.suffix}")
+    try:
+        yield file
+        verdict = verify(file)
+        if not verdict.same:
+            raise EngineError(
+                f"{path} was not written: the exported file does not verify here. {verdict.stage}: {verdict.words} (a "
+                f"probability is off by {verdict.worst:.2g}). {verdict.remedy}"
+            )
+        file.replace(path)
+    finally:
+        file.unlink(missing_ok=True)
 
 
 def opened(path: Path, threads: int | None = None) -> tuple[Exported, Proof]:
@@ -177,7 +196,7 @@ def judge(path: Path, theirs: Mapping[str, Any], told: Told = lambda done, total
 
 def _planted(
     path: Path, exported: Exported, proof: Proof, between: Between, told: Told
-) -> Iterator[tuple[Heard, Fault]]:
+) -> Iterator[tuple[Heard, Mistake]]:
     """What the file's networks say with each fault in reading; nothing where it cannot be taken apart."""
     try:
         stages = stages_of(path, exported.about)

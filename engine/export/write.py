@@ -1,51 +1,69 @@
-"""Writes a run as one file: ONNX, or torch's .pt2, with what it says of itself.
-
-ONNX comes from torch.onnx.export by way of torch.export. What lies between photo and answer (prepared pixels, logits)
-is given out while exporting and then taken from the outputs again: the tensors keep their names, so that whoever looks
-for where an answer went wrong can ask for them.
-"""
+"""Writes a run as one file: ONNX, or torch's .pt2, with what it says of itself and the proof that it answers as the run
+does. A file that does not is not written."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import io
-import logging
-import warnings
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from numpy.typing import NDArray
 
-from engine.errors import RecipeError
-from engine.export.about import ABOUT, about, to_json
+from engine.errors import DataError, RecipeError
+from engine.export.about import ABOUT, PROOF, about, to_json
+from engine.export.from_bytes import taking_bytes
 from engine.export.graph import Answer
-from engine.files import atomic_write
+from engine.export.proof import Between, Proof
+from engine.export.prove import asked_of, prove
+from engine.export.stages import ModuleStages, stages_of
+from engine.export.stitch import as_it_is, example, quietly, sizes, to_onnx
+from engine.export.tensorrt import without_doubles
+from engine.export.verify import unproven
+from engine.export.whole_numbers import Quantised
 from engine.predict.models import Models, Wishes, load_models
 
 if TYPE_CHECKING:
     import onnx
 
-Kind = Literal["onnx", "torch"]
-SUFFIX = {"onnx": ".onnx", "torch": ".pt2"}
-OPSET = 21
+Kind = Literal["onnx", "torch", "tensorrt"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+Pixels = NDArray[np.uint8]
+SUFFIX = {"onnx": ".onnx", "torch": ".pt2", "tensorrt": ".onnx"}
 
-_EXAMPLE = (2, 50, 70)  # photos, and their height and width, that the graph is traced with; no two alike
-_MOST = 1 << 40  # pixels a side: no limit, said as torch.export wants it
+_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}  # of backbones; all else stays float32
 _INLINE = 1_900_000_000  # bytes of weights; protobuf ends at 2 GiB
 
 
 @dataclasses.dataclass(frozen=True)
 class Wanted:
     """What is to be exported of a run. fold: the name of one fold alone, "" for all. views: other ones than the run's.
-    batch: photos at a time, None for any number."""
+    batch: photos at a time, None for any number. bytes: it takes photos' files in place of pixels. Raises RecipeError
+    for what no runtime would run.
+    """
 
     kind: Kind = "onnx"
     fold: str = ""
     views: tuple[str, ...] = ()
     batch: int | None = None
+    precision: Precision = "fp32"
+    bytes: bool = False
+
+    def __post_init__(self) -> None:
+        if self.bytes and (self.kind != "onnx" or self.batch not in (None, 1)):
+            raise RecipeError(
+                "--bytes: photos are decoded by onnxruntime-extensions, one at a time; use --to onnx, without --batch"
+            )
+        if self.precision == "int8" and self.kind == "torch":
+            raise RecipeError("--precision int8: whole numbers are written as ONNX; choose --to onnx, or fp16 or bf16")
+        if self.precision == "bf16" and self.kind != "torch":
+            raise RecipeError(
+                "--precision bf16: onnxruntime has no bfloat16 convolutions on the CPU, so the file could not be "
+                "proven here; choose fp16, or --to torch"
+            )
 
 
 def models_of(run: Path, wanted: Wanted) -> tuple[Models, Path]:
@@ -58,49 +76,35 @@ def models_of(run: Path, wanted: Wanted) -> tuple[Models, Path]:
     return load_models(folder, Wishes(named=wanted.views)), folder
 
 
-def write(models: Models, path: Path, wanted: Wanted) -> dict[str, Any]:
-    """Write these models to `path`, atomically; returns what the file says of itself. Raises RecipeError for what a
-    graph cannot say."""
-    answer = Answer(models).eval()
-    told = about(models, answer, precision="fp32", batch=wanted.batch, takes="pixels")
-    (_write_onnx if wanted.kind == "onnx" else _write_torch)(answer, path, told, wanted.batch)
+def write(models: Models, path: Path, wanted: Wanted, photos: Sequence[Pixels] = ()) -> dict[str, Any]:
+    """Write these models to `path`, atomically, with a proof; returns what the file says of itself.
+
+    photos: upright RGB pixels of the kind that it will be asked about, by which whole numbers are measured. Raises
+    RecipeError for what a graph cannot say, DataError when int8 is asked for without photos, EngineError when the file
+    does not answer as the models do; then nothing is written.
+    """
+    if wanted.precision == "int8" and not photos:
+        raise DataError(
+            "--precision int8: how large activations get is measured on photos of the run's training data, and none of "
+            "them is where it was; name a folder of such photos with --photos"
+        )
+    answer = Answer(models, _DTYPES.get(wanted.precision, torch.float32)).eval()
+    batch, takes = (1, "bytes") if wanted.bytes else (wanted.batch, "pixels")
+    told = about(models, answer, precision=wanted.precision, batch=batch, takes=takes)
+    with unproven(path) as file:
+        if wanted.kind == "torch":
+            proof = prove(ModuleStages(answer, Between.of(told)), models, asked_of(models), wanted.precision)
+            _write_torch(answer, file, told, batch, proof)
+        else:
+            model = to_onnx(answer, batch, Quantised(answer, photos, batch) if wanted.precision == "int8" else as_it_is)
+            model = without_doubles(model) if wanted.kind == "tensorrt" else model
+            put_metadata(model, {ABOUT: to_json(told)})
+            _save(model, file)
+            proof = prove(stages_of(file, told), models, asked_of(models), wanted.precision)
+            model = taking_bytes(model) if wanted.bytes else model
+            put_metadata(model, {PROOF: proof.to_json()})
+            _save(model, file)
     return told
-
-
-def _write_onnx(answer: Answer, path: Path, told: dict[str, Any], batch: int | None) -> None:
-    import onnx
-
-    model = to_onnx(answer, batch)
-    put_metadata(model, {ABOUT: to_json(told)})
-    if sum(len(each.raw_data) for each in model.graph.initializer) > _INLINE:
-        raise RecipeError(
-            f"{path}: its weights take more than the 2 GB that one ONNX file can hold; export one fold (--fold 0), a "
-            "lower precision (--precision fp16), or --to torch"
-        )
-    onnx.checker.check_model(model, full_check=True)
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(model.SerializeToString())
-
-
-def to_onnx(answer: Answer, batch: int | None = None) -> onnx.ModelProto:
-    """The graph, whose inner tensors bear the names of `Answer.names`, and whose only output is `probabilities`."""
-    whole = _Between(answer).eval()
-    names = answer.names
-    with _quietly():
-        program = torch.onnx.export(
-            whole,
-            (_example(batch),),
-            dynamo=True,
-            dynamic_shapes=(_sizes(batch),),
-            input_names=["images"],
-            output_names=names,
-            opset_version=OPSET,
-            verbose=False,
-        )
-    assert program is not None
-    model: onnx.ModelProto = program.model_proto
-    del model.graph.output[1:]
-    return model
 
 
 def put_metadata(model: onnx.ModelProto, said: dict[str, str]) -> None:
@@ -111,50 +115,21 @@ def put_metadata(model: onnx.ModelProto, said: dict[str, str]) -> None:
         model.metadata_props.add(key=key, value=value)
 
 
-def _write_torch(answer: Answer, path: Path, told: dict[str, Any], batch: int | None) -> None:
-    with _quietly(), torch.no_grad():
-        program = torch.export.export(answer, (_example(batch),), dynamic_shapes=(_sizes(batch),))
+def _save(model: onnx.ModelProto, path: Path) -> None:
+    import onnx
+
+    if sum(len(each.raw_data) for each in model.graph.initializer) > _INLINE:
+        raise RecipeError(
+            f"{path}: its weights take more than the 2 GB that one ONNX file can hold; export one fold (--fold 0), a "
+            "lower precision (--precision fp16), or --to torch"
+        )
+    onnx.checker.check_model(model, full_check=True)
+    path.write_bytes(model.SerializeToString())
+
+
+def _write_torch(answer: Answer, path: Path, told: dict[str, Any], batch: int | None, proof: Proof) -> None:
+    with quietly(), torch.no_grad():
+        program = torch.export.export(answer, (example(batch),), dynamic_shapes=(sizes(batch),))
     file = io.BytesIO()
-    torch.export.save(program, file, extra_files={ABOUT: to_json(told)})
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(file.getvalue())
-
-
-class _Between(nn.Module):
-    """`Answer.between` as what is traced."""
-
-    def __init__(self, answer: Answer) -> None:
-        super().__init__()
-        self.answer = answer
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        return self.answer.between(images)
-
-
-def _example(batch: int | None) -> Tensor:
-    photos, height, width = _EXAMPLE
-    return torch.zeros(batch or photos, height, width, 3, dtype=torch.uint8)
-
-
-def _sizes(batch: int | None) -> dict[int, Any]:
-    sizes: dict[int, Any] = {
-        1: torch.export.Dim("height", min=1, max=_MOST),
-        2: torch.export.Dim("width", min=1, max=_MOST),
-    }
-    return sizes if batch else {0: torch.export.Dim("batch", min=1, max=_MOST), **sizes}
-
-
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Without what exporters say to their own developers."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
-    before = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, before, strict=True):
-            logger.setLevel(level)
+    torch.export.save(program, file, extra_files={ABOUT: to_json(told), PROOF: proof.to_json()})
+    path.write_bytes(file.getvalue())

@@ -19,7 +19,7 @@ from PIL import Image
 
 from engine.data.manifest import OK
 from engine.ensemble.vote import Rule
-from engine.errors import DataError, RecipeError
+from engine.errors import CheckpointError, DataError, RecipeError
 from engine.inference.heatmaps import heatmap
 from engine.loader.batches import Loader, Samples
 from engine.loader.source import Memory
@@ -61,6 +61,11 @@ class Predictor:
         folders = [models] if isinstance(models, Path | str) else models
         if not folders:
             raise RecipeError("no models: give the folder of a run, or those of several")
+        if exported := [folder for folder in folders if Path(folder).suffix in (".onnx", ".pt2")]:
+            raise CheckpointError(
+                f"{exported[0]} is an exported file: open it with engine.Exported. It has no gradients, which heatmaps "
+                "are made of; they are asked of the run's folder"
+            )
         if isinstance(views, str):
             raise RecipeError(f'views="{views}": give a list of names, such as ["{views}"]')
         self._models = load_models(

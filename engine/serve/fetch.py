@@ -3,15 +3,17 @@ have the server ask for it, from inside the network that the server stands in.
 
 So only http and https, and only hosts all of whose addresses are public ones. The connection is made to the very
 address that was looked at, since a name may resolve otherwise the next time; redirects are followed by hand, each
-looked at in the same way; bytes are counted and time is limited as a whole, not by the packet.
+looked at in the same way; bytes are counted, and time is limited as a whole and not by the packet.
 """
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import ipaddress
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable
 from urllib.parse import SplitResult, urljoin, urlsplit
@@ -78,6 +80,8 @@ def _asked(parts: SplitResult, most_bytes: int, deadline_s: float, resolve: Reso
     if not addresses or not all(map(is_public, addresses)):
         raise _Refused("is not on the public network")
     connection = _Pinned(host, port, addresses[0], parts.scheme == "https", deadline_s)
+    watch = threading.Timer(_left_s(deadline_s), connection.cut)
+    watch.start()
     try:
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         connection.request("GET", path, headers={"Accept": "image/*", "User-Agent": "engine"})
@@ -92,9 +96,10 @@ def _asked(parts: SplitResult, most_bytes: int, deadline_s: float, resolve: Reso
             if came > most_bytes:
                 return Problem("too many bytes", f"What the address holds has more than {most_bytes:,} bytes.")
             pieces.append(piece)
-            connection.hurry()
+        _left_s(deadline_s)  # what was cut off looks whole
         return b"".join(pieces)
     finally:
+        watch.cancel()
         connection.close()
 
 
@@ -104,20 +109,23 @@ class _Pinned(http.client.HTTPConnection):
     def __init__(self, host: str, port: int, address: str, tls: bool, deadline_s: float) -> None:
         super().__init__(host, port)
         self._address, self._tls, self._deadline_s = address, tls, deadline_s
+        self._line: socket.socket | None = None
 
     def connect(self) -> None:
-        self.sock = socket.create_connection((self._address, self.port), self._left_s())
+        self._line = self.sock = socket.create_connection((self._address, self.port), _left_s(self._deadline_s))
         if self._tls:
-            self.sock = ssl.create_default_context().wrap_socket(self.sock, server_hostname=self.host)
-        self.hurry()
+            context = ssl.create_default_context()
+            self._line = self.sock = context.wrap_socket(self.sock, server_hostname=self.host)
 
-    def hurry(self) -> None:
-        """Wait for no more than what is left of the time."""
-        if self.sock is not None:  # None once all of an answer that closes the connection is read
-            self.sock.settimeout(self._left_s())
+    def cut(self) -> None:
+        """End it now, whatever it waits for: a timeout of the socket begins anew with every byte."""
+        if self._line is not None:
+            with contextlib.suppress(OSError):
+                self._line.shutdown(socket.SHUT_RDWR)
 
-    def _left_s(self) -> float:
-        left_s = self._deadline_s - time.monotonic()
-        if left_s <= 0:
-            raise TimeoutError("it takes too long")
-        return left_s
+
+def _left_s(deadline_s: float) -> float:
+    left_s = deadline_s - time.monotonic()
+    if left_s <= 0:
+        raise TimeoutError("it takes too long")
+    return left_s

@@ -15,11 +15,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from engine.errors import RecipeError
 from engine.quarantine import Fault, Quarantine
 from engine.serve.photo import Photo
 from engine.system import library_versions
 
-if TYPE_CHECKING:  # it imports torch, which an exported file may do without
+if TYPE_CHECKING:  # they import torch or a runtime, and one of them will do
+    from engine.decode.decoder import Decoder
+    from engine.export.runner import Exported
     from engine.predict.predictor import Predictor
 
 _BESIDE = ("risk", "abstain_accuracy", "false_alarms")  # keys of predict that ask for columns
@@ -114,6 +117,50 @@ class RunModel:
         return self._predictor.heatmap(photo.content, label)
 
 
+class ExportModel:
+    """An exported file that takes pixels. It gets those that a run would: decoded by the same decoders and rules."""
+
+    heatmaps = False
+
+    def __init__(self, exported: Exported) -> None:
+        if exported.about["takes"] != "pixels":
+            raise RecipeError(
+                f"{exported.path} decodes photos by itself, and not every kind: serve the file that takes pixels "
+                "(engine export without --bytes)"
+            )
+        self._exported = exported
+        self._decoder: Decoder | None = None  # belongs to the thread that first uses it
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self._exported.classes
+
+    @property
+    def about(self) -> dict[str, Any]:
+        return {"kind": "export", "name": self._exported.path.stem, **self._exported.about}
+
+    def __call__(self, photos: Sequence[Photo]) -> Sequence[Answer | Fault]:
+        decoder = self._decoder = self._decoder or _decoder()
+        opened = decoder.open([photo.content for photo in photos])
+        pixels = iter(decoder.pixels([one for one in opened if not isinstance(one, Fault)]))
+        found = [one if isinstance(one, Fault) else next(pixels) for one in opened]
+        seen = [np.asarray(one.pixels_HW3) for one in found if not isinstance(one, Fault)]
+        answers = iter(self._exported.probabilities(seen) if seen else ())
+        return [one if isinstance(one, Fault) else Answer(next(answers), {}) for one in found]
+
+    def heatmap(self, photo: Photo, label: str) -> NDArray[np.float32]:
+        raise NotImplementedError("there are no layers to look into")
+
+
+def _decoder() -> Decoder:
+    import torch
+
+    from engine.decode.choose import decoder_for
+    from engine.recipe.sections import DecodeSection
+
+    return decoder_for(DecodeSection(device="cpu"), torch.device("cpu"))
+
+
 def _rows(columns: dict[str, pa.Array], count: int) -> list[dict[str, Any]]:
     values = {name: column.to_pylist() for name, column in columns.items()}
     return [{name: column[row] for name, column in values.items()} for row in range(count)]
@@ -122,6 +169,12 @@ def _rows(columns: dict[str, pa.Array], count: int) -> list[dict[str, Any]]:
 def open_model(path: Path, sets: Sequence[str] = ()) -> Model:
     """What lies at `path`, ready to be asked; `sets` ("key=value") changes keys of a run's recipe, as `engine infer`
     does. Raises EngineError when it cannot be used."""
+    if path.is_file():
+        from engine.export.runner import Exported
+
+        if sets:
+            raise RecipeError(f"--set: {path} answers as it was exported; --set is for the folder of a run")
+        return ExportModel(Exported.open(path))
     from engine.predict.predictor import Predictor
 
     return RunModel(Predictor(path, sets=sets))

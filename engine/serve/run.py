@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -16,17 +17,20 @@ from types import FrameType
 import uvicorn
 
 from engine.errors import EngineError
+from engine.kernels.memory import share_arenas
 from engine.serve.app import app_of
 from engine.serve.model import Model
 from engine.serve.service import Service
 from engine.serve.settings import Settings
 
 _KEEP_ALIVE_S = 30
+_TWICE_S = 1.0  # a wrapper may pass on a signal that its whole group got: sooner than this it is the same one
 
 
 def serve(model: Model, settings: Settings, host: str, port: int, told: Callable[[str], None]) -> None:
     """Serve until a signal ends it. `told` hears where, once it listens, and when the model is warm. Raises EngineError
     when it cannot listen there, and what the model raises when it cannot be used."""
+    share_arenas()
     app = app_of(model, settings)
     listening = _listening(host, port)
     address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
@@ -63,6 +67,7 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self.service, self._ready = service, ready
         self._told = self._asked = False
+        self._asked_s = 0.0
 
     async def on_tick(self, counter: int) -> bool:
         if self.service.ready and not self._told:
@@ -84,6 +89,9 @@ class _Server(uvicorn.Server):
                 signal.signal(number, handler)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self._asked:
-            self.should_exit = self.force_exit = True
-        self._asked = True
+        now_s = time.monotonic()
+        if self._asked and now_s > self._asked_s + _TWICE_S:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        elif not self._asked:
+            self._asked, self._asked_s = True, now_s

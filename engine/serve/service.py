@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import io
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from starlette.concurrency import run_in_threadpool
 
+from engine.kernels.memory import give_back
 from engine.quarantine import Fault
 from engine.serve.batcher import Batcher, Closed, Full
 from engine.serve.fetch import fetched
@@ -31,6 +33,7 @@ from engine.serve.uploads import Body, Memory, Sent
 
 T = TypeVar("T")
 logger = logging.getLogger("engine.serve")
+_TIDY_S = 10.0  # between times that memory is given back, of which each takes some milliseconds
 _FETCHERS = 8  # threads that fetch addresses
 
 
@@ -56,11 +59,12 @@ class Service:
         self.working = 0  # requests for work that are being answered
         self._batcher: Batcher[Answer | Fault] | None = None
         self.warm: Future[None] | None = None
+        self._tidied_s = 0.0  # when memory was last given back
         self._fetchers = ThreadPoolExecutor(_FETCHERS, thread_name_prefix="fetch")
 
     def start(self) -> None:
         """Load the model and warm it up, in a thread."""
-        self._batcher = Batcher(self.model, self.settings.shape, self.gauges.batch)
+        self._batcher = Batcher(self._asked, self.settings.shape, self.gauges.batch)
         self.warm = self._batcher.alone(self._warm_up)
 
     def close(self) -> None:
@@ -86,6 +90,14 @@ class Service:
         if not self.ready:
             told = f"The model cannot be used: {self.failure}." if self.failure else "The model is being loaded."
             raise Refused("not ready", told, 1)
+
+    def _asked(self, photos: Sequence[Photo]) -> Sequence[Answer | Fault]:
+        answers = self.model(photos)
+        now_s = time.monotonic()
+        if now_s > self._tidied_s + _TIDY_S:
+            self._tidied_s = now_s
+            give_back()
+        return answers
 
     def _warm_up(self) -> None:
         """One photo, and a full batch: memory is taken, and programs are chosen, for each shape."""

@@ -14,12 +14,14 @@ import base64
 import binascii
 import dataclasses
 import json
+import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
 from engine.serve.problems import Problem, Refused
 
 _LEAST = 20_000_000  # bytes of a body, whatever the limit of a photo
+logging.getLogger("python_multipart").setLevel(logging.ERROR)  # a bad form is the sender's to hear of
 _FORM, _JSON = "multipart/form-data", "application/json"
 
 

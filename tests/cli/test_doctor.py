@@ -16,7 +16,7 @@ from engine.cli.main import main
 def test_the_checks_of_this_machine_come_to_an_end_and_are_all_listed() -> None:
     findings = dict(doctor.examine())
     assert list(findings) == list(doctor.CHECKS)
-    for name in ("packages", "decoding on the CPU", "cores", "disk"):
+    for name in ("packages", "decoding on the CPU", "exported files", "cores", "disk"):
         assert findings[name].status != "fail", findings[name]
     assert all(finding.remedy for finding in findings.values() if finding.status != "ok")
 

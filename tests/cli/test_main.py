@@ -49,8 +49,8 @@ def test_help_lists_the_commands_in_order_and_the_exit_codes() -> None:
     listed = [line.split()[0] for line in text.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()]
     assert (
         " ".join(listed)
-        == "init train ensemble infer score vote serve preview report runs lr-find compare sweep tta bench "
-        "data export demo doctor completion"
+        == "init train distill ensemble infer score vote preview report runs lr-find compare sweep tta bench "
+        "data export verify serve demo doctor completion"
     )
     for word in ("Examples:", "0  success", "1  the run failed", "2  the command line", "3  interrupted"):
         assert word in text
@@ -143,5 +143,5 @@ def test_completion_prints_the_script_of_the_shell(shell: str) -> None:
 
 def test_commands_and_recipe_keys_are_completed() -> None:
     complete = ShellComplete(main, {}, "engine", "_ENGINE_COMPLETE").get_completions
-    assert [item.value for item in complete([], "d")] == ["data", "doctor"]
+    assert [item.value for item in complete([], "d")] == ["distill", "data", "demo", "doctor"]
     assert [item.value for item in complete(["data", "index", "--set"], "stage.0.ba")] == ["stage.0.batch="]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -104,7 +105,8 @@ def page(space: Path) -> Iterator[str]:
         pytest.skip(f"{PYTHON.relative_to(ROOT)} is not there: `make test` makes it where gradio can be had")
     (space / "examples").mkdir(exist_ok=True)
     smooth(60, 80, seed=1).save(space / "examples" / "0.jpg")
-    port = "7961"
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
     settings = {"GRADIO_SERVER_PORT": port, "GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_OFFLINE": "1"}
     program = subprocess.Popen([PYTHON, "app.py"], cwd=space, env={**os.environ, **settings, "PYTHONPATH": ""})
     address, end = f"http://127.0.0.1:{port}", time.monotonic() + START_S

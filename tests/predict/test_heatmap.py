@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from engine import DataError, Predictor
+from engine.errors import CheckpointError
 from engine.predict.overlay import overlay
 
 
@@ -53,6 +54,11 @@ def test_what_cannot_be_asked_is_named(predictor: Predictor, tmp_path: Path) -> 
     for label in (None, "bar"):
         with pytest.raises(DataError, match=r"1 of 1 images cannot be read: .*gone\.jpg"):
             predictor.heatmap(tmp_path / "gone.jpg", label)
+
+
+def test_an_exported_file_has_no_gradients() -> None:
+    with pytest.raises(CheckpointError, match=r"model\.onnx is an exported file.*no gradients"):
+        Predictor("model.onnx")
 
 
 def test_heat_is_drawn_over_the_photo_and_nothing_where_it_is_cold() -> None:
