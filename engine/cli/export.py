@@ -78,6 +78,7 @@ def export(
     from engine.export.parity import parity, photos_at_hand
     from engine.export.prove import asked_of
     from engine.export.runner import Exported
+    from engine.export.verify import TEN_LINES
     from engine.export.write import Wanted, models_of, write
 
     wanted = Wanted(kind, fold, views or (), batch, precision, takes_bytes)
@@ -97,6 +98,8 @@ def export(
     if kind == "tensorrt":
         _build(path, wanted.batch)
     click.echo(str(path))
+    if wanted.kind == "onnx" and not takes_bytes:
+        click.echo(f"It proves itself where numpy, Pillow and onnxruntime are:\n\n{TEN_LINES}", err=True)
 
 
 def _name(wanted: Wanted) -> str:
