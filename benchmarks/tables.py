@@ -118,6 +118,29 @@ def finetune_table(result: Envelope) -> str:
     return _markdown(["", "log loss", "accuracy", "seconds", "log loss less timm's", "less fastai's"], lines)
 
 
+def export_table(result: Envelope) -> str:
+    """Exported files beside the run: what each costs, on the same photos."""
+    lines = []
+    for row in result.rows:
+        if "refused" in row:
+            continue
+        what = "all folds" if row["fold"] == "all" else "one fold"
+        rates = row.get("photos_a_second")
+        lines.append(
+            [
+                f"{what} ({row['models']} models, {row['views']} views)",
+                f"{row['runtime']}, {row['precision']}",
+                f"{row['difference']:.1e}" if "difference" in row else "",
+                f"{row['agreement']:.1%}" if "agreement" in row else "",
+                f"{row['log_loss']:.4f}",
+                f"{row['megabytes']:.0f}" if "megabytes" in row else "",
+                f"{statistics.median(rates):.1f}" if rates else "",
+            ]
+        )
+    headings = ["", "by", "largest difference", "same answer", "log loss", "MB", "photos a second"]
+    return _markdown(headings, lines)
+
+
 def distill_table(result: Envelope) -> str:
     """A student taught by labels alone and by an ensemble."""
     lines = []

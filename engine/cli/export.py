@@ -97,6 +97,8 @@ def export(
         tell(f"no photos of {at_hand.source} are there any more to compare on; name a folder with --photos")
     if kind == "tensorrt":
         _build(path, wanted.batch)
+    if path.suffix == ".onnx" and not takes_bytes:
+        click.echo(f"Whether it answers alike elsewhere: engine verify {path}, or without engine:\n\n{TEN_LINES}")
     click.echo(str(path))
     if wanted.kind == "onnx" and not takes_bytes:
         click.echo(f"It proves itself where numpy, Pillow and onnxruntime are:\n\n{TEN_LINES}", err=True)
@@ -105,9 +107,9 @@ def export(
 def _name(wanted: Wanted) -> str:
     from engine.export.write import SUFFIX
 
-    own = [wanted.precision] if wanted.precision != "fp32" else []
-    own += ["bytes"] if wanted.bytes else ["tensorrt"] if wanted.kind == "tensorrt" else []
-    return "_".join(["model", *own]) + SUFFIX[wanted.kind]
+    precision = "" if wanted.precision == "fp32" else wanted.precision
+    purpose = "bytes" if wanted.bytes else "tensorrt" if wanted.kind == "tensorrt" else ""
+    return "_".join(filter(None, ["model", precision, purpose])) + SUFFIX[wanted.kind]
 
 
 def _show(found: Parity, path: Path, source: str) -> None:

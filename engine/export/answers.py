@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from engine.ensemble.calibrate import Calibration
@@ -116,6 +117,13 @@ class Joined(nn.Module):
 class Stacked(nn.Module):
     """`Stack.apply` of a logistic stack."""
 
+    own: Tensor
+    back: Tensor
+    weights_K: Tensor
+    weights_FS: Tensor
+    bias_S: Tensor
+    order: Tensor
+
     def __init__(self, stack: Stack, classes: Sequence[str]) -> None:
         super().__init__()
         if not isinstance(stack.model, Linear):
@@ -158,6 +166,9 @@ class Stacked(nn.Module):
 class Heard(nn.Module):
     """`Specialist.heard`: who is not asked keeps the main model's answer."""
 
+    order: Tensor
+    its_own_C: Tensor
+
     def __init__(self, specialist: Specialist, classes: Sequence[str]) -> None:
         super().__init__()
         columns = places(classes, specialist.classes)
@@ -187,6 +198,10 @@ class Heard(nn.Module):
 class WithNeighbours(nn.Module):
     """`Neighbours.apply` of what `search` finds in a fold's bank, which the graph holds as it is, in float16."""
 
+    bank_BE: Tensor
+    column_B: Tensor
+    columns_C: Tensor
+
     def __init__(self, neighbours: Neighbours, bank: Bank, classes: Sequence[str]) -> None:
         super().__init__()
         self._weight, self._sharpness = neighbours.weight, neighbours.sharpness
@@ -201,7 +216,7 @@ class WithNeighbours(nn.Module):
         asked_BE = torch.cat([_of_length_one(each.double()) for each in features], dim=1) / np.sqrt(len(features))
         cosine_BN = asked_BE.half().float() @ self.bank_BE.float().T
         cosine_BK, place_BK = cosine_BN.topk(max(self._ks), dim=1)
-        is_BKC = (self.column_B[place_BK][:, :, None] == self.columns_C).double()
+        is_BKC = self.column_B[place_BK][:, :, None].eq(self.columns_C).double()
         weight_BK = (self._sharpness * (cosine_BK - cosine_BK[:, :1]).double()).exp()
         votes = [
             (weight_BK[:, :k, None] * is_BKC[:, :k]).sum(1) / weight_BK[:, :k].sum(1, keepdim=True) for k in self._ks
@@ -217,6 +232,15 @@ def _of_length_one(features_BE: Tensor) -> Tensor:
 
 class Calibrated(nn.Module):
     """`Calibration.apply`."""
+
+    own: Tensor
+    there: Tensor
+    scale: Tensor
+    bias_C: Tensor
+    start_CK: Tensor
+    length_CK: Tensor
+    rise_CK: Tensor
+    first_C: Tensor
 
     def __init__(self, calibration: Calibration, classes: Sequence[str]) -> None:
         super().__init__()
@@ -282,7 +306,9 @@ class Finished(nn.Module):
 class Shifted(nn.Module):
     """`prior.shift` from some class shares to others."""
 
-    def __init__(self, from_C: Sequence[float], to_C: Sequence[float]) -> None:
+    ratio_C: Tensor
+
+    def __init__(self, from_C: ArrayLike, to_C: ArrayLike) -> None:
         super().__init__()
         own_C, wanted_C = (np.asarray(shares, np.float64) / np.sum(shares) for shares in (from_C, to_C))
         ratio_C = np.divide(wanted_C, own_C, out=np.zeros_like(wanted_C), where=own_C > 0)

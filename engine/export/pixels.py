@@ -31,6 +31,8 @@ Read = dict[Any, tuple[Tensor, Tensor]]
 """Products over the rows that were made for one batch of photos, for views that share them: a mirrored view reads the
 same rows. Empty to begin with."""
 
+Length = int | torch.SymInt
+
 _REACH = {Filter.NEAREST: 0, Filter.BILINEAR: 1, Filter.BICUBIC: 2}  # of a filter's kernel, in footprints
 _EIGHTHS = 1024  # parts of a share that is rounded up to a whole number of them
 
@@ -104,7 +106,7 @@ class _Axis:
         return (torch.minimum(self.u_O[0], self.u_O[-1]) - 0.5 - self.footprint * _REACH[filter]).floor()
 
 
-def _over_rows(images_BHW3: Tensor, rows: _Axis, filter: Filter, most: int | None) -> tuple[Tensor, Tensor]:
+def _over_rows(images_BHW3: Tensor, rows: _Axis, filter: Filter, most: Length | None) -> tuple[Tensor, Tensor]:
     """The weighted sums of the photos' rows, (B, 3, R, W) in 0..255, and of the weights, (R,). Of the photo `most` rows
     are looked at; None: all."""
     height, device = images_BHW3.shape[1], images_BHW3.device
@@ -120,7 +122,7 @@ def _over_rows(images_BHW3: Tensor, rows: _Axis, filter: Filter, most: int | Non
     return sums_BRW3.permute(0, 3, 1, 2), weights_RP.sum(1)
 
 
-def _most_rows(view: View, contract: Contract, height: int, width: int) -> int | None:
+def _most_rows(view: View, contract: Contract, height: Length, width: Length) -> Length | None:
     """How many rows of a photo of this size the view looks at, or a few more; None where that may be all of them.
 
     In whole numbers, which may be symbols: a length has to be known before any tensor is.
@@ -135,10 +137,10 @@ def _most_rows(view: View, contract: Contract, height: int, width: int) -> int |
     return torch.sym_min(height, box + 8)
 
 
-def _places(count: int, device: torch.device) -> Tensor:
+def _places(count: Length, device: torch.device) -> Tensor:
     return torch.arange(count, dtype=torch.float32, device=device)
 
 
-def _number(value: int, device: torch.device) -> Tensor:
+def _number(value: Length, device: torch.device) -> Tensor:
     """A size, which may be a symbol, as a tensor."""
     return torch.full((), value, dtype=torch.float64, device=device)

@@ -64,8 +64,8 @@ def to_onnx(answer: Answer, batch: int | None = None, change: Change = as_it_is)
     logits, features = zip(*said, strict=True)
     free_logits = tuple({1: each[0]} if (each := _free(batch)) else None for _ in logits)
     free_features = tuple(_free(batch) for _ in features)
-    names = [*(asks.logits for asks in answer.asks), *(f"features_{k}" for k in range(len(features)))]
-    rest = _exported(_Rest(answer), (logits, features), (free_logits, free_features), names, [OUTPUT])
+    given_names = [*(asks.logits for asks in answer.asks), *(f"features_{k}" for k in range(len(features)))]
+    rest = _exported(_Rest(answer), (logits, features), (free_logits, free_features), given_names, [OUTPUT])
     return _stitched([_renamed(pieces[0], "photos/", {}), *pieces[1:], _renamed(rest, "together/", {})])
 
 

@@ -28,14 +28,15 @@ _OPERATORS = ("Conv", "Gemm", "MatMul")
 
 
 class Quantised:
-    """A `stitch.Change`: each network's piece in whole numbers, measured on `photos`, upright RGB pixels (H, W, 3)."""
+    """A `stitch.Change`: each network's piece in whole numbers, measured on `photos`, upright RGB pixels (H, W, 3).
+    batch: of how many photos the pieces are, None for any number."""
 
-    def __init__(self, answer: Answer, photos: Sequence[NDArray[np.uint8]]) -> None:
+    def __init__(self, answer: Answer, photos: Sequence[NDArray[np.uint8]], batch: int | None = None) -> None:
         self._shown: list[Mapping[str, NDArray[np.float32]]] = []
         with torch.no_grad():
             for photo in photos:
                 pixels = answer.photos(torch.from_numpy(np.ascontiguousarray(photo))[None])
-                self._shown.append({name: tensor.numpy() for name, tensor in pixels.items()})
+                self._shown.append({name: np.repeat(each.numpy(), batch or 1, 0) for name, each in pixels.items()})
 
     def __call__(self, piece: onnx.ModelProto, asks: Asks) -> onnx.ModelProto:
         import onnx

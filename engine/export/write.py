@@ -96,7 +96,7 @@ def write(models: Models, path: Path, wanted: Wanted, photos: Sequence[Pixels] =
             proof = prove(ModuleStages(answer, Between.of(told)), models, asked_of(models), wanted.precision)
             _write_torch(answer, file, told, batch, proof)
         else:
-            model = to_onnx(answer, batch, Quantised(answer, photos) if wanted.precision == "int8" else as_it_is)
+            model = to_onnx(answer, batch, Quantised(answer, photos, batch) if wanted.precision == "int8" else as_it_is)
             model = without_doubles(model) if wanted.kind == "tensorrt" else model
             put_metadata(model, {ABOUT: to_json(told)})
             _save(model, file)

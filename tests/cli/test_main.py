@@ -47,9 +47,9 @@ def test_the_front_door_imports_nothing_heavy(arguments: list[str]) -> None:
 def test_help_lists_the_commands_in_order_and_the_exit_codes() -> None:
     text = CliRunner().invoke(main, ["--help"]).output
     listed = [line.split()[0] for line in text.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()]
-    assert (
-        " ".join(listed) == "init train ensemble infer score vote preview runs lr-find compare sweep tta bench data "
-        "export doctor completion"
+    assert " ".join(listed) == (
+        "init train distill ensemble infer score vote preview runs lr-find compare sweep tta bench data "
+        "export verify doctor completion"
     )
     for word in ("Examples:", "0  success", "1  the run failed", "2  the command line", "3  interrupted"):
         assert word in text
@@ -142,5 +142,5 @@ def test_completion_prints_the_script_of_the_shell(shell: str) -> None:
 
 def test_commands_and_recipe_keys_are_completed() -> None:
     complete = ShellComplete(main, {}, "engine", "_ENGINE_COMPLETE").get_completions
-    assert [item.value for item in complete([], "d")] == ["data", "doctor"]
+    assert [item.value for item in complete([], "d")] == ["distill", "data", "doctor"]
     assert [item.value for item in complete(["data", "index", "--set"], "stage.0.ba")] == ["stage.0.batch="]
