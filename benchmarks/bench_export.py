@@ -7,7 +7,8 @@ how far a probability is off at most, how often the likeliest class is another o
 are known, how large the file is, and how many photos a second each answers about. Half of the photos are as they lie in
 the table, half are cropped and resized to many sizes, from 24 pixels a side to 12 megapixels, and of any aspect.
 
-Photos a second: from decoded pixels to probabilities, one at a time, in turns.
+Photos a second: from decoded pixels to probabilities, one at a time, in turns. The engine answers about a photo in the
+company of blank ones (see engine/inference/microbatches.py), so this is what a single photo costs, and no rate of many.
 """
 
 from __future__ import annotations

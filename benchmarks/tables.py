@@ -174,7 +174,7 @@ def export_table(result: Envelope) -> str:
                 f"{statistics.median(rates):.1f}" if rates else "",
             ]
         )
-    headings = ["", "by", "largest difference", "same answer", "log loss", "MB", "photos a second"]
+    headings = ["", "by", "largest difference", "same answer", "log loss", "MB", "photos a second, one at a time"]
     return _markdown(headings, lines)
 
 

@@ -97,9 +97,9 @@ def export(
         tell(f"no photos of {at_hand.source} are there any more to compare on; name a folder with --photos")
     if kind == "tensorrt":
         _build(path, wanted.batch)
-    if path.suffix == ".onnx" and not takes_bytes:
-        click.echo(f"Whether it answers alike elsewhere: engine verify {path}, or without engine:\n\n{TEN_LINES}")
     click.echo(str(path))
+    if wanted.kind == "onnx" and not takes_bytes:
+        click.echo(f"It proves itself where numpy, Pillow and onnxruntime are:\n\n{TEN_LINES}", err=True)
 
 
 def _name(wanted: Wanted) -> str:

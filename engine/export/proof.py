@@ -43,6 +43,9 @@ Array = NDArray[np.float32]
 
 SAME = {"fp32": 5e-4, "fp16": 1e-2, "bf16": 5e-2, "int8": 5e-2}
 """By precision, how far a probability may be off where the pixels are the same."""
+PARITY = {"fp32": 5e-4, "fp16": 3e-2, "bf16": 0.1, "int8": 0.4}
+"""How far from the run's own answer: photos of a proof are those that a model is least sure of, so this is much more
+than what a lower precision changes on the average. It is there to find what is wrong, not what is coarse."""
 _POINTS = 96  # of an array that a fingerprint keeps
 _GOLDEN = 0.6180339887498949  # steps of this share of an array meet all of it, and every channel
 

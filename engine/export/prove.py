@@ -16,7 +16,7 @@ from PIL import Image
 
 from engine.errors import EngineError
 from engine.export.faults import Heard
-from engine.export.proof import SAME, Print, Proof, Shot, Steps
+from engine.export.proof import PARITY, SAME, Print, Proof, Shot, Steps
 from engine.export.proof_photos import Made, drawn, make, photos_of
 from engine.export.stages import ANSWER, Stages
 from engine.loader.batches import Samples
@@ -114,11 +114,11 @@ def steps_of(models: Models) -> Steps | None:
 
 def _check(file_NC: NDArray[np.floating], run_NC: NDArray[np.floating], names: Sequence[str], precision: str) -> None:
     apart_N = np.abs(file_NC - run_NC).max(1)
-    if not apart_N.max() <= SAME[precision]:  # NaN is not
+    if not apart_N.max() <= PARITY[precision]:  # NaN is not
         worst = int(np.nan_to_num(apart_N, nan=np.inf).argmax())
         raise EngineError(
             f"the exported file answers otherwise than the run: a probability is off by {apart_N[worst]:.2g} for "
-            f"{names[worst]}, where {precision} may be off by {SAME[precision]:g}. Nothing was written; "
+            f"{names[worst]}, where {precision} may be off by {PARITY[precision]:g}. Nothing was written; "
             + (
                 "choose a higher --precision"
                 if precision != "fp32"
