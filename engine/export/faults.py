@@ -169,7 +169,7 @@ def _scalings(between: Between) -> dict[Mistake, Scaling]:
             lambda x, mean, std: read.normalised(x * 255, mean, std)
         ),
         Mistake("scaled twice", NORMALISATION, "values are divided by 255 twice", told): (
-            lambda x, mean, std: read.normalised(x / 255, mean, std)
+            lambda x, mean, std: read.normalised(x * np.float32(1 / 255), mean, std)
         ),
         Mistake("[0, 255], not normalised", NORMALISATION, "values from 0 to 255 go in as they are", told): (
             lambda x, mean, std: read.normalised(x * 255, (0.0,) * 3, (1.0,) * 3)

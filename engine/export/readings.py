@@ -150,7 +150,7 @@ def pillow(filter: Image.Resampling) -> Resize:
 
     def resize(photo_HW3: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
         image = Image.fromarray(np.rint(photo_HW3 * 255).astype(np.uint8)).resize(size[::-1], filter)
-        return np.asarray(image, dtype=np.float32) / 255
+        return np.asarray(np.asarray(image, dtype=np.float32) / 255, dtype=np.float32)
 
     return resize
 
@@ -174,7 +174,7 @@ def in_whole_pixels(resize: Resize, in_8_bits: bool = False) -> Reading:
         photo_HW3 = np.rot90(pixels_HW3, shown.view.turns).astype(np.float32) / 255
         fitted_HW3 = _fitted(np.ascontiguousarray(photo_HW3), contract, resize, shown.view.zoom, shown.view.anchor)
         if in_8_bits:
-            fitted_HW3 = np.rint(fitted_HW3 * 255) / np.float32(255)
+            fitted_HW3 = np.asarray(np.rint(fitted_HW3 * 255) / 255, dtype=np.float32)
         if shown.view.flip:
             fitted_HW3 = fitted_HW3[:, ::-1]
         return normalised(fitted_HW3, contract.mean, contract.std)

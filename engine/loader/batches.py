@@ -171,9 +171,9 @@ class Loader:
             plan, moved = plan.along(mixed_labels(plan, own_B), self.device)
             labels = MixedLabels(*moved)
         else:
-            *tensors, temperature = taught_labels(plan, own_B, self.samples.taught.take(rows_B))
-            plan, moved = plan.along(tensors, self.device)
-            labels = TaughtLabels(*moved, temperature)
+            taught = taught_labels(plan, own_B, self.samples.taught.take(rows_B))
+            plan, moved = plan.along(taught[:-1], self.device)
+            labels = TaughtLabels(moved[0], moved[1], moved[2], moved[3], moved[4], taught.temperature)
         return Batch(self._pass(images, plan), labels, rows_B)
 
 

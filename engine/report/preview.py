@@ -7,6 +7,7 @@ thing differs: partners of mixed images are found among the images shown, as in 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import torch
 from PIL import Image
 
 from engine.augment.contract import Contract
-from engine.augment.mix import mix_at
+from engine.augment.mix import MixedLabels, mix_at
 from engine.augment.policy import Policy
 from engine.errors import RecipeError
 from engine.loader.batches import Batch, Epoch, Loader
@@ -58,7 +59,8 @@ def preview(prepared: Prepared, stage: int = 0, images: int = 12, epochs: int = 
     numbers = tuple(range(begin, begin + min(epochs, max(1, at.epochs - first))))
     config = backbone_config(recipe.model.backbone)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    loader = Loader(prepared.samples, recipe.decode, device, recipe.augment.executor)
+    samples = dataclasses.replace(prepared.samples, taught=None)  # what a teacher says is not to be seen
+    loader = Loader(samples, recipe.decode, device, recipe.augment.executor)
     policy = Policy(recipe.augment, config.mean, config.std, config.interpolation)
     contract = Contract.of(recipe.augment, at.size, config.mean, config.std, config.interpolation)
     rows_N = _turns(prepared, images)
@@ -97,6 +99,7 @@ def _pictures(
     for batch in batches:
         pixels = batch.images_BCHW.permute(0, 2, 3, 1).float().cpu() * torch.tensor(std) + torch.tensor(mean)
         pixels_BHW3 = (pixels.clamp(0, 1) * 255).round().to(torch.uint8).numpy().copy()
+        assert isinstance(batch.labels, MixedLabels)
         labels = zip(*(label_B.tolist() for label_B in batch.labels), strict=True)
         for row, pixels_HW3, (own, partner, share) in zip(batch.rows_B.tolist(), pixels_BHW3, labels, strict=True):
             name = prepared.classes[own]

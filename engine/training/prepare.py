@@ -81,6 +81,10 @@ def prepare(recipe: Recipe, progress: Progress | None = None, world: int = 1) ->
     classes = class_names(usable)
     check_recipe(recipe, classes)
     samples = Samples(usable.ids, Files(usable.paths), usable.keys_N, label_indices(usable, classes))
+    if recipe.distill.unlabelled and not recipe.distill.teacher:
+        raise RecipeError("distill.unlabelled: without a teacher nothing can be learnt from them: set distill.teacher")
+    if recipe.distill.teacher and recipe.specialist:
+        raise RecipeError("distill.teacher: specialists answer among other classes; leave out one of the two")
     taught = lesson(recipe.distill, samples, usable, classes) if recipe.distill.teacher else None
     courses = tuple(course_of(section, recipe, samples, classes) for section in recipe.specialist)
     for course in courses:

@@ -242,9 +242,9 @@ def test_what_is_missing_is_named(taught: MakeRecipe, recipe: MakeRecipe, shapes
 
 def test_recipes_that_cannot_be_taught_are_refused(recipe: MakeRecipe) -> None:
     with pytest.raises(RecipeError, match="without a teacher nothing can be learnt"):
-        recipe(distill={"unlabelled": "photos"})
+        prepare(recipe(distill={"unlabelled": "photos"}))
     with pytest.raises(RecipeError, match="specialists answer among other classes"):
-        recipe(distill={"teacher": "models"}, specialist=[{"name": "two", "classes": ["고리", "네모"]}])
+        prepare(recipe(distill={"teacher": "models"}, specialist=[{"name": "two", "classes": ["고리", "네모"]}]))
 
 
 # --- runs ------------------------------------------------------------------------------------------------------------

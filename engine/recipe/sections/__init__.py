@@ -112,12 +112,6 @@ class Recipe(Section):
         return self.model_copy(update=own)
 
     @model_validator(mode="after")
-    def _a_teacher_teaches_the_main_model(self) -> Recipe:
-        if self.distill.teacher and self.specialist:
-            raise ValueError("distill.teacher: specialists answer among other classes; leave out one of the two")
-        return self
-
-    @model_validator(mode="after")
     def _stages_have_what_they_need(self) -> Recipe:
         if fault := _fault_of_stages(self):
             raise ValueError(fault)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from engine.recipe.sections.base import PathText, Section
 
@@ -33,9 +33,3 @@ class DistillSection(Section):
         "",
         description="Photos without labels to learn from as well: the predictions.parquet that the teacher's `engine infer --data PHOTOS` wrote. `engine distill --unlabelled PHOTOS` has it written.",
     )
-
-    @model_validator(mode="after")
-    def _unlabelled_have_a_teacher(self) -> DistillSection:
-        if self.unlabelled and not self.teacher:
-            raise ValueError("unlabelled: without a teacher nothing can be learnt from them: set teacher")
-        return self
