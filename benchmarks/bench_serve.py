@@ -251,7 +251,7 @@ def main() -> None:
             rows = rates(chosen.run, folder, chosen.peer, chosen.rounds, chosen.each)
     Console(stderr=True).print(table(rows))
     models = Predictor(chosen.run).models
-    settings = {
+    settings: dict[str, Any] = {
         "models": len(models.members),
         "views": models.recipe.predict.tta,
         "photos": len(sizes),
