@@ -206,7 +206,7 @@ def endurance(run: Path, folder: Path, requests: int) -> Row:
             memory.append(server.memory_mib)
 
     try:
-        loaded(server, folder, 16, 3000, 0.1)
+        loaded(server, folder, 16, 1500, 0.1)
         watching = threading.Thread(target=watch)
         watching.start()
         found = loaded(server, folder, 16, requests, 0.1)
@@ -251,7 +251,7 @@ def main() -> None:
             rows = rates(chosen.run, folder, chosen.peer, chosen.rounds, chosen.each)
     Console(stderr=True).print(table(rows))
     models = Predictor(chosen.run).models
-    settings = {
+    settings: dict[str, Any] = {
         "models": len(models.members),
         "views": models.recipe.predict.tta,
         "photos": len(sizes),

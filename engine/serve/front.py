@@ -6,10 +6,13 @@ Written as an ASGI application around another, because it has to see the end of 
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import logging
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from starlette.requests import Request
@@ -20,6 +23,7 @@ from engine.serve.gauges import PATHS
 from engine.serve.problems import Problem, Refused
 from engine.serve.service import Service
 
+_READ_ON_S = 5.0  # for how long, at most, the rest of a refused request is read
 GONE = 499  # nginx's number for a client that did not wait
 logger = logging.getLogger("engine.serve")
 
@@ -36,10 +40,19 @@ class Front:
             return
         begun_s, status, path = time.monotonic(), GONE, scope["path"]
 
+        unread = any(name in (b"content-length", b"transfer-encoding") for name, _ in scope["headers"])
+
+        async def received() -> Message:
+            nonlocal unread
+            message = await receive()
+            unread = message["type"] == "http.request" and message.get("more_body", False)
+            return message
+
         async def sent(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                await self._read_on(received, lambda: unread)
             await send(message)
 
         works = path in PATHS and scope["method"] == "POST"
@@ -48,9 +61,9 @@ class Front:
         service.working += works
         try:
             if works and service.stopping:
-                await refusal(Problem("stopping", "The server is about to stop.", 1))(scope, receive, sent)
+                await refusal(Problem("stopping", "The server is about to stop.", 1))(scope, received, sent)
             else:
-                await self._app(scope, receive, sent)
+                await self._app(scope, received, sent)
         except Exception:
             status = 500
             raise
@@ -61,6 +74,15 @@ class Front:
             if service.settings.log:
                 line = {"time": time.time(), "method": scope["method"], "path": path, "status": status}
                 print(json.dumps(line | {"seconds": round(seconds, 6)}), file=sys.stderr, flush=True)
+
+    async def _read_on(self, receive: Receive, unread: Callable[[], bool]) -> None:
+        """Read and drop what is left of a body whose request is refused early: a client that is still sending would not
+        see the answer, only that the connection is reset. What is too long for that is cut off."""
+        came, most = 0, self._service.settings.limits.body_bytes
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_READ_ON_S):
+                while unread() and came <= most:
+                    came += len((await receive()).get("body", b""))
 
 
 def refusal(problem: Problem) -> JSONResponse:

@@ -246,6 +246,22 @@ def test_a_body_is_counted_while_it_comes_and_not_read_to_its_end() -> None:
         assert client.app.state.service.memory.held == 0  # type: ignore[attr-defined]
 
 
+def test_who_is_refused_early_is_heard_to_the_end_so_that_he_sees_the_answer() -> None:
+    came = 0
+
+    def sent() -> Iterator[bytes]:
+        nonlocal came
+        for _ in range(9):
+            came += 1
+            yield bytes(10_000)
+
+    with plain(limits=Limits(50_000, 100_000, 8)) as client:
+        for path, type_, status in (("/predict", "text/plain", 415), ("/heatmap", "image/jpeg", 501), ("/no", "", 404)):
+            came = 0
+            assert client.post(path, content=sent(), headers={"content-type": type_}).status_code == status
+            assert came == 9
+
+
 def test_bodies_that_fill_the_memory_are_refused_and_what_is_answered_frees_it() -> None:
     with plain(memory_bytes=len(GOOD) + 10) as client:
         for _ in range(3):

@@ -100,6 +100,9 @@ def test_photos_are_answered_by_bars_and_a_bad_file_says_what_is_wrong(
         tracks = card.query_selector_all(".track")
         widths = [one.evaluate("it => it.firstChild.offsetWidth / it.offsetWidth") for one in tracks]
         np.testing.assert_allclose(widths, p_C, atol=0.01)
+    page.click(".look")
+    told(page, ".look >> nth=0", "Show the photo")
+    page.evaluate("document.querySelector('.picture img').decode()")
     for scheme, width, name in (("light", 1280, "page"), ("dark", 1280, "page_dark"), ("light", 360, "page_narrow")):
         page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
         page.set_viewport_size({"width": width, "height": 800})

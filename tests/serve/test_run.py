@@ -10,12 +10,15 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import httpx
 import pytest
+from click.testing import CliRunner
 
+from engine.cli.serve import serve as command
 from engine.errors import EngineError
+from engine.serve.batcher import Shape
 from engine.serve.run import _listening
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -95,6 +98,25 @@ def test_sigterm_finishes_what_is_accepted_refuses_what_is_new_and_ends_with_0(s
         thread.join()
     assert found == [200, 200] and process.wait(10) == 0
     assert process.stderr is not None and process.stderr.read() == ""
+
+
+def test_what_the_command_is_told_is_what_the_server_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    served: list[Any] = []
+
+    class Nobody:
+        about: ClassVar = {"notices": ["heard"]}
+
+    monkeypatch.setattr("engine.serve.model.open_model", lambda path, sets: served.extend([path, sets]) or Nobody())
+    monkeypatch.setattr("engine.serve.run.serve", lambda model, *asked: served.extend(asked))
+    options = "--host 0.0.0.0 --port 80 --batch 4 --deadline-ms 20 --queue 8 --max-mb 1 --max-megapixels 2"
+    more = "--memory-mb 50 --timeout-s 3 --top 2 --allow-url --log --set predict.tta=1"
+    result = CliRunner().invoke(command, [str(tmp_path), *options.split(), *more.split()])
+    assert result.exit_code == 0 and "heard" in result.output
+    path, sets, settings, host, port, _ = served
+    assert (path, sets, host, port) == (tmp_path, ("predict.tta=1",), "0.0.0.0", 80)
+    assert settings.shape == Shape(4, 0.02, 8, 4e6) and settings.limits.photo_bytes == 1_000_000
+    assert settings.limits.photos == 8 and settings.memory_bytes == 50_000_000 and settings.pixels == 2e6
+    assert (settings.timeout_s, settings.top, settings.allow_url, settings.log) == (3, 2, True, True)
 
 
 def test_a_port_that_is_taken_is_told_with_what_to_do() -> None:
