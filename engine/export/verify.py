@@ -288,6 +288,7 @@ TEN_LINES = """\
 import base64, io, json, sys
 import numpy as np, onnxruntime
 from PIL import Image, ImageOps
+
 session = onnxruntime.InferenceSession(sys.argv[1])
 proof = json.loads(session.get_modelmeta().custom_metadata_map["engine.proof"])
 batch = session.get_inputs()[0].shape[0]
