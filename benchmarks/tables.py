@@ -178,15 +178,6 @@ def export_table(result: Envelope) -> str:
     return _markdown(headings, lines)
 
 
-TABLES = {
-    "pass": ("augment_cpu.json", pass_table),
-    "loader": ("loader_cpu.json", loader_table),
-    "timm": ("timm_cpu.json", timm_table),
-    "finetune": ("finetune_cpu.json", finetune_table),
-    "ensemble": ("ensemble_cpu.json", ensemble_table),
-}
-
-
 def court_table(result: Envelope) -> str:
     """How well swapped labels are found, by the court and by cleanlab: means over the seeds."""
     found: dict[tuple[str, str], list[tuple[float, int]]] = {}
@@ -212,6 +203,19 @@ def court_table(result: Envelope) -> str:
     headings = ("ranking", "any class: average precision", f"of the first {first}")
     more = ("most confused class: average precision", f"of the first {first}")
     return _markdown((*headings, *more), [(shown, *cells(name)) for name, shown in names.items()])
+
+
+TABLES = {
+    "pass": ("augment_cpu.json", pass_table),
+    "loader": ("loader_cpu.json", loader_table),
+    "timm": ("timm_cpu.json", timm_table),
+    "finetune": ("finetune_cpu.json", finetune_table),
+    "ensemble": ("ensemble_cpu.json", ensemble_table),
+    "export": ("export_cpu.json", export_table),
+    "serve": ("serve_cpu.json", serve_table),
+    "court": ("court_cpu.json", court_table),
+    "distill": ("distill_cpu.json", distill_table),
+}
 
 
 def filled(page: str) -> str:

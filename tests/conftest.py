@@ -305,7 +305,7 @@ def pictured_run(request: pytest.FixtureRequest) -> Path:
     return Path(named) if named else request.getfixturevalue("finished_run")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """A real browser without a window; skips where there is none (Debian: `apt install chromium`)."""
     program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -47,7 +47,7 @@ def test_the_quick_start_from_nothing_to_a_submission(tmp_path: Path, monkeypatc
     models = Path("demo/models")
     for fold in ("0", "1"):
         files = {path.name for path in (models / fold).iterdir()}
-        assert files == {"weights.safetensors", "checkpoint.json", "resume.pt", "oof.parquet"}
+        assert files == {"weights.safetensors", "checkpoint.json", "resume.pt", "oof.parquet", "epochs.parquet"}
     meta = json.loads((models / "0" / "checkpoint.json").read_text("utf-8"))
     classes = meta["classes"]
     assert len(classes) == CLASSES and meta["recipe"]["name"] == "quickstart"
