@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ from rich.console import Console
 
 from engine.bench.envelope import read
 from engine.errors import EngineError
+from engine.export.prove import asked_of
+from engine.export.write import Wanted, models_of
 from engine.metrics import evaluate
 from engine.model.build import build_model
 from engine.predictions import Predictions
@@ -35,6 +38,7 @@ sys.path.insert(0, str(BENCHMARKS))
 
 import bench_answers  # noqa: E402
 import bench_channels_last  # noqa: E402
+import bench_export  # noqa: E402
 import bench_filter  # noqa: E402
 import bench_finetune  # noqa: E402
 import bench_serve  # noqa: E402
@@ -401,6 +405,36 @@ def test_a_table_of_servers_says_what_they_reach_of_the_model() -> None:
     told = tables.serve_table(frame.result(rows, {}))
     assert "| the model without a server, full batches | 20.00 | 100% |  |  | 500 |" in told
     assert "| engine serve, 1 client | 6.00 | 30% | 0.5 | 0.5 | 500 |" in told
+
+
+def test_exported_files_are_compared_with_the_run_on_photos_of_many_sizes(
+    finished_run: Path, signs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = bench_export.photos(signs / "test", signs / "test_labels.csv", signs / "train", 16)
+    assert len({pixels.shape for pixels in shown[0]}) > 8 and sorted(shown[1])[:4] == [""] * 4 and all(shown[1][:12])
+    ask = asked_of(models_of(finished_run, Wanted(fold="0"))[0])
+
+    def write(models: object, path: Path, wanted: Wanted, photos: object) -> None:
+        if wanted.precision == "int8":
+            raise EngineError(f"{path}: it is off by 0.9")
+        path.write_bytes(bytes(1500))
+
+    def one_is_off(photos: Any) -> Any:
+        p_NC = ask(photos)
+        return np.concatenate([p_NC[:1, ::-1], p_NC[1:]])
+
+    exported = SimpleNamespace(open=lambda path, threads: SimpleNamespace(probabilities=one_is_off))
+    monkeypatch.setattr(bench_export, "write", write)
+    monkeypatch.setattr(bench_export, "Exported", exported)
+    options, kinds = SimpleNamespace(timed=2, rounds=1, threads=1), (("onnx", "int8"), ("onnx", "fp32"))
+    own, refused, made = bench_export.measure(finished_run, "0", kinds, shown, options, tmp_path)
+    assert own["models"] == 2 and "difference" not in own and str(tmp_path) not in refused["refused"]
+    assert made["agreement"] == pytest.approx(1 - 1 / len(shown[0])) and made["labelled"] == 12
+    assert made["difference"] > 0.01 and made["log_loss"] != own["log_loss"] and len(own["photos_a_second"]) == 1
+    bench_export.show([own, made], Console(width=150, file=io.StringIO()))
+    told = tables.export_table(frame.result([own, refused, made | {"photos_a_second": [2.0]}], {})).splitlines()
+    assert len(told) == 4 and told[-1].startswith("| one fold (2 models, 2 views) | onnxruntime, fp32 |")
+    assert f"| {made['difference']:.1e} | {made['agreement']:.1%} |" in told[-1] and told[-1].endswith("| 0 | 2.0 |")
 
 
 def test_photos_to_score_by_are_those_with_a_known_label(

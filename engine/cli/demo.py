@@ -23,7 +23,8 @@ def demo(space: Path, model: Path, title: str) -> None:
     """Write a Hugging Face Space: a page that shows what an exported file answers about anybody's photos.
 
     The Space needs gradio and onnxruntime, which its requirements.txt names, and no engine. Examples on the page are
-    the photos that the file proves itself by: look at them before you publish it.
+    the photos that the file proves itself by: training photos made small, unless it was exported with --drawn. Look at
+    them before you publish it.
     """
     from engine.export.space import write_space
 

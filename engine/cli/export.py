@@ -20,7 +20,7 @@ Examples:
   engine export models/ --to onnx
   engine export models/ --to onnx --fold 0 --views plain --out phone.onnx
   engine export models/ --to onnx --precision int8 --photos photos/train
-  engine export models/ --to onnx --bytes
+  engine export models/ --to onnx --bytes --drawn
   engine export models/ --to torch --precision bf16 --batch 8
   engine export models/ --to tensorrt --precision fp16 --batch 16
 """
@@ -56,6 +56,11 @@ Examples:
     metavar="DIR",
     help="Photos to measure int8 by, and to compare the file with the run on.  [default: the run's training data]",
 )
+@click.option(
+    "--drawn",
+    is_flag=True,
+    help="Carry drawn photos to prove it by, in place of training photos made small, which whoever gets it can see.",
+)
 def export(
     run: Path,
     kind: Kind,
@@ -66,6 +71,7 @@ def export(
     batch: int | None,
     takes_bytes: bool,
     photos: str,
+    drawn: bool,
 ) -> None:
     """Write RUN as one file: pixels of upright RGB photos in, calibrated probabilities out.
 
@@ -74,6 +80,7 @@ def export(
     answers they must get. A file that does not answer as the run does is not written.
     """
     from engine.cli.common import console
+    from engine.export.about import CARRIED
     from engine.export.from_bytes import TOLD
     from engine.export.parity import parity, photos_at_hand
     from engine.export.prove import asked_of
@@ -81,20 +88,20 @@ def export(
     from engine.export.verify import TEN_LINES
     from engine.export.write import Wanted, models_of, write
 
-    wanted = Wanted(kind, fold, views or (), batch, precision, takes_bytes)
+    wanted = Wanted(kind, fold, views or (), batch, precision, takes_bytes, drawn)
     models, _ = models_of(run, wanted)
     path = out or run / "export" / _name(wanted)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    at_hand = photos_at_hand(models.recipe.data, photos)
+    at_hand = photos_at_hand(models.recipe.data, photos, background=models.recipe.decode.background)
     tell(*models.notices)
     with console().status(f"writing {path}, and proving it"):
-        write(models, path, wanted, at_hand.pixels)
+        about = write(models, path, wanted, at_hand.pixels)
     if takes_bytes:
         tell(f"{path} {TOLD}")
     elif at_hand.pixels:
         _show(parity(Exported.open(path), asked_of(models), at_hand), path, at_hand.source)
     else:
         tell(f"no photos of {at_hand.source} are there any more to compare on; name a folder with --photos")
+    tell(f"{path} carries {CARRIED[about['proof']]}")
     if kind == "tensorrt":
         _build(path, wanted.batch)
     click.echo(str(path))

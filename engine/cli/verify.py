@@ -40,7 +40,8 @@ def verify(file: Path, photos: Path | None, answers: Path | None) -> None:
     if photos is not None:
         for path in write_photos(file, photos):
             click.echo(str(path))
-        return
+        if answers is None:
+            return
     if answers is None:
         verdict = verify_file(file)
     else:

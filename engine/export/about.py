@@ -23,6 +23,19 @@ FORMAT = 1  # raised when an older engine could not read it rightly
 ABOUT, PROOF = "engine", "engine.proof"
 """Keys of the file's metadata."""
 
+TRAINING, DRAWN = "training photos, made small", "drawn photos"
+"""What a file proves itself by."""
+CARRIED = {
+    TRAINING: (
+        "seven small versions of the run's training photos to prove itself by: whoever gets the file can see them; "
+        "with --drawn it carries drawn ones"
+    ),
+    DRAWN: "seven drawn photos to prove itself by, and none that it was trained on",
+}
+"""That in a sentence, for whoever passes it on."""
+
+_NEEDED = ("classes", "batch", "takes", "precision")  # to ask a file
+
 _SHAPE = ["height", "width", 3]
 _PIXELS = {
     "name": INPUT,
@@ -41,7 +54,8 @@ ENGINE_LICENCE = (
 
 
 def about(models: Models, answer: Answer, **settled: Any) -> dict[str, Any]:
-    """The file's own words, JSON values; `settled` is what was decided when it was written: precision, batch, takes."""
+    """The file's own words, JSON values; `settled` is what was decided when it was written: precision, batch, takes,
+    proof."""
     recipe = models.recipe
     return {
         "format": FORMAT,
@@ -51,6 +65,7 @@ def about(models: Models, answer: Answer, **settled: Any) -> dict[str, Any]:
         "aliases": _aliases(models),
         "input": _FILE if settled["takes"] == "bytes" else _PIXELS | {"shape": [settled["batch"] or "batch", *_SHAPE]},
         "output": {"name": "probabilities", "shape": [settled["batch"] or "batch", len(models.classes)]},
+        "background": list(recipe.decode.background),
         "contracts": [contract.to_dict() for contract in dict.fromkeys(one.contract for one in answer.shown)],
         "views": list(recipe.predict.names),
         "vote": recipe.ensemble.vote,
@@ -78,8 +93,9 @@ def read(text: str, path: object) -> dict[str, Any]:
     try:
         content = dict(json.loads(text))
         newer = content["format"] > FORMAT
+        _ = [content[name] for name in _NEEDED]
     except (ValueError, TypeError, KeyError) as error:
-        raise CheckpointError(f"{path}: what it says about itself is damaged ({error}); export it again") from None
+        raise CheckpointError(f"{path}: what it says about itself is damaged ({error!r}); export it again") from None
     if newer:
         raise CheckpointError(
             f"{path} is of format {content['format']}, this engine reads up to {FORMAT}; use a newer engine"
@@ -88,11 +104,12 @@ def read(text: str, path: object) -> dict[str, Any]:
 
 
 def licences(models: Models) -> list[dict[str, str]]:
-    """Of each backbone: the licence of the weights that it began with, as far as timm knows."""
+    """Of each backbone, a specialist's, too: the licence of the weights that it began with, as far as timm knows."""
     import timm
 
-    found: dict[str, dict[str, str]] = {}
-    for saved in models.checkpoints:
+    found: list[dict[str, str]] = []
+    specialists = [saved for one in models.specialists for voters in one.folds for saved in voters]
+    for saved in (*models.checkpoints, *specialists):
         own = parse_saved(saved.recipe, origin=CHECKPOINT).model
         cfg = timm.models.get_pretrained_cfg(own.backbone, allow_unregistered=True)
         licence, origin = (getattr(cfg, name, None) or "" for name in ("license", "origin_url"))
@@ -102,10 +119,12 @@ def licences(models: Models) -> list[dict[str, str]]:
             told = "trained from nothing: no other's weights are in it"
         else:
             told = licence or "unknown to timm"
-        found[own.backbone] = {"backbone": own.backbone, "licence": told, "origin": str(origin)}
+        one = {"backbone": own.backbone, "licence": told, "origin": str(origin)}
         if own.weights and licence:
-            found[own.backbone]["timm"] = f"{licence} (of timm's own weights of this backbone)"
-    return [*found.values()]
+            one["timm"] = f"{licence} (of timm's own weights of this backbone)"
+        if one not in found:
+            found.append(one)
+    return found
 
 
 def _aliases(models: Models) -> dict[str, list[str]]:

@@ -305,9 +305,8 @@ def as_probabilities(theirs_NC: Answers) -> tuple[Answers, Mistake | None]:
     """Answers in another form as probabilities, and which form that is."""
     sums_N = theirs_NC.sum(1)
     if (theirs_NC >= 0).all() and np.allclose(sums_N, 1, atol=5e-3):
-        sure = ((theirs_NC == 0) | (theirs_NC == 1)).all()
         told = Mistake("labels alone", OUTPUT, "the likeliest class is given alone", "give out all probabilities")
-        return theirs_NC, told if sure else None
+        return theirs_NC, told if _are_labels(theirs_NC) else None
     if (theirs_NC >= 0).all() and np.allclose(sums_N, 100, atol=0.5):
         return theirs_NC / 100, Mistake("per cent", OUTPUT, "answers are in per cent", "divide by 100")
     if (theirs_NC <= 1e-6).all() and np.allclose(np.exp(theirs_NC).sum(1), 1, atol=5e-3):
@@ -317,6 +316,10 @@ def as_probabilities(theirs_NC: Answers) -> tuple[Answers, Mistake | None]:
         told = Mistake("sigmoid", OUTPUT, "a sigmoid is taken in place of the softmax", "take the softmax of a row")
         return softmax(odds_NC), told
     return softmax(theirs_NC), Mistake("logits", OUTPUT, "answers are logits", "take the softmax of a row")
+
+
+def _are_labels(theirs_NC: Answers) -> bool:
+    return bool(((theirs_NC == 0) | (theirs_NC == 1)).all())
 
 
 def in_another_order(theirs_NC: Answers, ours_NC: Answers, tolerance_N: NDArray[np.float64]) -> list[int] | None:
@@ -369,8 +372,10 @@ def diagnose(
     """What `theirs_NC`, answers about the proof's photos with columns as the file's classes, come from; None when
     nothing known explains them. planted: see there; it is gone through only where what follows the networks explains
     nothing."""
-    theirs_NC, form = as_probabilities(theirs_NC)
     right = Heard(dict(proof.logits), proof.probabilities_NC.astype(np.float64))
+    if (found := _of_rounding(theirs_NC, right.answers_NC, proof.tolerance_N)) is not None:
+        return found
+    theirs_NC, form = as_probabilities(theirs_NC)
     if form is not None and form.name == "labels alone":
         return _of_labels(theirs_NC, right, form)
     search = _Search(theirs_NC, right.answers_NC, proof.tolerance_N, between.classes)
@@ -380,6 +385,16 @@ def diagnose(
             search.hear(((fault, *after), answers) for after, answers in afterwards(heard, between, proof.steps))
     found = search.best()
     return None if found is None else dataclasses.replace(found, faults=(*([form] if form else ()), *found.faults))
+
+
+def _of_rounding(theirs_NC: Answers, right_NC: Answers, tolerance_N: NDArray[np.float64]) -> Diagnosis | None:
+    """Right answers of which too few digits are given."""
+    apart_NC = np.abs(theirs_NC - right_NC)
+    for digits in () if _are_labels(theirs_NC) else (1, 2, 3):
+        if (theirs_NC.round(digits) == theirs_NC).all() and (apart_NC <= tolerance_N[:, None] + 0.5 / 10**digits).all():
+            told = f"answers are right, and rounded to {digits} digit{'s' if digits > 1 else ''}"
+            return Diagnosis((Mistake("rounded", OUTPUT, told, "give out all digits"),), float(apart_NC.max()), True)
+    return None
 
 
 def _of_labels(theirs_NC: Answers, right: Heard, form: Mistake) -> Diagnosis | None:
@@ -473,7 +488,7 @@ def planted(
         told(done := done + 1, total)
     for fault, reading in resizes.items():
         prepared = [{one.name: reading(pixels, one) for one in between.shown} for pixels in uprights]
-        yield Heard.of([stages.rest(one) for one in prepared]), fault
+        yield Heard.of(stages.rest(prepared)), fault
         told(done := done + 1, total)
     for fault, scaling in scalings.items():
         prepared = [
@@ -485,7 +500,7 @@ def planted(
             }
             for values in right
         ]
-        yield Heard.of([stages.rest(one) for one in prepared]), fault
+        yield Heard.of(stages.rest(prepared)), fault
         told(done := done + 1, total)
 
 

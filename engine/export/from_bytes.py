@@ -26,6 +26,7 @@ TOLD = (
     "register; JPEGs are turned upright by EXIF; transparency and other formats are not read as engine does"
 )
 
+_OWN = f"{FILE}/"  # what the names of what is put before a graph begin with
 _HEAD = 1 << 16  # bytes of a file in which EXIF stands
 _ENTRIES = 64  # of its first directory that are looked at
 _ORIENTATION = 0x0112
@@ -58,6 +59,26 @@ def taking_bytes(model: onnx.ModelProto) -> onnx.ModelProto:
     return made
 
 
+def taking_pixels(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph that `taking_bytes` was given; one that takes pixels stays as it is."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    if all(each.name != FILE for each in model.graph.input):
+        return made
+    for own in (made.graph.node, made.graph.initializer):
+        kept = [each for each in own if not each.name.startswith(_OWN)]
+        del own[:]
+        own.extend(kept)
+    others = [each for each in made.opset_import if each.domain != DOMAIN]
+    del made.opset_import[:], made.graph.input[:]
+    made.opset_import.extend(others)
+    made.graph.input.append(helper.make_tensor_value_info(INPUT, TensorProto.UINT8, [1, "height", "width", 3]))
+    return made
+
+
 class _Steps:
     """Nodes in the order in which they are called for; a call gives the name of what they put out. All numbers are
     int64."""
@@ -70,14 +91,14 @@ class _Steps:
         from onnx import helper
 
         names = [each if isinstance(each, str) else self._constant(each) for each in inputs]
-        out = out or f"file/{len(self.nodes)}"
-        self.nodes.append(helper.make_node(operator, names, [out], name=f"file/node_{len(self.nodes)}", **attributes))
+        out = out or f"{_OWN}{len(self.nodes)}"
+        self.nodes.append(helper.make_node(operator, names, [out], name=f"{_OWN}node_{len(self.nodes)}", **attributes))
         return out
 
     def _constant(self, value: int | tuple[Any, ...]) -> str:
         from onnx import numpy_helper
 
-        name = f"file/constant_{len(self.constants)}"
+        name = f"{_OWN}constant_{len(self.constants)}"
         self.constants.append(numpy_helper.from_array(np.array(value, dtype=np.int64), name))
         return name
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -180,7 +181,8 @@ class Together(nn.Module):
                 "predict.prior = estimate: shares are estimated from the answers to all images, and a file answers "
                 "about each by itself; give the shares, or --set predict.prior=off"
             )
-        self.runs = nn.ModuleList(_Run(run, answer) for run in models.runs)
+        names = names_of(models)
+        self.runs = nn.ModuleList(_Run(run, answer, name) for run, name in zip(models.runs, names, strict=True))
         self._rule, self._weights = models.recipe.ensemble.vote, [run.weight for run in models.runs]
         self.joined = None if models.parts.join is None else Joined(models.parts.join, self._rule, models.classes)
         self.finished = Finished(models.parts, None, models.classes)
@@ -197,6 +199,15 @@ class Together(nn.Module):
             answer_BC = together(answers, self._rule, self._weights) if joined is None else joined(answers)
             answer_BC = self.finished(answer_BC, ())
         return (answer_BC if self.shifted is None else self.shifted(answer_BC)).float()
+
+
+def names_of(models: Models) -> list[str]:
+    """What stands before the names of each run's models: "" of one run alone, else its folder's own name. Where that
+    folder lies is nobody's business who gets the file."""
+    if len(models.runs) == 1:
+        return [""]
+    own = [Path(run.name).name or "run" for run in models.runs]
+    return [f"{name}-{place}/" if own.count(name) > 1 else f"{name}/" for place, name in enumerate(own)]
 
 
 class _Member(nn.Module):
@@ -216,18 +227,18 @@ class _Member(nn.Module):
 class _Run(nn.Module):
     """What the models of one run answer together, as `_AskingRun` has it."""
 
-    def __init__(self, run: RunModels, answer: Answer) -> None:
+    def __init__(self, run: RunModels, answer: Answer, name: str) -> None:
         super().__init__()
         classes, rule = answer.classes, run.recipe.ensemble.vote
         self._rule, self._folds = rule, run.folds
         self._weights = [float(len(own)) for own in run.folds]
         self._asked = [
-            answer.add(f"{run.name}{member.name}", saved, run)
+            answer.add(f"{name}{member.name}", saved, run)
             for member, saved in zip(run.members, run.checkpoints, strict=True)
         ]
         self.members = nn.ModuleList(_Member(saved.classes, rule, classes) for saved in run.checkpoints)
         self.joined = Joined(run.parts.join, rule, classes)
-        self.panel = nn.ModuleList(_Panelist(one, run, answer) for one in run.specialists)
+        self.panel = nn.ModuleList(_Panelist(one, run, answer, name) for one in run.specialists)
         banks = [bank_of(folder) if run.parts.neighbours else None for folder in run.fold_folders]
         self.finished = nn.ModuleList(Finished(run.parts, bank, classes) for bank in banks)
 
@@ -246,12 +257,12 @@ class _Run(nn.Module):
 class _Panelist(nn.Module):
     """A specialist, which each fold hears by its own models of it."""
 
-    def __init__(self, asked: Asked, run: RunModels, answer: Answer) -> None:
+    def __init__(self, asked: Asked, run: RunModels, answer: Answer, name: str) -> None:
         super().__init__()
         one = asked.specialist
         self._rule = run.recipe.ensemble.vote
         self._folds = [
-            [answer.add(f"{run.name}{one.name}/{fold.name}/{k}", saved, run) for k, saved in enumerate(own)]
+            [answer.add(f"{name}{one.name}/{fold.name}/{k}", saved, run) for k, saved in enumerate(own)]
             for fold, own in zip(run.fold_folders, asked.folds, strict=True)
         ]
         own = asked.folds[0][0].classes

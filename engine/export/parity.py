@@ -6,7 +6,6 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +15,7 @@ from engine.data.sources.listing import list_samples
 from engine.errors import DataError
 from engine.export.runner import Exported
 from engine.metrics import log_loss
-from engine.pictures import read_pixels
+from engine.pictures import RGB, WHITE, read_pixels
 from engine.quarantine import Fault, read_file
 from engine.recipe.sections import DataSection
 
@@ -24,6 +23,7 @@ Pixels = NDArray[np.uint8]
 Ask = Callable[[Sequence[Pixels]], NDArray[np.floating]]
 
 _SEED = 5
+_MOST_BYTES = 1 << 28  # of pixels; they are copied once or twice when they are asked about
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -47,9 +47,10 @@ class Parity:
     a_second: tuple[float, float]
 
 
-def photos_at_hand(section: DataSection, source: str = "", count: int = 64) -> Photos:
-    """At most `count` photos, spread over a folder or table; over the training data where `source` is "". None where
-    there are none any more.
+def photos_at_hand(section: DataSection, source: str = "", count: int = 64, background: RGB = WHITE) -> Photos:
+    """At most `count` photos, spread over a folder or table; over the training data where `source` is "". Fewer of
+    large ones, which are held in memory all at once. None where there are none any more. background: over which
+    transparent ones lie.
 
     Raises DataError where a `source` was named and has none.
     """
@@ -64,10 +65,10 @@ def photos_at_hand(section: DataSection, source: str = "", count: int = 64) -> P
     found: list[tuple[Pixels, str]] = []
     for row in np.random.default_rng(_SEED).permutation(len(paths)).tolist():
         content = read_file(paths[row])
-        pixels = content if isinstance(content, Fault) else read_pixels(content)
+        pixels = content if isinstance(content, Fault) else read_pixels(content, background)
         if not isinstance(pixels, Fault):
             found.append((pixels, names.class_of(labels[row]) if labels else ""))
-        if len(found) == count:
+        if len(found) == count or sum(pixels.nbytes for pixels, _ in found) > _MOST_BYTES:
             break
     if source and not found:
         raise DataError(f"--photos {source}: none of its {len(paths)} files can be decoded")
@@ -94,7 +95,3 @@ def parity(exported: Exported, run: Ask, photos: Photos) -> Parity:
 def _timed(ask: Ask, photos: Sequence[Pixels]) -> tuple[NDArray[np.floating], float]:
     began = time.perf_counter()
     return ask(photos), time.perf_counter() - began
-
-
-def megabytes(path: Path) -> float:
-    return path.stat().st_size / 1e6

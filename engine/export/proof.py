@@ -108,7 +108,17 @@ class Between:
     asked: tuple[Asked, ...]
 
     @classmethod
-    def of(cls, about: Mapping[str, Any]) -> Self:
+    def of(cls, about: Mapping[str, Any], origin: object = KEY) -> Self:
+        """Raises CheckpointError, naming `origin`, where that is not said rightly."""
+        try:
+            return cls._read(about)
+        except (ValueError, TypeError, KeyError, IndexError) as error:
+            raise CheckpointError(
+                f"{origin}: what it says about itself is damaged ({error!r}); export the run again"
+            ) from error
+
+    @classmethod
+    def _read(cls, about: Mapping[str, Any]) -> Self:
         contracts = [Contract.from_dict(each) for each in about["contracts"]]
         return cls(
             tuple(about["classes"]),
@@ -247,14 +257,24 @@ class Proof:
             )
             for each in photos
         ]
+        probabilities_NC = np.array([each["answer"] for each in photos], dtype=np.float32)
+        if not shots or probabilities_NC.ndim != 2:
+            raise ValueError("no photos with answers")
+        if strange := [shot.name for shot in shots if not _is_plain(shot.name)]:
+            raise ValueError(f"{strange[0]!r} is no name of a photo")
         return cls(
             shots=tuple(shots),
-            probabilities_NC=np.array([each["answer"] for each in photos], dtype=np.float32),
+            probabilities_NC=probabilities_NC,
             prepared={name: tuple(map(_print, prints)) for name, prints in content["prepared"].items()},
             logits={name: np.array(own, dtype=np.float32) for name, own in content["logits"].items()},
             tolerance=float(content["tolerance"]),
             steps=None if content["steps"] is None else _steps(content["steps"]),
         )
+
+
+def _is_plain(name: str) -> bool:
+    """Whether it names a file in a folder, and none elsewhere: files come from anybody, and photos are written out."""
+    return name not in ("", ".", "..") and not set(name) & {*"/\\\0"}
 
 
 def _numbers(values: Array) -> list[float]:

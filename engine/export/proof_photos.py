@@ -4,11 +4,11 @@ Each is there for something: one of exactly the size that networks are shown nee
 answered rightly the resize is at fault; a PNG has no rounding in its decoder; some lie on their side and are turned by
 EXIF; others are far from square. None is symmetric or gray.
 
-They are made of the run's own training photos, made small, where these are at hand: of drawn ones a model is often too
-sure to be moved by anything. Which of many: those of which the model is least sure. Into a part of each a fine grating
-is drawn, because a resize without antialiasing makes other patterns of it, and photos that were made small have nothing
-as fine. JPEGs keep colours at full size: how these are made large again is each decoder's own affair, and would hide
-smaller faults.
+They are made of the run's own training photos, made small, where these are at hand and may travel with the file: of
+drawn ones a model is often too sure to be moved by anything. Which of many: those of which the model is least sure.
+Into a part of each a fine grating is drawn, because a resize without antialiasing makes other patterns of it, and
+photos that were made small have nothing as fine. JPEGs keep colours at full size: how these are made large again is
+each decoder's own affair, and would hide smaller faults.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from engine.errors import DataError
-from engine.pictures import read_pixels
+from engine.pictures import RGB, WHITE, read_pixels
 from engine.quarantine import Fault, read_file
 from engine.recipe.sections import DataSection
 
@@ -81,8 +81,9 @@ def make(size: tuple[int, int], sources: Sequence[Pixels], answer: Answer) -> li
     return made
 
 
-def photos_of(section: DataSection) -> list[Pixels]:
-    """Upright pixels of some of a recipe's training photos, spread over all of them; [] where they are not at hand."""
+def photos_of(section: DataSection, background: RGB = WHITE) -> list[Pixels]:
+    """Upright pixels of some of a recipe's training photos, spread over all of them; [] where they are not at hand.
+    background: over which transparent ones lie."""
     from engine.data.sources.listing import list_samples
 
     try:
@@ -92,7 +93,7 @@ def photos_of(section: DataSection) -> list[Pixels]:
     found = []
     for place in np.random.default_rng(_SEED).permutation(len(paths))[: 2 * CANDIDATES].tolist():
         content = read_file(paths[place])
-        pixels = content if isinstance(content, Fault) else read_pixels(content)
+        pixels = content if isinstance(content, Fault) else read_pixels(content, background)
         if not isinstance(pixels, Fault) and _is_telling(pixels):
             found.append(pixels)
         if len(found) == CANDIDATES:

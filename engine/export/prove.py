@@ -6,6 +6,7 @@ an exporter got wrong has to show here, and not elsewhere later.
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from collections.abc import Callable, Sequence
 
@@ -17,14 +18,15 @@ from PIL import Image
 from engine.errors import EngineError
 from engine.export.faults import Heard
 from engine.export.proof import PARITY, SAME, Print, Proof, Shot, Steps
-from engine.export.proof_photos import Made, drawn, make, photos_of
+from engine.export.proof_photos import Made, drawn, make
 from engine.export.stages import ANSWER, Stages
 from engine.loader.batches import Samples
 from engine.loader.source import Memory
 from engine.pictures import read_pixels
 from engine.predict.asking import Asking
-from engine.predict.models import Models
+from engine.predict.models import Models, RunModels
 from engine.quarantine import Fault, Quarantine
+from engine.store.checkpoint import Checkpoint
 
 Pixels = NDArray[np.uint8]
 Ask = Callable[[Sequence[Pixels]], NDArray[np.floating]]
@@ -36,11 +38,11 @@ _NOISE = 4  # drawings of it
 
 def prove(stages: Stages, models: Models, run: Ask, precision: str, sources: Sequence[Pixels] = ()) -> Proof:
     """The proof of a file that is taken apart as `stages`, made of `models`. run: what these answer themselves.
-    sources: photos to make it of; left out, the run's training photos, or drawn ones.
+    sources: photos to make it of, upright RGB pixels; left out, drawn ones.
 
     Raises EngineError when the file answers otherwise than the run, and by how much.
     """
-    sources = sources or photos_of(models.recipe.data) or drawn()
+    sources = sources or drawn()
     size = max(one.view.size(one.contract.height, one.contract.width) for one in stages.between.shown)
     made = make(size, sources, lambda photos: np.stack([stages.run(one)[ANSWER] for one in photos]))
     pixels = [decoded(one.content) for one in made]
@@ -67,8 +69,9 @@ def prove(stages: Stages, models: Models, run: Ask, precision: str, sources: Seq
 
 
 def asked_of(models: Models) -> Ask:
-    """What these models answer themselves, as `engine infer` asks them."""
-    asking = Asking(models, torch.device("cpu"))
+    """What these models answer themselves, as `engine infer` asks them; in float32, whatever they were trained in, for
+    that is what a file is the same as."""
+    asking = Asking(_in_float32(models), torch.device("cpu"))
 
     def ask(photos: Sequence[Pixels]) -> NDArray[np.floating]:
         ids = [str(number) for number in range(len(photos))]
@@ -81,6 +84,21 @@ def asked_of(models: Models) -> Ask:
         return found.together.in_order(ids, models.classes).probabilities_NC
 
     return ask
+
+
+def _in_float32(models: Models) -> Models:
+    def single(saved: Checkpoint) -> Checkpoint:
+        train = dict(saved.recipe.get("train", {})) | {"precision": "fp32"}
+        return dataclasses.replace(saved, recipe={**saved.recipe, "train": train})
+
+    def of_run(run: RunModels) -> RunModels:
+        specialists = tuple(
+            dataclasses.replace(one, folds=tuple(tuple(map(single, voters)) for voters in one.folds))
+            for one in run.specialists
+        )
+        return dataclasses.replace(run, checkpoints=tuple(map(single, run.checkpoints)), specialists=specialists)
+
+    return dataclasses.replace(models, runs=tuple(map(of_run, models.runs)))
 
 
 def _as_file(pixels_HW3: Pixels) -> bytes:

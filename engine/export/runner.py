@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 
 from engine.errors import CheckpointError, DataError
 from engine.export.about import ABOUT, PROOF, read
+from engine.export.from_bytes import DOMAIN
 
 Pixels = NDArray[np.uint8]
 Ask = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
-_AT_ONCE = 16  # photos of one size that are asked about together, where the file leaves that open
+_AT_ONCE, _PIXELS = 16, 1 << 24
+"""Photos of one size, and their pixels, that are asked about together, where the file leaves that open."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -68,8 +70,8 @@ class Exported:
         of_size: dict[tuple[int, ...], list[int]] = {}
         for row, photo in enumerate(photos):
             of_size.setdefault(photo.shape, []).append(row)
-        at_once = self.batch or _AT_ONCE
-        for rows in of_size.values():
+        for (height, width, _), rows in of_size.items():
+            at_once = self.batch or max(1, min(_AT_ONCE, _PIXELS // (height * width)))
             for start in range(0, len(rows), at_once):
                 some = rows[start : start + at_once]
                 images = [photos[row] for row in some]
@@ -81,7 +83,8 @@ class Exported:
         """The answers, (N, C), about photos as the content of their files; only of a file that takes bytes."""
         if self.about["takes"] != "bytes":
             raise DataError(f"{self.path} takes pixels: use `probabilities`, or export it with --bytes")
-        return np.concatenate([self.ask(np.frombuffer(content, np.uint8)) for content in contents])
+        answers = [self.ask(np.frombuffer(content, np.uint8)) for content in contents]
+        return np.concatenate([np.zeros((0, len(self.classes)), np.float32), *answers])
 
 
 def _open_onnx(path: Path, threads: int | None) -> tuple[dict[str, str], Ask]:
@@ -100,12 +103,17 @@ def _open_onnx(path: Path, threads: int | None) -> tuple[dict[str, str], Ask]:
     try:
         session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own classes of errors share no other base
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"{path} cannot be run here ({reason[:300]})") from error
+        if DOMAIN in str(error):
+            told = f"{path} decodes photos by onnxruntime-extensions: pip install onnxruntime-extensions"
+            raise CheckpointError(told) from error
+        raise CheckpointError(f"{path} cannot be run here ({_reason(error)})") from error
     name = session.get_inputs()[0].name
 
     def ask(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return np.asarray(session.run(["probabilities"], {name: images})[0])
+        try:
+            return np.asarray(session.run(["probabilities"], {name: images})[0])
+        except Exception as error:
+            raise CheckpointError(f"{path} gives no answer here ({_reason(error)})") from error
 
     return dict(session.get_modelmeta().custom_metadata_map), ask
 
@@ -117,8 +125,7 @@ def _open_torch(path: Path, threads: int | None) -> tuple[dict[str, str], Ask]:
     try:
         module = torch.export.load(path, extra_files=extra).module()
     except Exception as error:  # whatever a zip file or a graph of another version raises
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"{path} cannot be read ({reason[:300]})") from error
+        raise CheckpointError(f"{path} cannot be read ({_reason(error)})") from error
     if threads is not None:
         torch.set_num_threads(threads)
 
@@ -127,6 +134,10 @@ def _open_torch(path: Path, threads: int | None) -> tuple[dict[str, str], Ask]:
             return np.asarray(module(torch.from_numpy(np.ascontiguousarray(images))))
 
     return {name: _text(content) for name, content in extra.items()}, ask
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 def _text(content: str | bytes) -> str:

@@ -15,18 +15,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import CheckpointError
+from engine.export.from_bytes import taking_pixels
 from engine.export.proof import Between
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from engine.export.graph import Answer
 
 Values = dict[str, NDArray[Any]]
 """Of one photo, by name: probabilities (C,), prepared_k (3, h, w), logits_m (V, C)."""
+Prepared = Mapping[str, NDArray[np.float32]]
+"""Of one photo, by name: prepared_k (3, h, w)."""
 ANSWER = "probabilities"
 
 
 class Stages(Protocol):
-    """A file's graph, one photo at a time."""
+    """A file's graph."""
 
     between: Between
 
@@ -34,22 +39,23 @@ class Stages(Protocol):
         """All that it makes of upright RGB pixels."""
         ...
 
-    def rest(self, prepared: Mapping[str, NDArray[np.float32]]) -> Values:
-        """What follows, of what networks are shown: logits and probabilities."""
+    def rest(self, prepared: Sequence[Prepared]) -> list[Values]:
+        """What follows, of what networks are shown of some photos: logits and probabilities."""
         ...
 
 
 class OnnxStages:
-    """An ONNX file's. Raises CheckpointError where its graph lacks a tensor that it should have."""
+    """An ONNX file's, from pixels on, also where it takes bytes. Raises CheckpointError where its graph lacks a tensor
+    that it should have."""
 
     def __init__(self, path: Path, between: Between) -> None:
         import onnx
 
         self.between = between
-        model = onnx.load(path)
+        model = taking_pixels(onnx.load(path))
         self._input = model.graph.input[0].name
         batch = model.graph.input[0].type.tensor_type.shape.dim[0]
-        self._batch = batch.dim_value if batch.HasField("dim_value") else 1
+        self._batch = batch.dim_value if batch.HasField("dim_value") else 0
         self._shown = [one.name for one in between.shown]
         self._logits = [one.logits for one in between.asked]
         there = {name for node in model.graph.node for name in node.output}
@@ -60,20 +66,29 @@ class OnnxStages:
         self._rest: Any = None
 
     def run(self, pixels_HW3: NDArray[np.uint8]) -> Values:
-        images = np.repeat(pixels_HW3[None], self._batch, 0)
-        return self._first(self._whole, [ANSWER, *self._shown, *self._logits], {self._input: images})
+        images = np.repeat(pixels_HW3[None], self._batch or 1, 0)
+        return self._each(self._whole, [ANSWER, *self._shown, *self._logits], {self._input: images}, 1)[0]
 
-    def rest(self, prepared: Mapping[str, NDArray[np.float32]]) -> Values:
+    def rest(self, prepared: Sequence[Prepared]) -> list[Values]:
         if self._rest is None:
-            self._rest = _session(_from(self._model, self._shown, [ANSWER, *self._logits], self._batch))
+            self._rest = _session(_from(self._model, self._shown, [ANSWER, *self._logits]))
         kinds = {each.name: _TYPES[each.type] for each in self._rest.get_inputs()}
-        shown = {name: np.repeat(prepared[name][None], self._batch, 0).astype(kinds[name]) for name in kinds}
-        return self._first(self._rest, [ANSWER, *self._logits], shown)
+        found: list[Values] = []
+        at_once = self._batch or len(prepared)
+        for start in range(0, len(prepared), at_once):
+            some = [*prepared[start : start + at_once]]
+            filled = some + some[-1:] * (at_once - len(some))
+            shown = {name: np.stack([one[name] for one in filled]).astype(kinds[name]) for name in kinds}
+            found += self._each(self._rest, [ANSWER, *self._logits], shown, len(some))
+        return found
 
-    def _first(self, session: Any, names: Sequence[str], inputs: Values) -> Values:
-        """Of the first photo: logits are (V, B, C), all else has the photos first."""
+    def _each(self, session: Any, names: Sequence[str], inputs: Values, photos: int) -> list[Values]:
+        """Of the first photos: logits are (V, B, C), all else has the photos first."""
         found = dict(zip(names, session.run(list(names), inputs), strict=True))
-        return {name: value[:, 0] if name in self._logits else value[0] for name, value in found.items()}
+        return [
+            {name: value[:, place] if name in self._logits else value[place] for name, value in found.items()}
+            for place in range(photos)
+        ]
 
 
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
@@ -101,7 +116,7 @@ def _with_outputs(model: Any, names: Sequence[str]) -> Any:
     return made
 
 
-def _from(model: Any, inputs: Sequence[str], outputs: Sequence[str], batch: int) -> Any:
+def _from(model: Any, inputs: Sequence[str], outputs: Sequence[str]) -> Any:
     """The part of a graph from some of its tensors on: nodes of which an output needs one, and no more."""
     import onnx
 
@@ -142,24 +157,31 @@ class ModuleStages:
     def run(self, pixels_HW3: NDArray[np.uint8]) -> Values:
         import torch
 
-        with torch.no_grad():
-            found = self._answer.between(torch.from_numpy(np.array(pixels_HW3))[None])
-        return {
-            name: np.asarray(value[:, 0] if name.startswith("logits_") else value[0])
-            for name, value in zip(self._answer.names, found, strict=True)
-        }
+        return self._each(torch.from_numpy(np.array(pixels_HW3))[None])[0]
 
-    def rest(self, prepared: Mapping[str, NDArray[np.float32]]) -> Values:
+    def rest(self, prepared: Sequence[Prepared]) -> list[Values]:
         import torch
 
-        given = {name: torch.from_numpy(np.ascontiguousarray(value))[None] for name, value in prepared.items()}
+        given = {
+            one.name: torch.from_numpy(np.stack([each[one.name] for each in prepared])) for one in self.between.shown
+        }
         with self._answer.photos.register_forward_hook(lambda *_: given):
-            return self.run(np.zeros((8, 8, 3), np.uint8))
+            return self._each(torch.zeros(len(prepared), 8, 8, 3, dtype=torch.uint8))
+
+    def _each(self, images_BHW3: Tensor) -> list[Values]:
+        import torch
+
+        with torch.no_grad():
+            found = [*zip(self._answer.names, self._answer.between(images_BHW3), strict=True)]
+        return [
+            {name: np.asarray(value[:, place] if name.startswith("logits_") else value[place]) for name, value in found}
+            for place in range(len(images_BHW3))
+        ]
 
 
 def stages_of(path: Path, about: Mapping[str, Any]) -> Stages:
     """Those of an exported file. Raises CheckpointError for one that cannot be taken apart."""
-    between = Between.of(about)
+    between = Between.of(about, path)
     if path.suffix == ".onnx":
         return OnnxStages(path, between)
     raise CheckpointError(f"{path}: only .onnx files can be taken apart")

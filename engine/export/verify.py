@@ -34,10 +34,12 @@ from engine.export.faults import (
 from engine.export.proof import Between, Proof
 from engine.export.prove import decoded
 from engine.export.runner import Exported
-from engine.export.stages import stages_of
+from engine.export.stages import ANSWER, stages_of
+from engine.files import atomic_write, write_bytes
 from engine.text import nfc, some
 
 _LEVELS = 48.0  # of 255, that a pixel may be off by another decoder, where chroma is made large in another way
+GRAPH = "graph"
 _SHOWN_OFF = 2e-3  # of what networks are shown: float32 in another order
 
 
@@ -88,18 +90,18 @@ def verify(path: Path, threads: int | None = None) -> Verdict:
         return verdict
     if max(off) > _LEVELS:
         return _of_pixels(verdict, proof, pixels, off)
-    if exported.about["takes"] == "bytes":
-        told = "the runtime decodes the photos' bytes, and its answers differ"
+    found = _of_graph(verdict, proof, path, exported, pixels)
+    if exported.about["takes"] == "bytes" and found.stage == GRAPH:
+        told = "the runtime decodes the photos' bytes to other pixels, and what follows is as it should be"
         return dataclasses.replace(verdict, stage=DECODER, words=told, remedy="use the file that takes pixels")
-    return _of_graph(verdict, proof, path, exported, pixels)
+    return found
 
 
 @contextlib.contextmanager
 def unproven(path: Path) -> Iterator[Path]:
     """A file to be written under another name in the same folder, which becomes `path` when it verifies, and is removed
-    when it does not, or when writing it fails. Raises EngineError, naming what differs."""
-    file = path.with_name(f".{path.stem}.unproven{path.suffix}")
-    try:
+    when it does not, or when writing it fails. Raises EngineError, naming what differs, StorageError."""
+    with atomic_write(path) as file:
         yield file
         verdict = verify(file)
         if not verdict.same:
@@ -107,9 +109,6 @@ def unproven(path: Path) -> Iterator[Path]:
                 f"{path} was not written: the exported file does not verify here. {verdict.stage}: {verdict.words} (a "
                 f"probability is off by {verdict.worst:.2g}). {verdict.remedy}"
             )
-        file.replace(path)
-    finally:
-        file.unlink(missing_ok=True)
 
 
 def opened(path: Path, threads: int | None = None) -> tuple[Exported, Proof]:
@@ -117,7 +116,11 @@ def opened(path: Path, threads: int | None = None) -> tuple[Exported, Proof]:
     exported = Exported.open(path, threads)
     if not exported.proof:
         raise CheckpointError(f"{path} carries no proof: it was changed after the export; export the run again")
-    return exported, Proof.from_json(exported.proof, path)
+    proof, between = Proof.from_json(exported.proof, path), Between.of(exported.about, path)
+    names = {one.name for one in between.shown} | {one.logits for one in between.asked}
+    if proof.probabilities_NC.shape[1] != len(exported.classes) or {*proof.prepared, *proof.logits} != names:
+        raise CheckpointError(f"{path}: its proof is that of another file; export the run again")
+    return exported, proof
 
 
 def _verdict(proof: Proof, answers_NC: NDArray[np.floating], tolerance_N: NDArray[np.float64]) -> Verdict:
@@ -146,8 +149,7 @@ def _of_graph(
     try:
         stages = stages_of(path, exported.about)
     except CheckpointError:
-        words = "the runtime answers otherwise than where the file was made"
-        return dataclasses.replace(verdict, stage="graph", words=words, remedy=_RUNTIME)
+        return _of_runtime(verdict)
     values = [stages.run(each) for each in pixels]
     for name, prints in proof.prepared.items():
         apart = max(each.difference(one[name]) for each, one in zip(prints, values, strict=True))
@@ -159,8 +161,16 @@ def _of_graph(
         if not apart <= max(0.05, 50 * proof.tolerance):
             words = f"the network computes otherwise: {name} are off by {apart:.2g}"
             return dataclasses.replace(verdict, stage="network", words=words, remedy=_RUNTIME)
+    answers_NC = np.stack([one[ANSWER] for one in values])
+    if np.abs(answers_NC - proof.probabilities_NC).max() <= proof.tolerance_N.max():
+        return _of_runtime(verdict)
     words = "logits are as they should be, and what is made of them is not"
     return dataclasses.replace(verdict, stage="answer", words=words, remedy=_RUNTIME)
+
+
+def _of_runtime(verdict: Verdict) -> Verdict:
+    words = "the runtime answers otherwise than where the file was made"
+    return dataclasses.replace(verdict, stage=GRAPH, words=words, remedy=_RUNTIME)
 
 
 _RUNTIME = (
@@ -175,7 +185,7 @@ def judge(path: Path, theirs: Mapping[str, Any], told: Told = lambda done, total
     """Whether somebody's answers about the proof's photos are right, and what is wrong if not. theirs: by the photo's
     name, probabilities by class, or in the file's order. Raises DataError for other photos or classes."""
     exported, proof = opened(path)
-    between = Between.of(exported.about)
+    between = Between.of(exported.about, path)
     theirs_NC = _in_order(theirs, proof, between.classes)
     verdict = _verdict(proof, theirs_NC, proof.tolerance_N)
     if verdict.same:
@@ -184,6 +194,11 @@ def judge(path: Path, theirs: Mapping[str, Any], told: Told = lambda done, total
     if found is None:
         stage, words = _first_that_can(verdict)
         remedy = "compare your pixels, then what your network is shown, with those of the file"
+        if path.suffix != ".onnx":
+            remedy += (
+                "; faults in reading photos were not looked for, because a .pt2 file cannot be taken apart: have the "
+                "same answers judged by the .onnx file of the run"
+            )
         return dataclasses.replace(verdict, stage=stage, words=words, remedy=remedy)
     return dataclasses.replace(
         verdict,
@@ -226,7 +241,7 @@ def read_answers(path: Path) -> dict[str, Any]:
         return _of_json(text) if path.suffix.lower() == ".json" else _of_csv(text)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, csv.Error) as error:
         raise DataError(
             f"{path}: expected a CSV file with the photo's name first and then one column of probabilities a class, or "
             f"JSON like {{name: {{class: probability}}}} ({error})"
@@ -265,9 +280,13 @@ def _in_order(theirs: Mapping[str, Any], proof: Proof, classes: Sequence[str]) -
                     f"{some(classes)}"
                 )
             answer = [named[nfc(name)] for name in classes]
-        if len(answer) != len(classes):
-            raise DataError(f"{shot.name}: {len(answer)} probabilities for {len(classes)} classes")
-        rows.append([float(value) for value in answer])
+        try:
+            rows.append([float(value) for value in answer])
+        except (TypeError, ValueError) as error:
+            told = f"{shot.name}: expected a probability of each class, by name or in the file's order ({error})"
+            raise DataError(told) from None
+        if len(rows[-1]) != len(classes):
+            raise DataError(f"{shot.name}: {len(rows[-1])} probabilities for {len(classes)} classes")
     found = np.array(rows, dtype=np.float64)
     if not np.isfinite(found).all():
         raise DataError("answers that are no numbers (NaN or infinite): a network whose input is no number gives these")
@@ -280,7 +299,7 @@ def write_photos(path: Path, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     written = [folder / shot.name for shot in proof.shots]
     for file, shot in zip(written, proof.shots, strict=True):
-        file.write_bytes(shot.content)
+        write_bytes(file, shot.content)
     return written
 
 

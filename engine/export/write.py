@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import io
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,10 +15,11 @@ import torch
 from numpy.typing import NDArray
 
 from engine.errors import DataError, RecipeError
-from engine.export.about import ABOUT, PROOF, about, to_json
+from engine.export.about import ABOUT, DRAWN, PROOF, TRAINING, about, to_json
 from engine.export.from_bytes import taking_bytes
 from engine.export.graph import Answer
 from engine.export.proof import Between, Proof
+from engine.export.proof_photos import photos_of
 from engine.export.prove import asked_of, prove
 from engine.export.stages import ModuleStages, stages_of
 from engine.export.stitch import as_it_is, example, quietly, sizes, to_onnx
@@ -41,8 +43,9 @@ _INLINE = 1_900_000_000  # bytes of weights; protobuf ends at 2 GiB
 @dataclasses.dataclass(frozen=True)
 class Wanted:
     """What is to be exported of a run. fold: the name of one fold alone, "" for all. views: other ones than the run's.
-    batch: photos at a time, None for any number. bytes: it takes photos' files in place of pixels. Raises RecipeError
-    for what no runtime would run.
+    batch: photos at a time, None for any number. bytes: it takes photos' files in place of pixels. drawn: it proves
+    itself by drawn photos, and carries none of those that it was trained on. Raises RecipeError for what no runtime
+    would run.
     """
 
     kind: Kind = "onnx"
@@ -51,6 +54,7 @@ class Wanted:
     batch: int | None = None
     precision: Precision = "fp32"
     bytes: bool = False
+    drawn: bool = False
 
     def __post_init__(self) -> None:
         if self.bytes and (self.kind != "onnx" or self.batch not in (None, 1)):
@@ -83,6 +87,13 @@ def write(models: Models, path: Path, wanted: Wanted, photos: Sequence[Pixels] =
     RecipeError for what a graph cannot say, DataError when int8 is asked for without photos, EngineError when the file
     does not answer as the models do; then nothing is written.
     """
+    if path.suffix != SUFFIX[wanted.kind]:
+        raise RecipeError(f"--out {path}: a file of --to {wanted.kind} has a name that ends in {SUFFIX[wanted.kind]}")
+    if wanted.bytes and find_spec("onnxruntime_extensions") is None:
+        raise RecipeError(
+            "--bytes: the file could not be proven here, because onnxruntime-extensions is not installed: pip install "
+            "onnxruntime-extensions"
+        )
     if wanted.precision == "int8" and not photos:
         raise DataError(
             "--precision int8: how large activations get is measured on photos of the run's training data, and none of "
@@ -90,17 +101,20 @@ def write(models: Models, path: Path, wanted: Wanted, photos: Sequence[Pixels] =
         )
     answer = Answer(models, _DTYPES.get(wanted.precision, torch.float32)).eval()
     batch, takes = (1, "bytes") if wanted.bytes else (wanted.batch, "pixels")
-    told = about(models, answer, precision=wanted.precision, batch=batch, takes=takes)
+    sources = [] if wanted.drawn else photos_of(models.recipe.data, models.recipe.decode.background)
+    proof_of = TRAINING if sources else DRAWN
+    told = about(models, answer, precision=wanted.precision, batch=batch, takes=takes, proof=proof_of)
+    run = asked_of(models)
     with unproven(path) as file:
         if wanted.kind == "torch":
-            proof = prove(ModuleStages(answer, Between.of(told)), models, asked_of(models), wanted.precision)
+            proof = prove(ModuleStages(answer, Between.of(told)), models, run, wanted.precision, sources)
             _write_torch(answer, file, told, batch, proof)
         else:
             model = to_onnx(answer, batch, Quantised(answer, photos, batch) if wanted.precision == "int8" else as_it_is)
             model = without_doubles(model) if wanted.kind == "tensorrt" else model
             put_metadata(model, {ABOUT: to_json(told)})
             _save(model, file)
-            proof = prove(stages_of(file, told), models, asked_of(models), wanted.precision)
+            proof = prove(stages_of(file, told), models, run, wanted.precision, sources)
             model = taking_bytes(model) if wanted.bytes else model
             put_metadata(model, {PROOF: proof.to_json()})
             _save(model, file)
@@ -130,6 +144,8 @@ def _save(model: onnx.ModelProto, path: Path) -> None:
 def _write_torch(answer: Answer, path: Path, told: dict[str, Any], batch: int | None, proof: Proof) -> None:
     with quietly(), torch.no_grad():
         program = torch.export.export(answer, (example(batch),), dynamic_shapes=(sizes(batch),))
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # paths of this machine
     file = io.BytesIO()
     torch.export.save(program, file, extra_files={ABOUT: to_json(told), PROOF: proof.to_json()})
     path.write_bytes(file.getvalue())

@@ -16,6 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from engine.errors import RecipeError
+from engine.pictures import WHITE
 from engine.quarantine import Fault, Quarantine
 from engine.serve.photo import Photo
 from engine.system import library_versions
@@ -140,7 +141,7 @@ class ExportModel:
         return {"kind": "export", "name": self._exported.path.stem, **self._exported.about}
 
     def __call__(self, photos: Sequence[Photo]) -> Sequence[Answer | Fault]:
-        decoder = self._decoder = self._decoder or _decoder()
+        decoder = self._decoder = self._decoder or _decoder(self._exported.about.get("background", WHITE))
         opened = decoder.open([photo.content for photo in photos])
         pixels = iter(decoder.pixels([one for one in opened if not isinstance(one, Fault)]))
         found = [one if isinstance(one, Fault) else next(pixels) for one in opened]
@@ -152,13 +153,14 @@ class ExportModel:
         raise NotImplementedError("there are no layers to look into")
 
 
-def _decoder() -> Decoder:
+def _decoder(background: Sequence[float]) -> Decoder:
     import torch
 
     from engine.decode.choose import decoder_for
     from engine.recipe.sections import DecodeSection
 
-    return decoder_for(DecodeSection(device="cpu"), torch.device("cpu"))
+    red, green, blue = background
+    return decoder_for(DecodeSection(device="cpu", background=(red, green, blue)), torch.device("cpu"))
 
 
 def _rows(columns: dict[str, pa.Array], count: int) -> list[dict[str, Any]]:

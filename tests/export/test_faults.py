@@ -21,6 +21,7 @@ from engine.export.about import about
 from engine.export.faults import Heard, Mistake, as_probabilities, diagnose, in_another_order, planted
 from engine.export.graph import Answer
 from engine.export.proof import Between, Proof, Shown
+from engine.export.proof_photos import photos_of
 from engine.export.prove import asked_of, prove
 from engine.export.stages import ANSWER, ModuleStages, Stages, Values
 from engine.predict.models import Wishes, load_models
@@ -42,7 +43,7 @@ def proved(finished_run: Path) -> Proved:
     answer = Answer(models)
     told = about(models, answer, precision="fp32", batch=None, takes="pixels")
     stages = ModuleStages(answer, Between.of(told))
-    proof = prove(stages, models, asked_of(models), "fp32")
+    proof = prove(stages, models, asked_of(models), "fp32", photos_of(models.recipe.data))
     return Proved(stages, proof, [*planted(proof, stages, stages.between)])
 
 
@@ -92,7 +93,7 @@ def own_program(
     post: Post = lambda values: values[ANSWER],
 ) -> np.ndarray:
     """Answers of a program that prepares photos itself. resized: None for the file's own pixels."""
-    answers = []
+    everything = []
     for shot in proved.proof.shots:
         image, prepared = read(shot.content), {}
         right = proved.stages.run(np.asarray(image))
@@ -101,8 +102,8 @@ def own_program(
             x_HW3 = right[one.name].transpose(1, 2, 0) * std + mean if resized is None else resized(image, one)
             made = normalised(x_HW3, mean, std)
             prepared[one.name] = (made if made.shape[0] == 3 else made.transpose(2, 0, 1)).astype(np.float32)
-        answers.append(post(proved.stages.rest(prepared)))
-    return np.stack(answers)
+        everything.append(prepared)
+    return np.stack([post(values) for values in proved.stages.rest(everything)])
 
 
 def whole_photos(proved: Proved, read: Read, post: Post = lambda values: values[ANSWER]) -> np.ndarray:
@@ -198,6 +199,7 @@ CASES: dict[str, tuple[Callable[[Proved], np.ndarray], str, str]] = {
         "class order",
         "class order",
     ),
+    "rounded": (lambda p: np.round(p.proof.probabilities_NC.astype(np.float64), 2), "output", "rounded"),
     "BGR and one fold": (
         lambda p: whole_photos(p, swapped, of_logits(*MODELS[:2])),
         "channel order",

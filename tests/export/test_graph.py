@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,10 +16,13 @@ from engine.ensemble.neighbours import Neighbours
 from engine.ensemble.specialist import Specialist
 from engine.ensemble.vote import RULES
 from engine.errors import RecipeError
+from engine.export.about import about, licences
 from engine.export.graph import Answer
 from engine.export.prove import asked_of
 from engine.predict.models import Models, Wishes, load_models
 from engine.predict.panel import Asked
+from engine.store.checkpoint import save
+from engine.store.run_folder import RunFolder
 from tests.conftest import draw, make_fold
 
 PHOTOS = [draw(1), draw(2, 90, 61), draw(3, 20, 300), draw(4, 1, 1), draw(5, 300, 7)]
@@ -66,7 +70,11 @@ def test_several_runs_with_weights(finished_run: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(finished_run / "0", other / "0")
     alone = ("predict.risk=0.0", "predict.false_alarms=0.0")  # of several runs there is none without an ensemble
-    assert difference(load_models([finished_run, other], Wishes(weights=(1, 3), sets=alone))) < 1e-5
+    models = load_models([finished_run, other], Wishes(weights=(1, 3), sets=alone))
+    assert difference(models) < 1e-5
+    told = about(models, Answer(models), precision="fp32", batch=None, takes="pixels", proof="drawn photos")
+    names = [one["name"] for one in told["models"]]
+    assert len({*names}) == 6 and names[-1].startswith("other/0") and str(tmp_path) not in json.dumps(told)
 
 
 @pytest.mark.parametrize("classes", [("고리", "cross"), ("cross",)])
@@ -76,6 +84,8 @@ def test_specialists_are_heard_by_the_folds_that_ask_them(finished_run: Path, cl
     folds = tuple((make_fold(seed, one.answers),) for seed in (1, 5))
     heard = dataclasses.replace(models, runs=(dataclasses.replace(run, specialists=(Asked(one, folds),)),))
     assert difference(heard) < 1e-5
+    begun = [each["licence"].partition(":")[0] for each in licences(heard)]  # a specialist began with a file of weights
+    assert begun == ["trained from nothing", "unknown"]
     assert np.abs(asked_of(heard)(PHOTOS) - asked_of(models)(PHOTOS)).max() > 1e-3
 
 
@@ -84,6 +94,11 @@ def test_neighbours_are_looked_up_by_each_folds_features(finished_run: Path) -> 
     run = models.runs[0]
     parts = dataclasses.replace(run.parts, neighbours=Neighbours((3, 5), 10.0, 0.4))
     assert difference(dataclasses.replace(models, runs=(dataclasses.replace(run, parts=parts),))) < 1e-5
+
+
+def test_of_a_run_that_was_trained_in_bfloat16_the_answers_are_those_in_float32(tmp_path: Path) -> None:
+    save(RunFolder(tmp_path).fold(0).path, make_fold(3, precision="bf16"))
+    assert difference(load_models(tmp_path, Wishes())) < 1e-5
 
 
 def test_photos_that_are_asked_about_together_get_the_same_answers(finished_run: Path) -> None:

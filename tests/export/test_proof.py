@@ -106,7 +106,15 @@ def test_a_proof_comes_back_as_it_was() -> None:
 
 def test_a_damaged_or_newer_proof_is_named() -> None:
     content = json.loads(proof().to_json())
-    for broken in ("{", "[]", json.dumps(content | {"photos": [{}]}), json.dumps(content | {"steps": {"vote": "x"}})):
+    (photo,) = content["photos"]
+    changes: list[dict[str, object]] = [
+        {"photos": [{}]},
+        {"photos": []},
+        {"photos": [photo | {"answer": 0.5}]},
+        {"photos": [photo | {"name": "../../.bashrc"}]},  # would be written there
+        {"steps": {"vote": "x"}},
+    ]
+    for broken in ("{", "[]", *(json.dumps(content | change) for change in changes)):
         with pytest.raises(CheckpointError, match=r"model.onnx: its proof is damaged .*export the run again"):
             Proof.from_json(broken, "model.onnx")
     with pytest.raises(CheckpointError, match="use a newer engine"):

@@ -35,6 +35,7 @@ ABOUT = {
     "batch": 2,
     "takes": "pixels",
     "precision": "fp32",
+    "background": [0.0, 0.2, 1.0],
     "made": "2026-11-26T00:00:00+00:00",
     "models": [{}],
     "licence": {"engine": "Apache License", "weights": [{"backbone": "none", "licence": "trained from nothing"}]},
@@ -145,7 +146,7 @@ def test_the_page_answers_as_the_file_does(page: str, model: Path, tmp_path: Pat
         with Image.open(tmp_path / name) as opened:
             photo = ImageOps.exif_transpose(opened)
             if photo.mode == "RGBA":
-                photo = Image.alpha_composite(Image.new("RGBA", photo.size, "white"), photo)
+                photo = Image.alpha_composite(Image.new("RGBA", photo.size, (0, 51, 255)), photo)
             pixels_HW3 = np.asarray(photo.convert("RGB"))
         expected_C = exported.probabilities([pixels_HW3])[0]
         (told,) = json.loads(asked(page, name, (tmp_path / name).read_bytes()).text.partition("data: ")[2])

@@ -18,33 +18,27 @@ from onnx import numpy_helper
 from engine.cli.main import main
 from engine.errors import CheckpointError, DataError, EngineError
 from engine.export import verify as verifying
-from engine.export.about import PROOF
+from engine.export.about import ABOUT, PROOF
+from engine.export.from_bytes import taking_bytes
 from engine.export.proof import Proof
 from engine.export.runner import Exported
 from engine.export.verify import TEN_LINES, judge, opened, read_answers, unproven, verify, write_photos
-from engine.export.write import Wanted, models_of, put_metadata, write
-from engine.store.checkpoint import save
-from engine.store.run_folder import RunFolder
-from tests.conftest import CLASSES, make_fold
+from engine.export.write import put_metadata
+from tests.conftest import SIGNS
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "verify.md"
 
 
 def other_head(model: onnx.ModelProto) -> None:
     """The last layer's weights, doubled."""
-    ends = [each for each in model.graph.initializer if len(each.dims) == 2 and len(CLASSES) in each.dims]
+    ends = [each for each in model.graph.initializer if len(each.dims) == 2 and len(SIGNS) in each.dims]
     found = max(ends, key=lambda each: len(each.raw_data))
     found.CopyFrom(numpy_helper.from_array(2 * numpy_helper.to_array(found), found.name))
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One fold model of one view, exported."""
-    folder = tmp_path_factory.mktemp("run")
-    save(RunFolder(folder).fold(0).path, make_fold(3))
-    path = folder / "model.onnx"
-    write(models_of(folder, Wanted())[0], path, Wanted())
-    return path
+@pytest.fixture
+def exported(exported_run: Path) -> Path:
+    return exported_run
 
 
 def changed(path: Path, to: Path, change: Callable[[onnx.ModelProto], None]) -> Path:
@@ -147,6 +141,44 @@ def test_a_file_without_a_proof_is_told_as_such(exported: Path, tmp_path: Path) 
         verify(tmp_path / "none.onnx")
 
 
+def taken_as_bytes(path: Path, to: Path) -> Path:
+    """The same file, which takes photos' files."""
+    model = taking_bytes(onnx.load(path))
+    put_metadata(model, {ABOUT: json.dumps(Exported.open(path).about | {"takes": "bytes", "batch": 1})})
+    onnx.save(model, to)
+    return to
+
+
+def test_a_file_that_takes_bytes_is_taken_apart_and_judges_as_well(exported: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime_extensions")
+    path = taken_as_bytes(exported, tmp_path / "bytes.onnx")
+    assert verify(path).same
+    verdict = judge(path, answers_of(exported, lambda pixels: pixels[:, :, ::-1]))
+    assert verdict.stage == "channel order"
+    verdict = verify(changed(path, tmp_path / "weights.onnx", other_head))
+    assert not verdict.same and verdict.stage == "network"
+
+
+def test_without_its_decoder_a_file_says_what_to_install(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = taken_as_bytes(exported, tmp_path / "bytes.onnx")
+    monkeypatch.setitem(sys.modules, "onnxruntime_extensions", None)
+    with pytest.raises(CheckpointError, match=r"bytes.onnx .*: pip install onnxruntime-extensions"):
+        verify(path)
+
+
+def test_a_proof_of_another_file_is_refused(exported: Path, tmp_path: Path) -> None:
+    def shortened(model: onnx.ModelProto) -> None:
+        content = json.loads(Exported.open(exported).proof)
+        for photo in content["photos"]:
+            photo["answer"] = photo["answer"][:2]
+        put_metadata(model, {PROOF: json.dumps(content)})
+
+    with pytest.raises(CheckpointError, match="its proof is that of another file"):
+        verify(changed(exported, tmp_path / "short.onnx", shortened))
+
+
 # --- somebody's program ----------------------------------------------------------------------------------------------
 
 
@@ -186,7 +218,7 @@ def test_what_no_fault_explains_is_put_where_it_can_be(exported: Path, monkeypat
     def judged(*wrong: int) -> verifying.Verdict:
         theirs = {shot.name: p.tolist() for shot, p in zip(proof.shots, proof.probabilities_NC, strict=True)}
         for number in wrong:
-            theirs[proof.shots[number].name] = [[0.8, 0.15, 0.05], [0.05, 0.8, 0.15]][number % 2]
+            theirs[proof.shots[number].name] = [[0.8, 0.1, 0.05, 0.05], [0.05, 0.05, 0.8, 0.1]][number % 2]
         return judge(exported, theirs)
 
     assert judged().same
@@ -203,6 +235,7 @@ def test_what_no_fault_explains_is_put_where_it_can_be(exported: Path, monkeypat
         ("a.csv", "photo\n1_exact,2", "expected a CSV file"),
         ("a.json", "[1]", "expected a CSV file"),
         ("a.csv", "photo,x,y\n1_exact,0.5,high", "expected a CSV file"),
+        ("a.csv", "photo,x\n1_exact," + "1" * 200_000, "expected a CSV file"),
     ],
 )
 def test_answers_that_cannot_be_read_are_named(tmp_path: Path, name: str, text: str, words: str) -> None:
@@ -216,13 +249,16 @@ def test_answers_to_something_else_are_refused(exported: Path) -> None:
     right = answers_of(exported)
     with pytest.raises(DataError, match=r"no answer about 1_exact.png; write the photos out with --photos"):
         judge(exported, {name: row for name, row in right.items() if name != "1_exact.png"})
-    other = {name: {"cat": 1.0} | {k: v for k, v in row.items() if k != "모자"} for name, row in right.items()}
-    with pytest.raises(DataError, match="no probability of '모자'"):
+    other = {name: {"cat": 1.0} | {k: v for k, v in row.items() if k != "네모"} for name, row in right.items()}
+    with pytest.raises(DataError, match="no probability of '네모'"):
         judge(exported, other)
-    with pytest.raises(DataError, match="2 probabilities for 3 classes"):
+    with pytest.raises(DataError, match="2 probabilities for 4 classes"):
         judge(exported, {name: [0.5, 0.5] for name in right})
+    for answer in (0.5, None, "cat", dict.fromkeys(SIGNS, "high"), [[0.2, 0.8]] * 4):
+        with pytest.raises(DataError, match=r"1_exact.png: expected a probability of each class"):
+            judge(exported, dict.fromkeys(right, answer))
     with pytest.raises(DataError, match="no numbers"):
-        judge(exported, {name: [float("nan")] * 3 for name in right})
+        judge(exported, {name: [float("nan")] * 4 for name in right})
 
 
 def test_photos_come_out_as_they_went_in(exported: Path, tmp_path: Path) -> None:

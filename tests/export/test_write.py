@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,13 @@ from PIL import Image, ImageOps
 
 from engine.cli.main import main
 from engine.errors import CheckpointError, DataError, RecipeError
+from engine.export import write as writing
+from engine.export.about import ABOUT
 from engine.export.from_bytes import taking_bytes
 from engine.export.prove import asked_of
 from engine.export.runner import Exported
 from engine.export.tensorrt import without_doubles
-from engine.export.write import Wanted, models_of, write
+from engine.export.write import Wanted, models_of, put_metadata, write
 from engine.predict.models import Wishes, load_models
 from engine.predict.predictor import Predictor
 from tests.conftest import draw, smooth
@@ -42,6 +45,7 @@ def test_a_file_says_what_it_is(finished_run: Path, exported_run: Path) -> None:
         about["views"] == ["plain", "plain_flip"]
         and about["fitted"] == load_models(finished_run, Wishes()).runs[0].parts.names
     )
+    assert about["proof"] == "training photos, made small" and about["background"] == [1.0, 1.0, 1.0]
     assert about["contracts"][0]["height"] == 48 and about["contracts"][0]["fit"] == "letterbox"
     assert about["input"]["channels"] == "RGB" and about["precision"] == "fp32" and about["takes"] == "pixels"
     assert about["versions"]["torch"] == torch.__version__.split("+")[0]
@@ -77,17 +81,21 @@ def test_for_tensorrt_no_tensor_is_float64(exported_run: Path) -> None:
 
 
 def test_the_command_writes_whole_numbers_and_shows_what_they_cost(
-    finished_run: Path, signs: Path, tmp_path: Path
+    finished_run: Path, signs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "small.onnx"
+    """And drawn photos are all that it carries, when it is told so."""
+    monkeypatch.setattr("engine.export.write.photos_of", lambda *_: pytest.fail("training photos are looked at"))
+    path = tmp_path / "new" / "small.onnx"
     arguments = ["export", str(finished_run), "--to", "onnx", "--fold", "1", "--views", "plain", "--batch", "2"]
-    shown = CliRunner().invoke(main, [*arguments, "--precision", "int8", "--out", str(path)])
+    shown = CliRunner().invoke(main, [*arguments, "--precision", "int8", "--drawn", "--out", str(path)])
     assert shown.exit_code == 0, shown.output
     for word in ("On 64 photos", "off by", "same answer", "log loss", "photos/s", "small.onnx"):
         assert word in shown.output
+    assert "carries seven drawn photos" in " ".join(shown.output.split())
     kinds = {node.op_type for node in onnx.load(path).graph.node}
     assert {"QuantizeLinear", "DequantizeLinear"} <= kinds
     exported, models = Exported.open(path), models_of(finished_run, Wanted(fold="1", views=("plain",)))[0]
+    assert exported.about["proof"] == "drawn photos" and exported.proof
     assert exported.batch == 2 and exported.about["precision"] == "int8"
     found_NC = exported.probabilities(PHOTOS)  # of sizes that make no pairs
     assert 1e-7 < np.abs(found_NC - asked_of(models)(PHOTOS)).max() < 0.1
@@ -99,6 +107,9 @@ def test_torch_answers_as_the_run_does(finished_run: Path, tmp_path: Path) -> No
     write(models, path, wanted)
     exported = Exported.open(path)
     assert exported.about["views"] == ["plain"] and exported.proof
+    with zipfile.ZipFile(path) as archive:  # nothing of this machine is in it
+        said = b"".join(archive.read(name) for name in archive.namelist())
+    assert b"site-packages" not in said and str(Path(__file__).parents[2]).encode() not in said
     expected_NC = Predictor(folder, views=["plain"])(PHOTOS).probabilities_NC
     assert np.abs(exported.probabilities(PHOTOS) - expected_NC).max() < 1e-5
 
@@ -124,7 +135,9 @@ def test_a_file_is_decoded_to_upright_rgb_in_the_graph(orientation: int) -> None
         assert np.abs(found_1HW3[0].astype(int) - expected_HW3).max() <= 4
 
 
-def test_what_no_runtime_would_run_is_refused(finished_run: Path, tmp_path: Path) -> None:
+def test_what_no_runtime_would_run_is_refused(
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for told, options in {
         r"--precision int8.*--to onnx": {"kind": "torch", "precision": "int8"},
         r"--precision bf16.*--to torch": {"precision": "bf16"},
@@ -134,6 +147,11 @@ def test_what_no_runtime_would_run_is_refused(finished_run: Path, tmp_path: Path
             Wanted(**options)
     with pytest.raises(RecipeError, match=r"--fold 7: .*; it has 0, 1"):
         models_of(finished_run, Wanted(fold="7"))
+    with pytest.raises(RecipeError, match=r"--out .*model.bin: a file of --to torch .* ends in .pt2"):
+        write(models_of(finished_run, Wanted())[0], tmp_path / "new" / "model.bin", Wanted("torch"))
+    monkeypatch.setattr(writing, "find_spec", lambda name: None)
+    with pytest.raises(RecipeError, match="pip install onnxruntime-extensions"):
+        write(models_of(finished_run, Wanted())[0], tmp_path / "model.onnx", Wanted(bytes=True))
     wanted = Wanted(precision="int8")
     with pytest.raises(DataError, match="name a folder of such photos with --photos"):
         write(models_of(finished_run, wanted)[0], tmp_path / "model.onnx", wanted)
@@ -156,6 +174,10 @@ def test_a_file_that_is_none_is_refused(exported_run: Path, tmp_path: Path) -> N
     (tmp_path / "bare.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(CheckpointError, match="was not made by engine export"):
         Exported.open(tmp_path / "bare.onnx")
+    put_metadata(model, {ABOUT: '{"format": 1, "classes": ["a"]}'})
+    (tmp_path / "half.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(CheckpointError, match=r"half.onnx: what it says about itself is damaged .*'batch'"):
+        Exported.open(tmp_path / "half.onnx")
     with pytest.raises(ValueError, match="expected RGB pixels"):
         Exported.open(exported_run).probabilities([np.zeros((4, 4), np.uint8)])
     with pytest.raises(DataError, match="takes pixels"):

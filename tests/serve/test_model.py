@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from engine.errors import CheckpointError, RecipeError
 from engine.export.runner import Exported
@@ -17,9 +19,9 @@ from engine.serve.model import Answer, ExportModel, open_model
 from engine.serve.photo import Photo
 
 
-def exported(ask: Callable[[np.ndarray], np.ndarray], takes: str = "pixels") -> Exported:
+def exported(ask: Callable[[np.ndarray], np.ndarray], takes: str = "pixels", **more: Any) -> Exported:
     """As a file whose graph is `ask`."""
-    return Exported(Path("model.onnx"), {"classes": ["a", "b"], "takes": takes, "batch": None}, "", ask)
+    return Exported(Path("model.onnx"), {"classes": ["a", "b"], "takes": takes, "batch": None, **more}, "", ask)
 
 
 def test_an_export_is_shown_upright_pixels_and_a_bad_photo_costs_its_neighbours_nothing(
@@ -43,6 +45,18 @@ def test_an_export_is_shown_upright_pixels_and_a_bad_photo_costs_its_neighbours_
         (seen,) = [one for one in shown if one.shape == size]
         assert np.abs(seen.astype(int) - expected).max() <= 2
         assert answer.p_C[0] == np.float32(seen[0, 0, 0]) / np.float32(255) and answer.beside == {}
+
+
+def test_what_is_transparent_lies_over_the_colour_that_training_had_there() -> None:
+    file = io.BytesIO()
+    Image.new("RGBA", (8, 6), (200, 100, 50, 0)).save(file, "PNG")
+
+    def ask(images: np.ndarray) -> np.ndarray:
+        return images[:, 0, 0, :2].astype(np.float32)
+
+    for more, seen in (({"background": [0.0, 0.2, 1.0]}, [0, 51]), ({}, [255, 255])):
+        (answer,) = ExportModel(exported(ask, **more))([Photo(file.getvalue(), 1)])
+        assert isinstance(answer, Answer) and answer.p_C.tolist() == seen
 
 
 def nothing(*_: Any) -> np.ndarray:

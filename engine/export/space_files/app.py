@@ -16,16 +16,18 @@ SHOWN = 20  # class names above the page
 
 session = onnxruntime.InferenceSession(HERE / "model.onnx", providers=["CPUExecutionProvider"])
 about = json.loads(session.get_modelmeta().custom_metadata_map["engine"])
+background = tuple(round(255 * share) for share in about.get("background", (1, 1, 1)))
 examples = [str(path) for path in sorted((HERE / "examples").glob("*.*"))]
 
 
 def upright(path: str) -> np.ndarray:
-    """The photo's pixels, uint8 (height, width, 3): RGB, turned as its EXIF says, transparency over white."""
+    """The photo's pixels, uint8 (height, width, 3): RGB, turned as its EXIF says, what is transparent over the colour
+    that training had there."""
     with Image.open(path) as opened:
         image = ImageOps.exif_transpose(opened)
         if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA"):
             image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+            image = Image.alpha_composite(Image.new("RGBA", image.size, background), image)
         return np.asarray(image.convert("RGB"))
 
 
