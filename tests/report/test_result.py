@@ -311,6 +311,17 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path, finished_run: Pat
         write_report(made_run(tmp_path / "run", made_answers(["a", "b"], 40)), against=tmp_path)
 
 
+def test_a_dozen_photos_that_are_all_right_prove_little(tmp_path: Path) -> None:
+    """Draws of what is all right are all right; 0.025 ** (1 / 12) is what a dozen can say (Clopper and Pearson)."""
+    one = Predictions(tuple(map(str, range(12))), ("a", "b", "c"), np.eye(3)[np.arange(12) % 2])
+    page = Page(write_report(made_run(tmp_path / "run", one.labelled([*"ab"] * 6, [0, 1] * 6))))
+    assert "100% are answered rightly (95% interval 73.5% to 100%)" in page.source
+    assert "100.0% to 100.0%" not in page.source.partition("<aside")[0].partition("</dl>")[0]
+    card = page.source.partition('id="card-text"')[2]
+    assert "Never held out, so that nothing is known of how well they are told: c." in card
+    assert "Weakest classes" not in card
+
+
 def test_two_runs_are_compared_photo_by_photo(tmp_path: Path) -> None:
     """The same photos, of which the second run answers more rightly."""
     worse = made_answers(["a", "b", "c"], 400)

@@ -98,7 +98,7 @@ def _scores(shown: Sequence[Figure], said: Sequence[str]) -> list[str]:
 
 def _limits(told: Told, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = []
-    weak = [row for row in rows if row["f1"] is not None][:3]
+    weak = [row for row in rows if row["f1"] is not None and row["f1"] < 1][:3]
     if weak:
         named = ", ".join(f"{row['name']} (F1 {share(row['f1'])}, {row['support']:,} photos)" for row in weak)
         lines.append(f"* Weakest classes: {named}.")
@@ -106,6 +106,8 @@ def _limits(told: Told, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     if few:
         named = some([row["name"] for row in few], show=str)
         lines.append(f"* Scores of what has fewer than 20 photos are hardly known: {named}.")
+    if unseen := [row["name"] for row in rows if not row["support"]]:
+        lines.append(f"* Never held out, so that nothing is known of how well they are told: {some(unseen, show=str)}.")
     if told.ensemble is None or told.ensemble.hedges.strange is None:
         lines.append("* It answers photos of anything with one of its classes: strangers are not told apart.")
     lines.append("* Scores are of photos like the training data. Others have to be scored anew.")
