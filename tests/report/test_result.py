@@ -470,3 +470,12 @@ def test_what_answering_together_gained_is_told_from_one_model_on(page: Page, fi
     gains = page.tables["What was fitted"][1:]
     assert len(gains) == len(scores["ensemble"])
     assert [row[-1] == "kept" for row in gains] == [gain["kept"] for gain in scores["ensemble"]]
+
+
+def test_what_is_not_finished_or_cannot_be_read_is_passed_over(tmp_path: Path) -> None:
+    made_run(tmp_path / "before", None, scored=False)
+    run = made_run(tmp_path / "run", made_answers(["a", "b"], 40))
+    RunFolder(run).predictions.path.mkdir()
+    pq.write_table(pa.table({"id": ["1"]}), RunFolder(run).predictions.predictions)  # of somebody else's making
+    page = Page(write_report(run))
+    assert "Nothing was predicted yet" in page.source and "No run beside this one ended before it" in page.source
