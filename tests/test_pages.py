@@ -25,6 +25,7 @@ from click.testing import CliRunner
 from engine.advice import network
 from engine.cli.lazy import Door
 from engine.cli.main import main
+from engine.tune import student
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("train", "judge", "clean_labels", "deploy", "submission")
@@ -82,6 +83,8 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path, signs: Path, monkeypa
     if request.node.callspec.params["page"] == "submission":
         (tmp_path / "recipe.toml").unlink()
     monkeypatch.setattr(network, "_step_bytes", lambda *_: 2**20)  # `engine init` takes its time to measure them
+    monkeypatch.setattr(student, "_LEAST_S", 0.01)  # and so does `engine distill` to measure rates
+    monkeypatch.setattr("engine.cli.distill._TIMED", 4)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

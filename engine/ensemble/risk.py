@@ -166,7 +166,7 @@ class Risk:
         together = vote(list(asked.values())) if answer is None else answer
         p_NC = together.in_order(first.ids, self.classes).probabilities_NC
         scores = {fold: self.score.of(one.probabilities_NC) for fold, one in asked.items()}
-        in_NC = self.p_values(scores) > 1 - self.level + _ALMOST
+        in_NC = self.fits(scores)
         order_NC = np.argsort(-p_NC, axis=1, kind="stable")
         in_NC[np.flatnonzero(~in_NC.any(1)), order_NC[~in_NC.any(1), 0]] = True
         if abstain:
@@ -174,6 +174,10 @@ class Risk:
         names = np.array(self.classes, dtype=object)
         fits_NC = np.take_along_axis(in_NC, order_NC, 1)
         return [tuple(names[order_C[fits_C]]) for order_C, fits_C in zip(order_NC, fits_NC, strict=True)]
+
+    def fits(self, scores: Mapping[int, Array]) -> NDArray[np.bool_]:
+        """Which classes fit so well that they are in the sets, (N, C). scores: as for `p_values`."""
+        return np.asarray(self.p_values(scores) > 1 - self.level + _ALMOST)
 
     def p_values(self, scores: Mapping[int, Array]) -> Array:
         """How much speaks for each class, (N, C): the share of images, this one included, that the truth fits no better

@@ -14,6 +14,7 @@ from engine.errors import CheckpointError
 from engine.export.from_bytes import FILE, TOLD
 from engine.export.graph import Answer, Prepared
 from engine.export.stitch import INPUT
+from engine.model.licence import Licence, starting_licence
 from engine.predict.models import Models
 from engine.recipe.load import parse_saved
 from engine.store.run_folder import CHECKPOINT
@@ -104,27 +105,24 @@ def read(text: str, path: object) -> dict[str, Any]:
 
 
 def licences(models: Models) -> list[dict[str, str]]:
-    """Of each backbone, a specialist's, too: the licence of the weights that it began with, as far as timm knows."""
-    import timm
-
-    found: list[dict[str, str]] = []
+    """Of each backbone, a specialist's, too, and each way to begin: the licence of the weights that it began with, as far
+    as it is known."""
     specialists = [saved for one in models.specialists for voters in one.folds for saved in voters]
-    for saved in (*models.checkpoints, *specialists):
-        own = parse_saved(saved.recipe, origin=CHECKPOINT).model
-        cfg = timm.models.get_pretrained_cfg(own.backbone, allow_unregistered=True)
-        licence, origin = (getattr(cfg, name, None) or "" for name in ("license", "origin_url"))
-        if own.weights:
-            told = "unknown: training began with a file of weights"
-        elif not own.pretrained:
-            told = "trained from nothing: no other's weights are in it"
-        else:
-            told = licence or "unknown to timm"
-        one = {"backbone": own.backbone, "licence": told, "origin": str(origin)}
-        if own.weights and licence:
-            one["timm"] = f"{licence} (of timm's own weights of this backbone)"
-        if one not in found:
-            found.append(one)
-    return found
+    asked = (*models.checkpoints, *specialists)
+    sections = [parse_saved(saved.recipe, origin=CHECKPOINT).model for saved in asked]
+    return [_licence(one) for one in dict.fromkeys(starting_licence(section) for section in sections)]
+
+
+def _licence(one: Licence) -> dict[str, str]:
+    match one.start:
+        case "nothing":
+            told = {"licence": "trained from nothing: no other's weights are in it"}
+        case "timm":
+            told = {"licence": one.timm or "unknown to timm", "origin": one.origin}
+        case "file":
+            told = {"licence": "unknown: training began with a file of weights", "file": one.file}
+            told |= {"timm": f"{one.timm} (of timm's own weights of this backbone)"} if one.timm else {}
+    return {"backbone": one.backbone} | told
 
 
 def _aliases(models: Models) -> dict[str, list[str]]:

@@ -254,7 +254,7 @@ def _refusal(meta: nn.Module, pooling: str, size: tuple[int, int]) -> str | None
 
 @functools.lru_cache(maxsize=16)
 def _ask(name: str, pooling: str, size: tuple[int, int]) -> tuple[tuple[int, ...], frozenset[str]]:
-    """The channels of what comes out, and the names of the parameters that took part.
+    """The channels of what comes out, and the names of the parameters that took part, or that timm never trains.
 
     Raises RecipeError when the backbone does not take images of `size`.
     """
@@ -262,10 +262,12 @@ def _ask(name: str, pooling: str, size: tuple[int, int]) -> tuple[tuple[int, ...
     if (reason := _refusal(meta, pooling, size)) is not None:
         raise RecipeError(f"{name} cannot take images of {size[0]} x {size[1]} ({reason})")
     outputs = _answer(meta, pooling, torch.zeros(1, 3, *size, device="meta"))
-    names, parameters = zip(*meta.named_parameters(), strict=True)
+    learnt = {name: own for name, own in meta.named_parameters() if own.requires_grad}
     total = torch.stack([o.sum() for o in outputs]).sum()
-    gradients = torch.autograd.grad(total, parameters, allow_unused=True)
-    taken = frozenset(n for n, g in zip(names, gradients, strict=True) if g is not None)
+    # The graph is kept: some (LeViT) hand a part of it to the next who asks, and here it takes no memory.
+    gradients = torch.autograd.grad(total, [*learnt.values()], allow_unused=True, retain_graph=True)
+    unused = {name for name, gradient in zip(learnt, gradients, strict=True) if gradient is None}
+    taken = frozenset(name for name, _ in meta.named_parameters() if name not in unused)
     return tuple(o.shape[1] for o in outputs), taken
 
 

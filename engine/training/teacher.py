@@ -5,6 +5,9 @@ image, after all that was fitted of the ensemble, each part of that by what it w
 would repeat the labels, with the teacher's overfitting in place of its doubts. Photos without labels none of its models
 has seen, so there the whole ensemble answers (`predictions.parquet`).
 
+Held-out labels reach a student on one way: models of the teacher that answer about what is learnt have learnt what the
+student holds out. To close it, a teacher would have to be trained for each pair of folds.
+
 Training reads files and asks no teacher: who answers is decided once, by `engine distill` or `engine infer`, and a run
 that goes on learns from the same answers.
 """

@@ -138,7 +138,7 @@ def rate(
 
     def some_answered() -> None:
         batch = [*islice(supply, _AT_ONCE)]
-        predictor(batch, [f"{number}" for number in range(len(batch))])
+        predictor.answered(batch, [f"{number}" for number in range(len(batch))])  # whatever cannot be read
 
     some_answered()
     began, batches = clock(), 0

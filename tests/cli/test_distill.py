@@ -83,6 +83,12 @@ def test_the_same_run_beside_itself_is_not_told_apart(
     assert {one.verdict for one in lesson.differences} == {"not told apart"}
 
 
+def test_a_photo_that_cannot_be_read_takes_no_rate_away(finished_run: Path, signs: Path, tmp_path: Path) -> None:
+    (tmp_path / "cut.jpg").write_bytes(next(iter(sorted((signs / "test").iterdir()))).read_bytes()[:200])
+    photos = [str(tmp_path / "cut.jpg"), *map(str, sorted((signs / "test").iterdir())[:3])]
+    assert rate(Predictor(finished_run / "0"), photos, least_s=0) > 0
+
+
 def test_a_rate_counts_what_was_answered_after_a_first_batch(finished_run: Path, signs: Path) -> None:
     asked: list[int] = []
     times = iter(range(100))
@@ -91,7 +97,7 @@ def test_a_rate_counts_what_was_answered_after_a_first_batch(finished_run: Path,
         def __init__(self) -> None:
             pass
 
-        def __call__(self, images, ids=None):  # type: ignore[no-untyped-def, override]
+        def answered(self, images, names):  # type: ignore[no-untyped-def, override]
             asked.append(len(images))
 
     assert rate(Counting(), ["a.jpg", "b.jpg"], least_s=3, clock=lambda: float(next(times))) == 16 * 3 / 4

@@ -13,7 +13,7 @@ import torch
 from torch._dynamo.testing import CompileCounter
 
 from engine.errors import RecipeError
-from engine.model.build import Classifier, backbone_config, build_model, check_sizes, set_drop_path
+from engine.model.build import Classifier, backbone_config, build_model, build_shapes, check_sizes, set_drop_path
 from engine.recipe.sections import ModelSection
 from engine.recipe.sections.augment import ValidSection
 
@@ -55,6 +55,18 @@ def test_channels_last_maps_tokens_and_heads_that_convolve_after_pooling_are_und
 ) -> None:
     model = build_model(section(backbone=backbone, pooling="gem2"), num_classes=3, size=size)
     assert model.eval()(images(1, *size)).shape == (1, 3)
+
+
+@pytest.mark.parametrize("backbone", ["levit_128s", "efficientvim_m1"])
+def test_a_backbone_that_keeps_something_between_calls_or_freezes_a_parameter_is_understood(backbone: str) -> None:
+    """LeViT keeps its attention biases, with their graph; EfficientViM's weights of stages belong to its own head."""
+    first = build_shapes(section(backbone=backbone, pooling="avg"), 3, (224, 224))
+    assert first(torch.zeros(1, 3, 224, 224, device="meta")).shape == (1, 3)
+    if backbone.startswith("levit"):  # the other gives out no map
+        again = build_shapes(section(backbone=backbone, pooling="gem"), 3, (224, 224))
+        assert dict(again.named_parameters()).keys() >= {
+            name for name, _ in first.backbone.named_parameters("backbone")
+        }
 
 
 def test_average_pooling_is_the_backbones_own_so_pretrained_features_are_unchanged() -> None:

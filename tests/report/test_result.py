@@ -28,9 +28,10 @@ from engine.metrics import evaluate
 from engine.predictions import LabelledPredictions, Predictions
 from engine.recipe.load import parse_recipe
 from engine.report.result import confused, write_report
-from engine.report.result.answers import Answers, read_answers
+from engine.report.result.answers import Answers, read_answers, rows_of
 from engine.report.result.confused import alike_order
 from engine.report.result.photos import small_url
+from engine.report.result.places import Places
 from engine.report.result.trust import reliability, selective, sets_seen
 from engine.store.run_folder import RunFolder
 
@@ -221,6 +222,55 @@ def matrix_of(answers: LabelledPredictions) -> dict[str, Any]:
     )
 
 
+def test_whole_paths_of_this_machine_are_not_told(
+    page: Page, finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page is sent; what is told of a place is enough to know which it was."""
+    data = json.loads(RunFolder(finished_run).claim.read_text("utf-8"))["recipe"]["data"]
+    for whole in (data["train"], data["cache"], str(finished_run), str(finished_run.parent)):
+        assert Path(whole).is_absolute() and whole not in page.source
+    assert f"/{'/'.join(Path(data['train']).parts[-2:])}" in page.source
+    values = ["/home/kim/photos/train", "/home/kim/runs/models/0/weights.safetensors", "/data/train"]
+    places = Places(Path("/home/kim/runs/models"), values)
+    assert places("/home/kim/runs/models/0/weights.safetensors") == "0/weights.safetensors"
+    assert places("/home/kim/photos/train") == ".../photos/train" and places("/data/train") == "/data/train"
+    assert places("photos/train") == "photos/train" and places(0.5) == 0.5
+    assert places("of /home/kim/runs/models/oof.parquet: gone") == "of .../runs/models/oof.parquet: gone"
+    monkeypatch.setenv("HOME", "/home/kim")
+    assert Places(Path("/x/y"), [])("/home/kim/photos: gone") == "~/photos: gone"
+    gone = Page(write_report(made_run(tmp_path / "sub" / "run", made_answers(["a", "b"], 40))))
+    assert "cannot be looked at" in gone.source and str(tmp_path) not in gone.source
+
+
+def test_a_photo_that_was_predicted_is_not_taken_for_one_of_training(tmp_path: Path) -> None:
+    """Tables number both from 1."""
+    run = made_run(tmp_path / "run", made_answers(["a", "b"], 60))
+    folder = RunFolder(run).predictions
+    folder.path.mkdir()
+    Image.new("RGB", (40, 40), (250, 10, 10)).save(tmp_path / "new.jpg")
+    table = {"id": ["000001"], "path": [str(tmp_path / "new.jpg")], "prediction": ["a"], "status": ["ok"]}
+    pq.write_table(
+        pa.table(table | {"confidence": pa.array([0.9], pa.float32()), "strangeness": [0.01]}), folder.predictions
+    )
+    page = Page(write_report(run, heatmaps=False))
+    before, _, strangers = page.source.partition('<h3 id="strangers">')
+    assert 'data-id="000001"' in before and "data:image/jpeg" not in before
+    assert strangers.count("data:image/jpeg") == 1
+
+
+def test_a_class_whose_name_begins_anothers_is_read_alone(tmp_path: Path) -> None:
+    answers = made_answers(["a.b", "a", "a.b.c"], 50)
+    answers.write(tmp_path / "oof.parquet")
+    read = read_answers(tmp_path / "oof.parquet")
+    np.testing.assert_array_equal(read.answer_N, answers.probabilities_NC.argmax(1))
+    np.testing.assert_array_equal(rows_of(tmp_path / "oof.parquet", read, np.arange(50)), answers.probabilities_NC)
+
+
+def test_pictures_do_not_wait_to_be_looked_at(page: Page) -> None:
+    """They stand in the page: a print or a PDF shall have them all."""
+    assert "loading=" not in page.source
+
+
 def test_a_name_is_text_wherever_it_stands(tmp_path: Path) -> None:
     names = ["<script>alert(1)</script>", "</script><b>", "a & b", '"quoted"', "가나다"]
     page = Page(write_report(made_run(tmp_path / "run", made_answers(names, 200))))
@@ -261,6 +311,17 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path, finished_run: Pat
         write_report(made_run(tmp_path / "run", made_answers(["a", "b"], 40)), against=tmp_path)
 
 
+def test_a_dozen_photos_that_are_all_right_prove_little(tmp_path: Path) -> None:
+    """Draws of what is all right are all right; 0.025 ** (1 / 12) is what a dozen can say (Clopper and Pearson)."""
+    one = Predictions(tuple(map(str, range(12))), ("a", "b", "c"), np.eye(3)[np.arange(12) % 2])
+    page = Page(write_report(made_run(tmp_path / "run", one.labelled([*"ab"] * 6, [0, 1] * 6))))
+    assert "100% are answered rightly (95% interval 73.5% to 100%)" in page.source
+    assert "100.0% to 100.0%" not in page.source.partition("<aside")[0].partition("</dl>")[0]
+    card = page.source.partition('id="card-text"')[2]
+    assert "Never held out, so that nothing is known of how well they are told: c." in card
+    assert "Weakest classes" not in card
+
+
 def test_two_runs_are_compared_photo_by_photo(tmp_path: Path) -> None:
     """The same photos, of which the second run answers more rightly."""
     worse = made_answers(["a", "b", "c"], 400)
@@ -288,6 +349,19 @@ def test_an_ensemble_of_several_runs(tmp_path: Path) -> None:
     assert "2 runs answer together: small and large" in page.source
     assert [row[0].rpartition("/")[2] for row in page.tables["Runs"][1:]] == ["small", "large", "together"]
     assert "the reports of the runs have their curves" in page.source
+    claim = RunFolder(runs[1]).claim
+    tables = json.loads(claim.read_text("utf-8"))
+    tables["recipe"]["model"] |= {"backbone": "test_resnet", "pretrained": False}
+    claim.write_text(json.dumps(tables), "utf-8")
+    both = Page(write_report(tmp_path / "both")).source
+    card = both.partition('id="card-text"')[2]
+    first = tables["recipe"]["stage"][0]["size"][0]
+    assert (
+        card.count("* An image classifier: ") == 2
+        and f"test_resnet (timm), weights drawn at random, trained at {first} x" in card
+    )
+    assert "No starting weights of test_resnet" in card and "Starting weights: " in card
+    assert "test_resnet" in both.partition('<p class="meta">')[2].partition("</p>")[0]
 
 
 def test_the_command_says_where_the_page_is(tmp_path: Path) -> None:
@@ -396,3 +470,12 @@ def test_what_answering_together_gained_is_told_from_one_model_on(page: Page, fi
     gains = page.tables["What was fitted"][1:]
     assert len(gains) == len(scores["ensemble"])
     assert [row[-1] == "kept" for row in gains] == [gain["kept"] for gain in scores["ensemble"]]
+
+
+def test_what_is_not_finished_or_cannot_be_read_is_passed_over(tmp_path: Path) -> None:
+    made_run(tmp_path / "before", None, scored=False)
+    run = made_run(tmp_path / "run", made_answers(["a", "b"], 40))
+    RunFolder(run).predictions.path.mkdir()
+    pq.write_table(pa.table({"id": ["1"]}), RunFolder(run).predictions.predictions)  # of somebody else's making
+    page = Page(write_report(run))
+    assert "Nothing was predicted yet" in page.source and "No run beside this one ended before it" in page.source

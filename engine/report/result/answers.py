@@ -98,7 +98,7 @@ def _read(
     share_NT = np.full((count, most), -1.0, dtype=np.float32)
     true_N = np.zeros(count, dtype=np.float32)
     for column, name in enumerate(classes):
-        p_N = file.read([P + name])[0].to_numpy()[rows_N].astype(np.float32)
+        p_N = _column(file, name)[rows_N].astype(np.float32)
         own_N = truth_N == column
         true_N[own_N] = p_N[own_N]
         _insert(top_NT, share_NT, column, p_N)
@@ -120,6 +120,11 @@ def _read(
     )
 
 
+def _column(file: pq.ParquetFile, name: str) -> NDArray[np.floating]:
+    """Of a class, for all images. By its name: with "a", pyarrow hands out "a.b" as well, as a part of it."""
+    return np.asarray(file.read([P + name])[P + name].to_numpy())
+
+
 def _insert(top_NT: NDArray[np.int64], share_NT: NDArray[np.float32], column: int, p_N: NDArray[np.float32]) -> None:
     """Put a class into the places that it earns; columns come in order, so of equals the first stays first."""
     for place in range(top_NT.shape[1]):
@@ -139,7 +144,7 @@ def rows_of(path: Path, answers: Answers, rows_M: NDArray[np.int64]) -> NDArray[
     at_M = np.array([place[answers.ids[row]] for row in rows_M.tolist()], dtype=np.int64)
     p_MC = np.empty((len(rows_M), len(answers.classes)), dtype=np.float32)
     for column, name in enumerate(answers.classes):
-        p_MC[:, column] = file.read([P + name])[0].to_numpy()[at_M]
+        p_MC[:, column] = _column(file, name)[at_M]
     return p_MC
 
 

@@ -6,11 +6,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from engine.model.licence import Licence, starting_licence
 from engine.recipe.sections import Recipe
 from engine.report.result.headline import Figure
 from engine.report.result.told import Told
 from engine.report.result.words import share
-from engine.text import some
+from engine.text import count, some
 
 _MOST_CLASSES = 60
 _SAID = {"version": "contract"}
@@ -33,26 +34,35 @@ def card(told: Told, shown: Sequence[Figure], said: Sequence[str], rows: Sequenc
     lines += ["", "## Limits", ""]
     lines += _limits(told, rows)
     lines += ["", "## Licence", ""]
-    lines += [f"* {line}" for line in licences(told.recipe)]
+    lines += [f"* {line}" for line in licences(told.recipes)]
     lines += ["", "## Preprocessing and versions", ""]
+    lines += ["* Of the first run; the others may have their own.", ""] if len(told.parts) > 1 else []
     lines += [f"* {name}: {value}" for name, value in _contract(told).items()]
     return "\n".join(lines) + "\n"
 
 
 def _architecture(told: Told) -> list[str]:
-    recipe = told.recipe
-    if recipe is None:
+    if not told.recipes:
         return ["An image classifier; its recipe cannot be read by this version of the engine."]
+    found = [f"An image classifier: {one}." for one in dict.fromkeys(_trained(recipe) for recipe in told.recipes)]
+    if len(found) > 1:
+        found = ["Image classifiers that answer together.", *found]
+    if told.models:
+        of = f" of {count(told.parts, 'run')}" if told.parts else ""
+        together = "answers" if told.models == 1 else "answer together"
+        found.append(f"{count(told.models, 'model')} of {count(told.folds, 'fold')}{of} {together}.")
+    return found
+
+
+def _trained(recipe: Recipe) -> str:
     sizes = " then ".join(dict.fromkeys(f"{stage.size[0]} x {stage.size[1]}" for stage in recipe.stage))
     start = (
         f"weights from {recipe.model.weights.rpartition('/')[2]}"
         if recipe.model.weights
         else ("weights from timm's hub" if recipe.model.pretrained else "weights drawn at random")
     )
-    found = [f"An image classifier: {recipe.model.backbone} (timm), {start}, trained at {sizes} pixels."]
-    if told.models:
-        found.append(f"{told.models} models of {told.folds} folds answer together.")
-    return found
+    taught = ", taught by other models" if recipe.distill.teacher else ""
+    return f"{recipe.model.backbone} (timm), {start}, trained at {sizes} pixels{taught}"
 
 
 def _data(told: Told) -> list[str]:
@@ -88,7 +98,7 @@ def _scores(shown: Sequence[Figure], said: Sequence[str]) -> list[str]:
 
 def _limits(told: Told, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = []
-    weak = [row for row in rows if row["f1"] is not None][:3]
+    weak = [row for row in rows if row["f1"] is not None and row["f1"] < 1][:3]
     if weak:
         named = ", ".join(f"{row['name']} (F1 {share(row['f1'])}, {row['support']:,} photos)" for row in weak)
         lines.append(f"* Weakest classes: {named}.")
@@ -96,34 +106,30 @@ def _limits(told: Told, rows: Sequence[Mapping[str, Any]]) -> list[str]:
     if few:
         named = some([row["name"] for row in few], show=str)
         lines.append(f"* Scores of what has fewer than 20 photos are hardly known: {named}.")
+    if unseen := [row["name"] for row in rows if not row["support"]]:
+        lines.append(f"* Never held out, so that nothing is known of how well they are told: {some(unseen, show=str)}.")
     if told.ensemble is None or told.ensemble.hedges.strange is None:
         lines.append("* It answers photos of anything with one of its classes: strangers are not told apart.")
     lines.append("* Scores are of photos like the training data. Others have to be scored anew.")
     return lines
 
 
-def licences(recipe: Recipe | None) -> list[str]:
+def licences(recipes: Sequence[Recipe]) -> list[str]:
     """As far as they are known: of the weights that training began with."""
     own = "The trained weights are yours, within what the licences of the photos and of the starting weights allow."
-    if recipe is None:
-        return [own]
-    model = recipe.model
-    known = _timm_licence(model.backbone)
-    if model.weights:
-        told = f"Starting weights: {model.weights.rpartition('/')[2]}, whose licence has to be looked up"
-        told += f"; timm's own of this backbone are under {known}." if known else "."
-    elif model.pretrained:
-        told = f"Starting weights: {model.backbone} of timm, {f'under {known}' if known else 'of an unknown licence'}."
-    else:
-        told = "No starting weights."
-    return [told, own]
+    return [*dict.fromkeys(_licence(starting_licence(recipe.model)) for recipe in recipes), own]
 
 
-def _timm_licence(backbone: str) -> str:
-    """Of timm's pretrained weights; "" where it does not say."""
-    from timm.models import get_pretrained_cfg
-
-    return str(getattr(get_pretrained_cfg(backbone, allow_unregistered=True), "license", None) or "")
+def _licence(one: Licence) -> str:
+    match one.start:
+        case "nothing":
+            return f"No starting weights of {one.backbone}: nobody else's are in it."
+        case "timm":
+            known = f"under {one.timm}" if one.timm else "of an unknown licence"
+            return f"Starting weights: {one.backbone} of timm, {known}."
+        case "file":
+            timms = f"; timm's own of {one.backbone} are under {one.timm}" if one.timm else ""
+            return f"Starting weights: {one.file}, whose licence has to be looked up{timms}."
 
 
 def _contract(told: Told) -> dict[str, str]:

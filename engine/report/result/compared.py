@@ -55,7 +55,7 @@ def last_run(folder: Path) -> Path | None:
     with contextlib.suppress(OSError):
         beside = [path for path in folder.absolute().parent.iterdir() if path.resolve() != folder.resolve()]
         found = [run for path in beside if RunFolder(path).claim.is_file() and (run := read_run(path))]
-        before = [run for run in found if run.when <= own.when]
+        before = [run for run in found if run.finished and run.when <= own.when]
         return max(before, key=lambda run: run.when).folder if before else None
     return None
 

@@ -16,7 +16,8 @@ SHOWN, STRANGERS = 24, 12
 @dataclasses.dataclass(frozen=True)
 class Shot:
     """A photo in a gallery. truth: "" where it is not known; others: the next likeliest classes with their shares;
-    note: what else there is to say of it."""
+    note: what else there is to say of it. predicted: whether it is one of those that were predicted, whose ids may be
+    those of other photos in training."""
 
     id: str
     truth: str
@@ -24,10 +25,21 @@ class Shot:
     confidence: float
     others: tuple[tuple[str, float], ...] = ()
     note: str = ""
+    predicted: bool = False
+
+    @property
+    def key(self) -> str:
+        """What no other photo on the page is called."""
+        return predicted_key(self.id) if self.predicted else self.id
 
     @property
     def right(self) -> bool:
         return self.truth == self.answer
+
+
+def predicted_key(id_: str) -> str:
+    """`Shot.key` of a photo that was predicted."""
+    return f"predicted {id_}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +109,7 @@ def _strangers(predicted: Predicted | None) -> Gallery:
     else:
         lacking = ""
         shots = tuple(
-            Shot(id_, label, answer, share, note=_odds(p))
+            Shot(id_, label, answer, share, note=_odds(p), predicted=True)
             for id_, label, answer, share, p in predicted.strangest[:STRANGERS]
         )
     why = "Among the photos that were predicted, those that are least like anything in training."

@@ -60,6 +60,8 @@ def _score(told: Told, name: str) -> Interval:
     """With the interval that the run wrote down, or else can be had without all probabilities."""
     value, answers = told.metrics[name], told.answers
     assert answers is not None  # where there are metrics
+    if name in ("accuracy", "macro_f1") and (answers.right_N.all() or not answers.right_N.any()):
+        return _all_alike(name, value, answers)
     if found := told.scores.get("intervals", {}).get(name):
         return Interval(**found)
     if name == "macro_f1":
@@ -68,6 +70,16 @@ def _score(told: Told, name: str) -> Interval:
         values_N = answers.nats_N if name == "log_loss" else answers.right_N.astype(np.float64)
         return mean_interval(values_N, answers, value)
     return Interval(value, None, None)
+
+
+def _all_alike(name: str, value: float, answers: Answers) -> Interval:
+    """Where all is right, or all wrong, so is every draw, and an interval of no width would look like knowledge. That
+    of accuracy is exact then (Clopper and Pearson, 1934), a group being one witness; for others there is none."""
+    witnesses = len({group or row for row, group in enumerate(answers.groups or [""] * len(answers))})
+    if name != "accuracy" or witnesses < 2:
+        return Interval(value, None, None)
+    least = float(0.025 ** (1 / witnesses))
+    return Interval(value, least, 1.0) if answers.right_N.all() else Interval(value, 0.0, 1 - least)
 
 
 def _macro_f1(answers: Answers) -> Weighted:

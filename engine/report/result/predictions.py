@@ -44,9 +44,13 @@ class Predicted:
 def read_predicted(folder: PredictionsFolder) -> Predicted | None:
     """None where nothing was predicted, or that cannot be read."""
     try:
-        file = pq.ParquetFile(folder.predictions)
-    except (OSError, pa.ArrowException):
+        return _read(folder)
+    except (OSError, pa.ArrowException, KeyError):
         return None
+
+
+def _read(folder: PredictionsFolder) -> Predicted:
+    file = pq.ParquetFile(folder.predictions)
     columns = [name for name in _COLUMNS if name in file.schema_arrow.names]
     unread, answers, sizes = Counter[str](), Counter[str](), Counter[int]()
     crowd_B = np.zeros(_BINS, dtype=np.int64)

@@ -28,14 +28,14 @@ from engine.store.run_folder import CHECKPOINT, RunFolder
 class Told:
     """A run, or an ensemble of several.
 
-    recipe: None where there is none, or it is of another version of the engine. parts: the runs of an ensemble, by
-    their folders. counts: training images by class; {} where that is not known. about: what the first model's
-    checkpoint says of itself.
+    recipes: of the runs that answer, those that can be read: not so of another version of the engine. parts: the runs
+    of an ensemble, by their folders. counts: training images by class; {} where that is not known. about: what the
+    first model's checkpoint says of itself.
     """
 
     folder: RunFolder
     name: str
-    recipe: Recipe | None
+    recipes: Sequence[Recipe]
     records: Sequence[EpochRecord]
     scores: Mapping[str, Any]
     answers: Answers | None
@@ -43,6 +43,11 @@ class Told:
     parts: Sequence[RunFolder]
     counts: Mapping[str, int]
     about: Mapping[str, Any]
+
+    @property
+    def recipe(self) -> Recipe | None:
+        """The one that it was made by; of several runs the first one's. None where there is none."""
+        return next(iter(self.recipes), None)
 
     @property
     def finished(self) -> bool:
@@ -84,16 +89,16 @@ def read_told(path: Path, sets: Sequence[str] = ()) -> Told:
     folder = RunFolder(path)
     ensemble = Ensemble.load(folder.ensemble)
     parts = [RunFolder(path / run) for run in ensemble.runs] if ensemble else []
-    claim = _json(folder.claim) or next((found for run in parts if (found := _json(run.claim))), {})
-    if not claim and ensemble is None:
+    claims = [claim for run in (parts or [folder]) if (claim := _json(run.claim))]
+    if not claims and ensemble is None:
         raise CheckpointError(f"{path}: holds no run; give the folder that `engine train` or `engine ensemble` wrote")
-    tables = claim.get("recipe", {})
+    tables = [claim.get("recipe", {}) for claim in claims]
     answers = read_answers(folder.out_of_fold) if folder.out_of_fold.is_file() else None
     scores = _json(folder.scores)
     return Told(
         folder=folder,
-        name=path.absolute().name if parts else str(tables.get("name") or path.absolute().name),
-        recipe=_recipe(tables, sets),
+        name=path.absolute().name if parts else _name(tables, path),
+        recipes=[recipe for one in tables if (recipe := _recipe(one, sets)) is not None],
         records=[] if parts else read_log(folder.log),
         scores=scores,
         answers=answers if scores.get("out_of_fold") else None,
@@ -102,6 +107,10 @@ def read_told(path: Path, sets: Sequence[str] = ()) -> Told:
         counts=_counts([folder, *parts]),
         about=_about([folder, *parts]),
     )
+
+
+def _name(tables: Sequence[Mapping[str, Any]], path: Path) -> str:
+    return next((str(one["name"]) for one in tables if one.get("name")), path.absolute().name)
 
 
 def _recipe(tables: Mapping[str, Any], sets: Sequence[str]) -> Recipe | None:

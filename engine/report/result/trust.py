@@ -139,7 +139,7 @@ def sets_seen(path: Path, answers: Answers, risk: Risk) -> SetsSeen | None:
         own_M = answers.fold_N[rows_M] == fold
         others = {other: held for other, held in risk.held.items() if other != fold} or dict(risk.held)
         judge = dataclasses.replace(risk, held=others, labels={other: risk.labels[other] for other in others})
-        in_MC[own_M] = judge.p_values(dict.fromkeys(others, scores_MC[own_M])) > 1 - risk.level
+        in_MC[own_M] = judge.fits(dict.fromkeys(others, scores_MC[own_M]))
     empty_M = ~in_MC.any(1)
     in_MC[empty_M, p_MC[empty_M].argmax(1)] = True
     return SetsSeen(float(in_MC[np.arange(len(rows_M)), truth_M].mean()), float(in_MC.sum(1).mean()), len(rows_M))

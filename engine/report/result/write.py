@@ -21,19 +21,21 @@ from engine.recipe.sections import Recipe
 from engine.recipe.sections.decode import DEFAULT_DECODE
 from engine.report.preview import Picture
 from engine.report.result.card import card
-from engine.report.result.compared import chosen, compared, last_run
+from engine.report.result.compared import Compared, chosen, compared, last_run
 from engine.report.result.confused import class_rows, matrix, mistakes, worst_pairs
 from engine.report.result.curves import curves
 from engine.report.result.data import NOTHING_KNOWN, Data, Heard, look_at
 from engine.report.result.gained import folds, steps
-from engine.report.result.galleries import galleries
+from engine.report.result.galleries import galleries, predicted_key
 from engine.report.result.headline import figures
 from engine.report.result.photos import LARGE, SMALL, Photos, small_url
+from engine.report.result.places import Places
 from engine.report.result.plots import confidence_plot, reliability_plot, risk_plot, risk_rows
 from engine.report.result.predictions import drift, read_predicted
 from engine.report.result.told import Told, read_told
 from engine.report.result.trust import reliability, selective, sets_seen
 from engine.report.result.words import settled, summary
+from engine.track.tracker import flatten
 
 MOST_CLASSES = 1000  # in the table: the weakest
 _AUGMENTED_BYTES = 6_000
@@ -80,7 +82,18 @@ class _Page:
         self.photos = self._photos()
 
     def render(self) -> str:
-        return environment().get_template("result.html").render(**self.values())
+        values, made = self.values(), environment()
+        made.filters["near"] = self._places(values["against"])
+        return made.get_template("result.html").render(**values)
+
+    def _places(self, against: Compared | None) -> Places:
+        told = self.told
+        recipes = [flatten(recipe.model_dump(mode="json")) for recipe in told.recipes]
+        beside = [str(run.path.absolute()) for run in told.parts]
+        if against is not None:
+            recipes.append(against.other.recipe)
+            beside.append(str(against.other.folder.absolute()))
+        return Places(told.folder.path, [*beside, *(value for one in recipes for value in one.values())])
 
     def values(self) -> dict[str, Any]:
         told, answers = self.told, self.answers
@@ -125,12 +138,12 @@ class _Page:
 
     def _photos(self) -> Photos:
         answers, predicted = self.answers, self.predicted
-        ids = [shot.id for gallery in self.galleries for shot in gallery.shots if gallery.key != "strangers"]
+        ids = [shot.id for gallery in self.galleries for shot in gallery.shots if not shot.predicted]
         if answers:
             ids += [answers.ids[row] for pair in self.pairs for row in pair.rows]
         paths = self.data.paths(ids)
         if predicted:
-            paths = dict(predicted.paths) | paths
+            paths |= {predicted_key(id_): path for id_, path in predicted.paths.items()}
         return Photos(paths, self.told.recipe.decode if self.told.recipe else DEFAULT_DECODE)
 
     def _trust(self) -> dict[str, Any] | None:
@@ -153,7 +166,7 @@ class _Page:
             "seen": sets_seen(self.told.folder.out_of_fold, self.answers, sets) if sets else None,
         }
 
-    def _against(self) -> Any:
+    def _against(self) -> Compared | None:
         other = self.against if self.against is not None else last_run(self.told.folder.path)
         return None if other is None else compared(self.told.folder.path, other, self.answers)
 
@@ -169,10 +182,10 @@ class _Page:
         ]
 
     def _heat(self) -> dict[str, str]:
-        """By sample id, pictures of where the models looked; {} where nobody can be asked."""
+        """By key of a photo, pictures of where the models looked; {} where nobody can be asked."""
         if not self.heatmaps or not self.told.models:
             return {}
-        wanted = {shot.id: shot.answer for gallery in self.galleries for shot in gallery.shots}
+        wanted = {shot.key: shot.answer for gallery in self.galleries for shot in gallery.shots}
         there = {id_: answer for id_, answer in wanted.items() if self.photos.path(id_) is not None}
         return _heatmaps(self.told.folder.path, there, self.photos, self.heard) if there else {}
 
@@ -183,7 +196,7 @@ def _heatmaps(run: Path, wanted: Mapping[str, str], photos: Photos, heard: Heard
 
     made: dict[str, str] = {}
     try:
-        predictor = Predictor(run)
+        predictor = Predictor(run, sets=["predict.prior=off"])  # which moves answers, and here they are given
     except EngineError:
         return made  # models that are there in part: the page says that there is no heat
     for done, (id_, answer) in enumerate(wanted.items()):
