@@ -101,6 +101,8 @@ def _write_table(session: Court, path: Path) -> None:
         click.echo(
             f"Nothing is to be changed by what was decided ({len(session.decided()):,} labels); no table written"
         )
+        if path.exists():
+            click.echo(f"{path} is of earlier decisions: do not train with it")
         return
     click.echo(f"Train with {' '.join(f'--set {shlex.quote(one)}' for one in sets)}, and without it on the old labels")
 

@@ -93,9 +93,13 @@ def serve(
     from engine.serve.uploads import Limits
 
     megabyte = 1_000_000
+    if max_mb > memory_mb:
+        raise click.UsageError(f"--memory-mb {memory_mb:g}: not even one photo of --max-mb {max_mb:g} would be taken")
+    if deadline_ms >= 1000 * timeout_s:
+        raise click.UsageError(f"--deadline-ms {deadline_ms:g}: a photo would wait for longer than --timeout-s allows")
     settings = Settings(
         shape=Shape(batch, deadline_ms / 1000, queue, 2e6 * max_megapixels),
-        limits=Limits.of(round(max_mb * megabyte), min(max_photos, queue)),
+        limits=Limits.of(round(max_mb * megabyte), min(max_photos, queue), round(memory_mb * megabyte)),
         pixels=max_megapixels * 1e6,
         timeout_s=timeout_s,
         top=top,

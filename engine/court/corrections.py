@@ -54,13 +54,16 @@ class Corrections:
         before = read_list(section.exclude_file, "exclude_file") if section.exclude_file else []
         if strange := [id_ for id_ in dropped if id_.startswith("#") or id_ != id_.strip()]:
             raise DataError(f"{strange[0]!r} cannot stand in a list of names; name it in data.exclude of the recipe")
+        if spaced := [id_ for id_ in label_of if id_ != id_.strip()]:
+            raise DataError(f"{spaced[0]!r} cannot stand in a table, which knows no spaces around a name; rename it")
         return cls(label_of, tuple(dict.fromkeys((*before, *dropped))))
 
     def write(self, path: Path) -> list[str]:
         """Write the table, and beside it the list where there is anything to leave out; the `--set`s that train with
         them."""
         text = io.StringIO()
-        rows = [(id_, label) for id_, label in self.label_of.items() if id_ not in self.left_out]
+        left_out = set(self.left_out)
+        rows = [(id_, label) for id_, label in self.label_of.items() if id_ not in left_out]
         csv.writer(text, lineterminator="\n").writerows([("id", "label"), *rows])
         sets = []
         if rows:

@@ -23,10 +23,10 @@ from engine.court.ranking import Ranking, rank
 from engine.court.reasons import reasons
 from engine.court.signals import Signals
 from engine.data.ingest import Progress
+from engine.data.sources.litter import tidy
 from engine.errors import DataError
 from engine.files import write_text
 from engine.store.run_folder import RunFolder
-from engine.text import nfc
 
 _NEAREST = 8  # training photos shown beside a suspect
 _TWINS = 4
@@ -149,7 +149,7 @@ class Court:
         """Write down a decision about a photo of the run. Raises KeyError for another photo, ValueError for what is no
         decision, StorageError."""
         label = self.label_of[id_]
-        made = Decision(id_, label, kind, nfc(new.strip()), " ".join(who.split()), decisions.now())
+        made = Decision(id_, label, kind, tidy(new), " ".join(who.split()), decisions.now())
         if kind == UNDO and id_ not in self._all():
             raise ValueError(f"nothing is decided about {id_!r}")
         decisions.add(self.file, [made])
@@ -168,8 +168,9 @@ class Court:
         return len(new)
 
     def corrections(self) -> Corrections:
-        """What all that was decided comes to, about photos that have left the run, too."""
-        return Corrections.of(self._all(), self.photos.recipe.data, self.photos.manifest)
+        """What all that counts comes to, and what was decided about photos that have left the run."""
+        decided = {id_: one for id_, one in self._all().items() if id_ not in self.label_of or self._still_counts(one)}
+        return Corrections.of(decided, self.photos.recipe.data, self.photos.manifest)
 
     # -- a list
 

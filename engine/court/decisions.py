@@ -7,6 +7,7 @@ one before it back. A line that a crash has cut short is no decision.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import fcntl
@@ -22,6 +23,7 @@ from engine.files import storage_errors
 from engine.text import nfc
 
 COLUMNS = ("id", "given", "decision", "new", "who", "when")
+_HEAD = ",".join(COLUMNS)
 KEEP, RELABEL, DROP, UNSURE, UNDO = KINDS = ("keep", "relabel", "drop", "unsure", "undo")
 
 
@@ -61,11 +63,14 @@ def add(path: Path, decisions: Sequence[Decision]) -> None:
     csv.writer(text, lineterminator="\n").writerows(map(dataclasses.astuple, decisions))
     with storage_errors(path), path.open("ab+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed
-        size = file.seek(0, os.SEEK_END)
-        before = ",".join(COLUMNS) + "\n" if not size else ""
-        if size:
-            file.seek(size - 1)
-            before = "" if file.read(1) == b"\n" else "\n"  # of a line that was cut short
+        file.seek(0)
+        content = file.read()
+        last = content[content.rfind(b"\n") + 1 :]  # nothing, but for a line without an end
+        whole = last.decode("utf-8-sig", errors="replace")
+        if last and whole != _HEAD and _decision(whole) is None:  # cut short: what follows must not be read with it
+            file.truncate(len(content) - len(last))
+            content, last = content[: len(content) - len(last)], b""
+        before = "\n" if last else "" if content else f"{_HEAD}\n"
         file.write((before + text.getvalue()).encode())
         file.flush()
         os.fsync(file.fileno())
@@ -76,16 +81,32 @@ def read(path: Path) -> list[Decision]:
     DataError for a file of something else."""
     if not path.is_file():
         return []
-    lines = list(csv.reader(io.StringIO(read_text(str(path), "relabel"), newline="")))
-    if lines and tuple(lines[0]) != COLUMNS:
+    head, *lines = _text(path).split("\n")  # line by line: an open quote is of a line that was cut short
+    if (head or lines) and tuple(_cells(head)) != COLUMNS and (lines or not _HEAD.startswith(head)):
         raise DataError(f"{path}: no decisions of a label court; expected the columns {', '.join(COLUMNS)}")
-    found = []
-    for cells in lines[1:]:
-        try:
-            found.append(Decision(nfc(cells[0]), nfc(cells[1]), cells[2], nfc(cells[3]), *cells[4:]))
-        except (ValueError, TypeError, IndexError):
-            continue
-    return [one for one in found if one.when]  # what has no time was cut short
+    return [one for one in map(_decision, lines) if one is not None]
+
+
+def _text(path: Path) -> str:
+    try:
+        return read_text(path)
+    except DataError:
+        with contextlib.suppress(UnicodeDecodeError):  # a crash may cut within a letter
+            return path.read_bytes().rpartition(b"\n")[0].decode("utf-8-sig")
+        raise
+
+
+def _decision(line: str) -> Decision | None:
+    cells = _cells(line)
+    try:
+        found = Decision(nfc(cells[0]), nfc(cells[1]), cells[2], nfc(cells[3]), *cells[4:])
+    except (ValueError, TypeError, IndexError):
+        return None
+    return found if found.when else None  # what has no time was cut short
+
+
+def _cells(line: str) -> list[str]:
+    return next(csv.reader([line.rstrip("\r")]), [])
 
 
 def standing(decisions: Iterable[Decision]) -> dict[str, Decision]:

@@ -105,8 +105,8 @@ def read(text: str, path: object) -> dict[str, Any]:
 
 
 def licences(models: Models) -> list[dict[str, str]]:
-    """Of each backbone, a specialist's, too, and each way to begin: the licence of the weights that it began with, as far
-    as it is known."""
+    """Of each backbone, a specialist's, too, and each way to begin: the licence of the weights that it began with, as
+    far as it is known."""
     specialists = [saved for one in models.specialists for voters in one.folds for saved in voters]
     asked = (*models.checkpoints, *specialists)
     sections = [parse_saved(saved.recipe, origin=CHECKPOINT).model for saved in asked]

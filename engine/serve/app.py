@@ -9,6 +9,7 @@ speaks of a photo only where there was one alone.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -24,9 +25,10 @@ from starlette.responses import JSONResponse, Response
 from engine.serve import front
 from engine.serve.front import Front, refusal
 from engine.serve.gauges import PATHS
-from engine.serve.heat import Format, drawn, numbers, shown
+from engine.serve.heat import Format, drawn, numbers
 from engine.serve.model import Answer, Model
 from engine.serve.page import page_response
+from engine.serve.photo import Photo
 from engine.serve.problems import KINDS, Problem, Refused
 from engine.serve.schema import BODY, Answers, Heat, problems
 from engine.serve.service import Gone, Looked, Service, ranked
@@ -127,15 +129,18 @@ def _add_heatmap(app: FastAPI, service: Service) -> None:
             if len(looked) > 1:
                 raise Refused("too many photos", f"There are {len(looked)} photos, and one heatmap in an answer.")
             photo = looked[0].photo
-            picture = photo if isinstance(photo, Problem) else await run_in_threadpool(shown, photo)
-            if isinstance(picture, Problem) or isinstance(photo, Problem):
-                assert isinstance(picture, Problem)
-                service.gauges.fault(picture.kind)
-                return refusal(picture)
-            named, heat_HW = await service.heat(photo, label, lambda: _gone(request), left_s())
+            found = (
+                await service.heat(photo, label, lambda: _gone(request), left_s())
+                if isinstance(photo, Photo)
+                else photo
+            )
+        if isinstance(found, Problem):
+            service.gauges.fault(found.kind)
+            return refusal(found)
         if format == "json":
-            return JSONResponse(numbers(named, heat_HW))
-        return Response(await run_in_threadpool(drawn, picture, heat_HW, format), media_type=f"image/{format}")
+            return JSONResponse(numbers(found.label, found.heat_HW))
+        drawing = await run_in_threadpool(drawn, found.picture, found.heat_HW, format)
+        return Response(drawing, media_type=f"image/{format}")
 
 
 def _add_state(app: FastAPI, service: Service) -> None:
@@ -197,9 +202,9 @@ async def _looked(request: Request, body: Body, service: Service, left_s: Callab
 
 
 def _left(timeout_s: float) -> Callable[[], float]:
-    """A clock that runs from now: seconds that are left."""
-    end_s = asyncio.get_running_loop().time() + timeout_s
-    return lambda: max(0.0, end_s - asyncio.get_running_loop().time())
+    """A clock that runs from now, for any thread: seconds that are left."""
+    end_s = time.monotonic() + timeout_s
+    return lambda: max(0.0, end_s - time.monotonic())
 
 
 async def _gone(request: Request) -> None:

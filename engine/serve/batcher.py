@@ -178,7 +178,7 @@ class Batcher(Generic[A]):
         begun_s = time.monotonic()
         try:
             answers = self._asked(photos)
-        except Exception:
+        except BaseException:  # the thread must outlive whatever a model does
             for ticket, photo in zip(tickets, photos, strict=True):
                 _settle(ticket.future, partial(self._asked_alone, photo))
             return

@@ -147,6 +147,8 @@ def court_app(
             return JSONResponse({"detail": "asked from another page"}, 403)
         if int(request.headers.get("content-length", "0") or 0) > _MOST_BODY:
             return JSONResponse({"detail": "too large"}, 413)
+        if "transfer-encoding" in request.headers:  # no page sends it, and it says no length
+            return JSONResponse({"detail": "say how long it is"}, 411)
         response: Response = await answer(request)
         response.headers["Cache-Control"] = "no-store"
         response.headers["Referrer-Policy"] = "no-referrer"

@@ -16,12 +16,14 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
-from urllib.parse import SplitResult, urljoin, urlsplit
+from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from engine.serve.problems import Problem
 
 _REDIRECTS = 3
 _CHUNK = 1 << 16
+_AS_IT_IS = "%/:?#[]@!$&'()*+,;=~"  # in a path; what is not ASCII, a Korean name, is quoted
+_GLOBAL = ipaddress.ip_network("2000::/3")  # RFC 4291: all that is given out
 _TRANSLATED = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052: an IPv4 address in its last 32 bits
 Resolve = Callable[[str, int], list[str]]
 """(host, port) -> the addresses of the host. Raises OSError."""
@@ -61,6 +63,8 @@ def is_public(address: str) -> bool:
             inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
         if inner is not None:
             return is_public(str(inner))
+        if ip not in _GLOBAL:  # is_global also lets through site-local ones, and IPv4 in older clothes
+            return False
     return ip.is_global and not ip.is_multicast
 
 
@@ -76,6 +80,7 @@ def _checked(url: str) -> SplitResult:
 def _asked(parts: SplitResult, most_bytes: int, deadline_s: float, resolve: Resolve) -> bytes | str | Problem:
     """The bytes, or where they are now."""
     host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    _left_s(deadline_s)
     addresses = resolve(host, port)
     if not addresses or not all(map(is_public, addresses)):
         raise _Refused("is not on the public network")
@@ -83,7 +88,7 @@ def _asked(parts: SplitResult, most_bytes: int, deadline_s: float, resolve: Reso
     watch = threading.Timer(_left_s(deadline_s), connection.cut)
     watch.start()
     try:
-        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        path = quote((parts.path or "/") + (f"?{parts.query}" if parts.query else ""), _AS_IT_IS)
         connection.request("GET", path, headers={"Accept": "image/*", "User-Agent": "engine"})
         answer = connection.getresponse()
         if answer.status in (301, 302, 303, 307, 308) and (place := answer.getheader("Location")):

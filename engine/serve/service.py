@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import io
 import logging
 import time
@@ -25,6 +24,7 @@ from engine.quarantine import Fault
 from engine.serve.batcher import Batcher, Closed, Full
 from engine.serve.fetch import fetched
 from engine.serve.gauges import Gauges
+from engine.serve.heat import shown
 from engine.serve.model import Answer, Model
 from engine.serve.photo import Photo, looked_at
 from engine.serve.problems import Problem, Refused
@@ -46,6 +46,14 @@ class Looked(NamedTuple):
 
     name: str
     photo: Photo | Problem
+
+
+class Heatmap(NamedTuple):
+    """Where the model saw a class: h rows of w numbers in [0, 1], and the upright photo."""
+
+    label: str
+    heat_HW: NDArray[np.float32]
+    picture: Image.Image
 
 
 class Service:
@@ -110,8 +118,11 @@ class Service:
 
     async def look(self, sent: Sequence[Sent], body: Body, left_s: Callable[[], float]) -> list[Looked]:
         """What of it can be answered. Addresses are fetched."""
-        contents = await asyncio.gather(*(self._content(one, left_s) for one in sent))
-        body.hold(sum(len(one) for one, own in zip(contents, sent, strict=True) if own.url and isinstance(one, bytes)))
+        end_s = time.monotonic() + left_s() / 2  # the other half is for the answers
+        found = await asyncio.gather(*(self._content(one, body, end_s) for one in sent), return_exceptions=True)
+        if failed := next((one for one in found if isinstance(one, BaseException)), None):
+            raise failed
+        contents = [one for one in found if not isinstance(one, BaseException)]
 
         def look_at_all() -> list[Photo | Problem]:
             pixels = self.settings.pixels
@@ -120,13 +131,22 @@ class Service:
         looked = await run_in_threadpool(look_at_all)
         return [Looked(one.name, photo) for one, photo in zip(sent, looked, strict=True)]
 
-    async def _content(self, sent: Sent, left_s: Callable[[], float]) -> bytes | Problem:
+    async def _content(self, sent: Sent, body: Body, end_s: float) -> bytes | Problem:
         if not sent.url:
             return sent.content
         if not self.settings.allow_url:
             return Problem("url off", "This server fetches no addresses.")
-        most, loop = self.settings.limits.photo_bytes, asyncio.get_running_loop()
-        return await loop.run_in_executor(self._fetchers, fetched, sent.url, most, left_s())
+
+        def fetch() -> bytes | Problem:  # begins when a thread is free
+            return fetched(sent.url, self.settings.limits.photo_bytes, end_s - time.monotonic())
+
+        fetching = asyncio.get_running_loop().run_in_executor(self._fetchers, fetch)
+        try:
+            content = await asyncio.wait_for(fetching, max(0.0, end_s - time.monotonic()))
+        except TimeoutError:  # while others were fetched, or its name was looked up, which knows no limit
+            return Problem("url", "The address cannot be fetched: it takes too long.")
+        body.hold(len(content) if isinstance(content, bytes) else 0)
+        return content
 
     async def answers(
         self, looked: Sequence[Looked], gone: Callable[[], Awaitable[None]], left_s: float
@@ -146,17 +166,18 @@ class Service:
 
     async def heat(
         self, photo: Photo, label: str | None, gone: Callable[[], Awaitable[None]], left_s: float
-    ) -> tuple[str, NDArray[np.float32]]:
-        """Where the model sees a class, or the likeliest, and its name. Raises Refused and Gone."""
+    ) -> Heatmap | Problem:
+        """Where the model sees a class, or the likeliest. Raises Refused and Gone."""
 
-        def look() -> tuple[str, NDArray[np.float32]]:
-            named = label
-            if named is None:
-                (answer,) = self.model([photo])
-                if isinstance(answer, Fault):
-                    raise Refused(*dataclasses.astuple(Problem.of(answer)))
-                named = self.model.classes[int(answer.p_C.argmax())]
-            return named, self.model.heatmap(photo, named)
+        def look() -> Heatmap | Problem:
+            picture = shown(photo)  # here, where one is decoded at a time: it may be large
+            if isinstance(picture, Problem):
+                return picture
+            (answer,) = self.model([photo])  # which also says whether the model takes it
+            if isinstance(answer, Fault):
+                return Problem.of(answer)
+            named = self.model.classes[int(answer.p_C.argmax())] if label is None else label
+            return Heatmap(named, self.model.heatmap(photo, named), picture)
 
         (found,) = await _settled([self._entered(lambda batcher: batcher.alone(look))], gone, left_s)
         if isinstance(found, BaseException):

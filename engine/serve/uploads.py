@@ -15,12 +15,17 @@ import binascii
 import dataclasses
 import json
 import logging
+import re
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from starlette.concurrency import run_in_threadpool
 
 from engine.serve.problems import Problem, Refused
 
 _LEAST = 20_000_000  # bytes of a body, whatever the limit of a photo
+_COMMAS = 100  # in JSON, for each photo that a request may hold: between its values, and in its names
 logging.getLogger("python_multipart").setLevel(logging.ERROR)  # a bad form is the sender's to hear of
 _FORM, _JSON = "multipart/form-data", "application/json"
 
@@ -34,9 +39,10 @@ class Limits:
     photos: int = 64
 
     @classmethod
-    def of(cls, photo_bytes: int, photos: int) -> Limits:
-        """With bodies of up to five of the largest photos, base64 or not, or of many small ones."""
-        return cls(photo_bytes, max(_LEAST, 5 * photo_bytes) * 4 // 3, photos)
+    def of(cls, photo_bytes: int, photos: int, memory_bytes: int) -> Limits:
+        """With bodies of up to five of the largest photos, base64 or not, or of many small ones; none that could never
+        be held."""
+        return cls(photo_bytes, min(max(_LEAST, 5 * photo_bytes) * 4 // 3, memory_bytes), photos)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +104,7 @@ async def photos_in(body: Body, content_type: str) -> list[Sent]:
     if kind == _FORM:
         sent = await _of_form(body, content_type)
     elif kind == _JSON:
-        sent = _of_json(await _whole(body, body.limits.body_bytes), body.limits)
+        sent = await run_in_threadpool(_of_json, await _whole(body), body.limits)  # a large one takes a second
     elif kind.startswith("image/") or kind == "application/octet-stream":
         sent = [Sent("", await _photo(body))]
     else:
@@ -108,7 +114,7 @@ async def photos_in(body: Body, content_type: str) -> list[Sent]:
     return sent
 
 
-async def _whole(body: Body, most: int) -> bytes:
+async def _whole(body: Body) -> bytes:
     pieces = []
     async for chunk in body.chunks():
         body.hold(len(chunk))
@@ -211,8 +217,11 @@ class _Form:
     def _on_header(self) -> None:
         if self._field.lower() == b"content-disposition":
             options = self._options(self._value)[1]
+            extended = re.search(rb";\s*filename\*=[^']*'[^']*'([^;\s]*)", self._value, re.IGNORECASE)
             if b"filename" in options:
                 self._name = options[b"filename"].decode("utf-8", errors="replace")
+            elif extended:  # RFC 7578 forbids it; some clients name files so that are not in ASCII
+                self._name = unquote_to_bytes(extended.group(1)).decode("utf-8", errors="replace")
         self._field, self._value = b"", b""
 
     def _on_data(self, data: bytes, start: int, end: int) -> None:
@@ -231,6 +240,8 @@ class _Form:
 
 def _of_json(text: bytes, limits: Limits) -> list[Sent]:
     """{"photos": [{"base64": "...", "name": "a.jpg"}, {"url": "https://..."}]}"""
+    if text.count(b",") > _COMMAS * limits.photos:  # a million empty lists take a hundred times their text's memory
+        raise Refused("malformed", f"The JSON holds far more values than those of {limits.photos} photos.")
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -253,15 +264,21 @@ def _of_entry(entry: Any, number: int, limits: Limits) -> Sent:
         raise Refused(
             "malformed", f"photos[{number}] should hold either base64 or url, and may hold a name, each as text."
         )
-    name = entry.get("name", "")
+    name = _as_text(entry.get("name", ""))
     if "url" in entry:
-        return Sent(name or entry["url"], url=entry["url"])
+        url = _as_text(entry["url"])
+        return Sent(name or url, url=url)
     try:
         content = base64.b64decode(entry["base64"], validate=True)
     except (binascii.Error, ValueError) as error:
         return Sent(name, Problem("not base64", f"The text is not base64: {error}."))
     most = limits.photo_bytes
     return Sent(name, content if len(content) <= most else _too_many(len(content), most))
+
+
+def _as_text(value: str) -> str:
+    """Without halves of surrogate pairs, which JSON may hold and no answer can repeat."""
+    return value.encode("utf-8", errors="replace").decode("utf-8")
 
 
 def _refuse_many(count: int, limits: Limits) -> None:

@@ -13,6 +13,7 @@ from engine.court.court import Court, places
 from engine.court.evidence import Evidence
 from engine.data.clean import clean
 from engine.data.ingest import ingest
+from engine.data.sources.litter import tidy
 from engine.errors import DataError
 from engine.recipe.sections import DataSection
 from engine.store.run_folder import RunFolder
@@ -26,6 +27,15 @@ def labels_of(section: DataSection) -> dict[str, str]:
 
 def with_sets(section: DataSection, sets: list[str]) -> DataSection:
     return section.model_copy(update=dict(one.removeprefix("data.").split("=", 1) for one in sets))
+
+
+def with_labels(court: Court, changed: dict[str, str]) -> Court:
+    """The court of a run on the same photos, some of whose labels are others."""
+    answers = court.ranking.evidence.answers
+    labels = tuple(changed.get(id_, label) for id_, label in court.label_of.items())
+    evidence = dataclasses.replace(court.ranking.evidence, answers=dataclasses.replace(answers, labels=labels))
+    signals = dataclasses.replace(court.ranking.signals, evidence=evidence)
+    return dataclasses.replace(court, ranking=dataclasses.replace(court.ranking, signals=signals))
 
 
 def test_the_evidence_of_a_run_is_all_there_and_out_of_fold(opened: Court) -> None:
@@ -97,12 +107,24 @@ def test_a_decision_about_a_label_that_has_changed_since_does_not_count(court: C
     case, other = court.case(0), court.case(1)
     court.decide(case.id, "keep")
     court.decide(other.id, "drop")
-    answers = court.ranking.evidence.answers
-    labels = tuple("elsewhere" if id_ in (case.id, other.id) else label for id_, label in court.label_of.items())
-    evidence = dataclasses.replace(court.ranking.evidence, answers=dataclasses.replace(answers, labels=labels))
-    signals = dataclasses.replace(court.ranking.signals, evidence=evidence)
-    later = dataclasses.replace(court, ranking=dataclasses.replace(court.ranking, signals=signals))
+    later = with_labels(court, {case.id: "elsewhere", other.id: "elsewhere"})
     assert set(court.decided()) == {case.id, other.id} and set(later.decided()) == {other.id}
+
+
+def test_a_label_that_somebody_changed_since_is_not_changed_back(court: Court) -> None:
+    case, other = court.case(0), court.case(1)
+    court.decide(case.id, "relabel", "새것")
+    court.decide(other.id, "relabel", "새것")
+    later = with_labels(court, {case.id: "elsewhere", other.id: "새것"})
+    assert later.corrections().label_of == {other.id: "새것"}
+
+
+def test_a_new_label_is_written_as_training_will_read_it(court: Court) -> None:
+    id_ = court.case(0).id
+    court.decide(id_, "relabel", " 새\u00a0 이름\u200b ")
+    assert court.corrections().label_of == {id_: tidy(" 새\u00a0 이름\u200b ")}
+    with pytest.raises(ValueError, match="already"):
+        court.decide(id_, "relabel", f"{court.case(0).label}\u200b")
 
 
 def test_the_list_holds_every_label_with_reasons_and_decisions(court: Court, tmp_path: Path) -> None:

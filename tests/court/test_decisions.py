@@ -52,6 +52,37 @@ def test_a_line_that_a_crash_cut_short_is_no_decision_and_harms_no_other(tmp_pat
         assert [one.id for one in decisions.read(path)] == ["a", "c"]
 
 
+def test_a_crash_at_any_byte_harms_no_line_before_or_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.fsync", lambda _: None)  # a hundred of them take seconds
+    path = tmp_path / "court.csv"
+    first, last = made("a", "keep"), Decision('나, "b".jpg', "가방", "relabel", '큰 "가방"', "이, 민지", WHEN)
+    decisions.add(path, [first])
+    before = len(path.read_bytes())
+    decisions.add(path, [last])
+    whole = path.read_bytes()
+    for cut in range(before + 1, len(whole)):
+        path.write_bytes(whole[:cut])
+        complete = cut > len(whole) - len(WHEN) - 1
+        assert [one.id for one in decisions.read(path)][:1] == ["a"]
+        decisions.add(path, [made("c", "keep"), last])
+        ids = [one.id for one in decisions.read(path)]
+        assert ids == ["a", *([last.id] if complete else []), "c", last.id], cut
+    for cut in range(before):
+        path.write_bytes(whole[:cut])
+        decisions.read(path)
+        decisions.add(path, [made("c", "keep")])
+        assert [one.id for one in decisions.read(path)][-1] == "c"
+
+
+def test_a_file_that_another_program_wrote_again_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "decisions.csv"
+    lines = ["id,given,decision,new,who,when", f'"a, b",가방,keep,,minji,{WHEN}', f"c,가방,drop,,jun,{WHEN}"]
+    path.write_bytes(("\ufeff" + "\r\n".join(lines)).encode())
+    assert [one.id for one in decisions.read(path)] == ["a, b", "c"]
+    decisions.add(path, [made("d", "keep")])
+    assert [one.id for one in decisions.read(path)] == ["a, b", "c", "d"]
+
+
 def test_many_decide_at_once_and_no_line_is_lost(tmp_path: Path) -> None:
     path = tmp_path / "court.csv"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,15 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families as families
 
+from engine.errors import DataError
 from engine.predict.predictor import Predictor
-from engine.quarantine import Fault
+from engine.quarantine import Fault, FaultKind
 from engine.serve.app import app_of
 from engine.serve.batcher import Shape
+from engine.serve.heat import shown
 from engine.serve.model import Answer, RunModel
 from engine.serve.photo import Photo
+from engine.serve.problems import Problem
 from engine.serve.settings import Settings
 from engine.serve.uploads import Limits
 
@@ -231,6 +235,88 @@ def test_a_heatmap_that_cannot_be_is_refused_with_the_reason(strict: TestClient)
         assert kind(client.post("/heatmap", files=form(GOOD))) == (501, "no heatmap")
 
 
+class Looking(Plain):
+    """A model that can show where it looked, and takes no photo of more than 3,500 pixels."""
+
+    heatmaps = True
+
+    def __call__(self, photos: Sequence[Photo]) -> list[Answer | Fault]:
+        answers = super().__call__(photos)
+        large = Fault(FaultKind.TOO_LARGE, "is large")
+        return [large if one.pixels > 3500 else answer for one, answer in zip(photos, answers, strict=True)]
+
+    def heatmap(self, photo: Photo, label: str) -> Any:
+        if photo.pixels > 3500:
+            raise DataError("it cannot be read")
+        return np.ones((2, 3), dtype=np.float32)
+
+
+def test_a_photo_that_only_the_model_refuses_is_typed_whatever_class_is_asked_about() -> None:
+    with TestClient(app_of(Looking(), Settings(shape=Shape(batch=1)))) as client:
+        photo = jpeg(0, 60, 60)
+        for params in ({}, {"label": "bag"}):
+            assert kind(client.post("/heatmap", files=form(photo), params=params)) == (422, "too many pixels")
+
+
+def test_photos_of_heatmaps_are_decoded_in_their_turn_and_not_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[Photo] = []
+    monkeypatch.setattr("engine.serve.service.shown", lambda photo: decoded.append(photo) or shown(photo))
+    held = Held()
+    with TestClient(app_of(Looking(held), Settings(timeout_s=0.5))) as client:
+        assert kind(warm(client).post("/predict", files=form(GOOD))) == (504, "too late")
+        assert kind(client.post("/heatmap", files=form(GOOD))) == (504, "too late") and not decoded
+        held.may.set()
+        assert client.post("/heatmap", files=form(GOOD)).status_code == 200 and len(decoded) == 1
+
+
+def test_json_of_many_values_is_refused_before_they_are_made() -> None:
+    with plain() as client:
+        text = b'{"photos": [' + b",".join([b"[]"] * 9999) + b"]}"
+        told = client.post("/predict", content=text, headers={"content-type": "application/json"})
+        assert kind(told) == (400, "malformed") and "far more values" in told.json()["detail"]
+
+
+def test_a_name_that_is_no_text_costs_nobody_an_answer() -> None:
+    entry = b'{"name": "\\ud83d.jpg", "base64": "%s"}' % base64.b64encode(GOOD)
+    with plain() as client:
+        headers = {"content-type": "application/json"}
+        told = client.post("/predict", content=b'{"photos": [%s]}' % entry, headers=headers)
+    assert told.status_code == 200 and told.json()["photos"][0]["name"] == "?.jpg"
+
+
+def test_files_that_are_named_in_the_old_way_are_not_lost() -> None:
+    names = (b"filename*=utf-8''%EB%AA%A8.jpg", b'filename="b.jpg"')
+    parts = [b'--x\r\nContent-Disposition: form-data; name="a"; %s\r\n\r\n%s\r\n' % (name, GOOD) for name in names]
+    with plain() as client:
+        headers = {"content-type": "multipart/form-data; boundary=x"}
+        told = client.post("/predict", content=b"".join(parts) + b"--x--\r\n", headers=headers)
+    assert [one["name"] for one in told.json()["photos"]] == ["모.jpg", "b.jpg"]
+
+
+def test_slow_addresses_keep_the_requests_time_and_cost_their_neighbours_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fetched(url: str, most: int, left_s: float) -> bytes | Problem:
+        if left_s > 0:
+            time.sleep(1.2)  # as a name that nobody resolves
+        return GOOD
+
+    monkeypatch.setattr("engine.serve.service.fetched", fetched)
+    entries = [{"url": "http://slow.example/"}] * 20 + [{"base64": base64.b64encode(GOOD).decode()}]
+    with plain(allow_url=True, timeout_s=2) as client:  # beyond which there would be a 504
+        told = warm(client).post("/predict", json={"photos": entries}).json()["photos"]
+    assert [one["status"] for one in told] == [422] * 20 + [200] and told[0]["kind"] == "url"
+
+
+def test_what_addresses_hold_counts_as_it_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.serve.service.fetched", lambda *_: GOOD)
+    with plain(allow_url=True, memory_bytes=2 * len(GOOD)) as client:
+        for count, status in ((1, 200), (20, 503), (1, 200)):
+            told = client.post("/predict", json={"photos": [{"url": "http://a.example/"}] * count})
+            assert told.status_code == status
+            assert client.app.state.service.memory.held == 0  # type: ignore[attr-defined]
+
+
 def test_a_body_is_counted_while_it_comes_and_not_read_to_its_end() -> None:
     came = 0
 
@@ -286,6 +372,7 @@ class Held:
 def test_a_full_queue_refuses_with_the_time_to_come_again_and_the_others_are_answered() -> None:
     held, found = Held(), []
     with TestClient(app_of(Plain(held), Settings(shape=Shape(batch=1, queue=1)))) as client:
+        warm(client)  # until then that has the only place
 
         def ask() -> None:
             found.append(client.post("/predict", files=form(GOOD)).status_code)
@@ -306,8 +393,8 @@ def test_a_full_queue_refuses_with_the_time_to_come_again_and_the_others_are_ans
 
 def test_a_request_is_given_up_when_its_time_is_over() -> None:
     held = Held()
-    with TestClient(app_of(Plain(held), Settings(timeout_s=0.2))) as client:
-        assert kind(client.post("/predict", files=form(GOOD))) == (504, "too late")
+    with TestClient(app_of(Plain(held), Settings(timeout_s=0.5))) as client:
+        assert kind(warm(client).post("/predict", files=form(GOOD))) == (504, "too late")
         held.may.set()
         assert client.post("/predict", files=form(GOOD)).status_code == 200
 

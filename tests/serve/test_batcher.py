@@ -135,6 +135,19 @@ def test_a_model_that_answers_too_few_is_not_believed() -> None:
     one.close(), lost.close()
 
 
+def test_a_model_that_wants_to_end_the_process_does_not_end_the_answers() -> None:
+    def answer(photos: Sequence[Photo]) -> list[bytes]:
+        if photos[0].content == b"bad":
+            raise SystemExit
+        return [one.content for one in photos]
+
+    one = Batcher(answer, Shape(deadline_s=0))
+    with pytest.raises(SystemExit):
+        one.submit([photo("bad")])[0].result(10)
+    assert one.submit([photo("good")])[0].result(10) == b"good"
+    one.close()
+
+
 def test_large_photos_make_small_batches(slow: Slow, batcher: Make) -> None:
     one = batcher()
     busy(slow, one)

@@ -63,7 +63,7 @@ def photos() -> list[bytes]:
 
 
 def test_the_many_requests_get_what_they_should_and_a_wrong_answer_is_seen(photos: list[bytes]) -> None:
-    app = app_of(Decoding(), Settings(shape=Shape(batch=4), limits=Limits.of(clients.HEAVY, 8)))
+    app = app_of(Decoding(), Settings(shape=Shape(batch=4), limits=Limits.of(clients.HEAVY, 8, 10**9)))
     listening = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
     thread = threading.Thread(target=server.run, args=([listening],))

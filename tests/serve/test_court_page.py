@@ -86,6 +86,7 @@ def test_who_does_not_know_the_secret_or_comes_from_elsewhere_is_refused(client:
     form = {"Content-Type": "application/x-www-form-urlencoded"}  # what a page of another site can send unasked
     assert client.post("/secret/decide", content="id=1&decision=drop", headers=form).status_code == 422
     assert client.post("/secret/decide", content=b"x" * 100_000).status_code == 413
+    assert client.post("/secret/decide", content=iter([b"x" * 100_000])).status_code == 411  # and says no length
     assert not court.file.exists()
 
 
@@ -201,6 +202,22 @@ def test_a_person_goes_through_by_keyboard(court: Court, address: str, browser: 
     page.close()
 
 
+def test_undo_that_is_not_saved_can_be_tried_again(court: Court, address: str, browser: Browser) -> None:
+    page = browser.new_page()
+    ready(page, address)
+    for count in (1, 2):
+        page.keyboard.press("k")
+        wait(page, "#count", f"{count} of 20 decided")
+    page.route("**/decide", lambda route: route.abort())
+    page.keyboard.press("u")
+    page.wait_for_selector("#told:has-text('Not saved')")
+    page.unroute("**/decide")
+    page.keyboard.press("u")
+    wait(page, "#count", "1 of 20 decided")
+    page.close()
+    assert list(court.decided()) == [court.case(0).id]
+
+
 def test_the_page_fits_a_telephone_and_the_dark(
     court: Court, address: str, browser: Browser, screenshots: Path
 ) -> None:
@@ -210,6 +227,12 @@ def test_the_page_fits_a_telephone_and_the_dark(
     page.locator("footer [data-do=drop]").click()
     wait(page, "#count", "1 of 20 decided")
     picture(page, screenshots / "court_narrow.jpg")
+    page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
+    bar, last = (page.locator(one).bounding_box() for one in ("footer", "#id"))
+    assert bar and last and last["y"] + last["height"] <= bar["y"] and bar["y"] + bar["height"] <= 740.5
+    page.evaluate("scrollTo(0, 0)")
+    at_top = page.locator("footer").bounding_box()
+    assert at_top and at_top["y"] + at_top["height"] <= 740.5
     page.close()
 
 

@@ -79,7 +79,7 @@ def fetch_it(path: str, most: int = 10_000, seconds: float = 5) -> bytes | Probl
 
 def test_a_photo_is_fetched_from_the_address_that_was_looked_at(site: list[str]) -> None:
     assert fetch_it("/photo") == b"photos.example" * 100 and site == [PUBLIC]
-    assert fetch_it("/near") == b"photos.example" * 100
+    assert fetch_it("/near") == fetch_it("/photo/모자 1.jpg?크기=1&a=%20") == b"photos.example" * 100
 
 
 def refused(found: bytes | Problem) -> str:
@@ -99,6 +99,7 @@ def test_bytes_and_seconds_are_limited_as_a_whole(site: list[str]) -> None:
     begun = time.monotonic()
     assert "too long" in refused(fetch_it("/slow", seconds=0.3)) and time.monotonic() - begun < 2
     assert "404" in refused(fetch_it("/none"))
+    assert "too long" in refused(fetched("http://photos.example/photo", 100, -1, resolve))
 
 
 @pytest.mark.parametrize(
@@ -130,6 +131,7 @@ def test_only_plain_addresses_of_the_web_are_taken(site: list[str], url: str) ->
             "0.0.0.0",
             "224.0.0.1",
         ),
+        *("fec0::1", "::7f00:1", "64:ff9b:1::a00:1"),
         *("::1", "fe80::1%eth0", "fc00::1", "::ffff:10.0.0.1", "2002:a00:1::", "64:ff9b::a00:1", "ff02::1", "::"),
     ],
 )

@@ -110,6 +110,7 @@ def test_photos_are_answered_by_bars_and_a_bad_file_says_what_is_wrong(
         path = screenshots / f"{name}.png"
         page.screenshot(path=path)
         assert path.stat().st_size < 300_000
+        assert max(one.evaluate("it => it.offsetHeight") for one in page.query_selector_all(".look")) < 60
 
 
 def test_a_batch_becomes_a_table_with_the_models_own_numbers(page: Page, served: Served) -> None:
@@ -157,6 +158,19 @@ def test_a_busy_server_is_asked_again(page: Page, served: Served) -> None:
     page.route("**/predict*", busy_once)
     give(page, served.photos[0])
     assert len(asked) == 2 and page.text_content("#told") == "1 of 1 photo done."
+
+
+def test_an_answer_that_breaks_off_stops_nothing(page: Page, served: Served) -> None:
+    asked: list[str] = []
+
+    def broken_once(route: Route) -> None:
+        asked.append(route.request.url)
+        route.fulfill(body='{"photos": [') if len(asked) == 1 else route.continue_()
+
+    page.route("**/predict*", broken_once)
+    give(page, *served.photos[:3])
+    assert page.text_content("#told") == "3 of 3 photos done, 1 of them without an answer."
+    assert page.text_content(".notes .bad") == "The server's answer broke off. Try again later."
 
 
 def test_what_stands_beside_an_answer_is_said_and_names_are_text(page: Page, served: Served) -> None:

@@ -119,6 +119,12 @@ def test_what_the_command_is_told_is_what_the_server_does(tmp_path: Path, monkey
     assert (settings.timeout_s, settings.top, settings.allow_url, settings.log) == (3, 2, True, True)
 
 
+@pytest.mark.parametrize("options", ["--memory-mb 10 --max-mb 20", "--deadline-ms 2000 --timeout-s 1"])
+def test_limits_under_which_nothing_could_be_answered_are_refused(tmp_path: Path, options: str) -> None:
+    result = CliRunner().invoke(command, [str(tmp_path), *options.split()])
+    assert result.exit_code == 2 and options.split()[0] in result.output
+
+
 def test_a_port_that_is_taken_is_told_with_what_to_do() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(EngineError, match="--port"):
         _listening("127.0.0.1", taken.getsockname()[1])
