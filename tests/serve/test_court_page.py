@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -139,7 +140,7 @@ def address(court: Court) -> Iterator[str]:
     yield found.group()
     import httpx
 
-    if thread.is_alive():
+    with contextlib.suppress(httpx.TransportError):  # it may be about to end
         httpx.post(f"{found.group()}end")
     thread.join(20)
     assert not thread.is_alive()
