@@ -1,6 +1,6 @@
 """How well labels that are wrong are found: the label court's ranking beside cleanlab's, on labels swapped on purpose.
 
-    python benchmarks/bench_court.py --run DIR --recipe FILE --work DIR [--ways uniform confused] [--seeds 1 2]
+    python benchmarks/bench_court.py --run DIR --recipe FILE --work DIR [--ways uniform confused] [--seeds 1 2 3]
         [--train-only] [--json FILE]
 
 DIR is the folder of a run on the labels as they are; its out-of-fold answers say which class each class is most often
@@ -16,7 +16,7 @@ cleanlab's three scores of the same out-of-fold answers, and its own choice of i
 not choose comes last); a mean of ranks of what the court goes by; and the court without each kind of evidence.
 
 The court's rule was settled on seed 1, and seed 2 had it ask the settled answers beside the plain ones: both have been
-looked at. A third seed is the one to ask whether it holds.
+looked at. Seed 3 was not, and says whether it holds.
 """
 
 from __future__ import annotations
