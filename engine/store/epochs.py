@@ -54,18 +54,9 @@ class EpochAnswers:
         own_N, best_N = p_NC[rows_N, label_N], p_NC.argmax(1)
         others_NC = p_NC.copy()
         others_NC[rows_N, label_N] = 0.0
-        own_and_other_2N = np.array([own_N, others_NC.max(1, initial=0.0)], dtype=np.float64)
-        margin_N = -np.diff(np.log(np.maximum(own_and_other_2N, _CLIP)), axis=0)[0]
-        columns_N1 = (values_N[:, None] for values_N in (own_N, margin_N, best_N))
-        own_N1, margin_N1, best_N1 = columns_N1
-        return cls(
-            held.ids,
-            held.classes,
-            (epoch,),
-            own_N1.astype(np.float32),
-            margin_N1.astype(np.float32),
-            best_N1.astype(np.int32),
-        )
+        margin_N = _log(own_N) - _log(others_NC.max(1, initial=0.0))
+        own_N1, margin_N1 = own_N[:, None].astype(np.float32), margin_N[:, None].astype(np.float32)
+        return cls(held.ids, held.classes, (epoch,), own_N1, margin_N1, best_N[:, None].astype(np.int32))
 
     def before(self, epoch: int) -> Self:
         """Those of the epochs before this one."""
@@ -138,6 +129,10 @@ class EpochAnswers:
             return cls(ids, classes, epochs, own_NE, margin_NE, columns(_BEST, np.int32))
         except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
             raise DataError(f"{path}: not a file of answers by epoch ({error}); move it away to do without") from None
+
+
+def _log(p_N: NDArray[np.floating]) -> NDArray[np.float64]:
+    return np.log(np.maximum(p_N.astype(np.float64), _CLIP))
 
 
 def add_epoch(path: Path, answers: EpochAnswers) -> None:
