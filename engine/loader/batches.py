@@ -18,11 +18,12 @@ import torch
 from torch import Tensor
 
 from engine.augment.contract import Contract
-from engine.augment.mix import Labels, MixedLabels, Taught, TaughtLabels, mixed_labels, taught_labels
+from engine.augment.extras import Extras
+from engine.augment.mix import Labels, Taught
 from engine.augment.policy import Policy
 from engine.augment.views import PLAIN, View, view_plan
 from engine.kernels import Plan, Ragged
-from engine.loader.neighbourhood import apply_extras
+from engine.loader.assemble import Assembler
 from engine.loader.passes import BufferedPass, Name
 from engine.loader.source import Source
 from engine.loader.stream import Decoded, Draw, ImageStream
@@ -95,7 +96,8 @@ class Loader:
         self.decode = decode
         self.device = device
         self.quarantine = Quarantine()
-        self._pass = BufferedPass(executor, device, dtype)
+        run = BufferedPass(executor, device, dtype)
+        self._assemble = Assembler(samples.labels_N, samples.taught, run)
         self._supply = Supply(decode, device)
 
     def train(self, batches: Sequence[np.ndarray], policy: Policy, epoch: Epoch) -> Generator[Batch, None, None]:
@@ -114,11 +116,8 @@ class Loader:
     def augment(self, decoded: Decoded, policy: Policy, epoch: Epoch) -> Batch:
         """One decoded batch, drawn unless it has a plan, and passed: valid until the next."""
         plan = decoded.plan or decoded.fit(self._draw(decoded.rows_B, decoded.sizes_B2, policy, epoch))
-        images = decoded.images
         extras = policy.extras(self._keys(decoded.rows_B), epoch.seed, epoch.number)
-        if extras is not None:
-            images, plan = apply_extras(extras, self._pass.place(images), plan, self._pass.executor)
-        return self._batch(images, decoded.rows_B, plan)
+        return self._batch(decoded.images, decoded.rows_B, plan, extras)
 
     def valid(
         self, batches: Sequence[np.ndarray], contract: Contract, view: View = PLAIN
@@ -163,18 +162,10 @@ class Loader:
                     self.quarantine.add(self.samples.ids[row], fault, self.samples.source.where(row))
                 yield decoded
 
-    def _batch(self, images: Ragged, draws_B: np.ndarray, plan: Plan) -> Batch:
+    def _batch(self, images: Ragged, draws_B: np.ndarray, plan: Plan, extras: Extras | None = None) -> Batch:
         rows_B = self.samples.rows(draws_B)
-        own_B = torch.from_numpy(self.samples.labels_N[rows_B])
-        labels: Labels
-        if self.samples.taught is None:
-            plan, moved = plan.along(mixed_labels(plan, own_B), self.device)
-            labels = MixedLabels(*moved)
-        else:
-            taught = taught_labels(plan, own_B, self.samples.taught.take(rows_B))
-            plan, moved = plan.along(taught[:-1], self.device)
-            labels = TaughtLabels(moved[0], moved[1], moved[2], moved[3], moved[4], taught.temperature)
-        return Batch(self._pass(images, plan), labels, rows_B)
+        images_BCHW, labels = self._assemble(images, rows_B, plan, extras)
+        return Batch(images_BCHW, labels, rows_B)
 
 
 def _filled(decoded: Iterable[Decoded], batches: Sequence[np.ndarray]) -> Iterator[Decoded]:
