@@ -35,6 +35,14 @@ setup(
             optional=True,  # a machine without a compiler installs too, and runs the plain torch reference
         ),
         Extension(
+            "engine.kernels._files",
+            sources=["kernels/files.cpp"],
+            extra_compile_args=["-O2", "-std=c++17", "-pthread"],
+            extra_link_args=["-pthread"],
+            language="c++",
+            optional=True,  # without it files are read one by one in Python
+        ),
+        Extension(
             "engine.kernels._jpeg",
             sources=["kernels/jpeg.cpp"],
             extra_compile_args=["-O2", "-std=c++17", "-pthread"],

@@ -37,7 +37,13 @@ class Fault:
         return self.detail
 
 
+def unreadable(why: str) -> Fault:
+    """Of a file whose bytes cannot be had."""
+    return Fault(FaultKind.UNREADABLE, f"cannot be read: {why}")
+
+
 EMPTY = Fault(FaultKind.EMPTY, "is empty (0 bytes)")
+NOT_REGULAR = unreadable("no regular file")
 
 
 def read_file(path: str) -> bytes | Fault:
@@ -45,10 +51,10 @@ def read_file(path: str) -> bytes | Fault:
     try:
         with open(path, "rb", buffering=0, opener=_at_once) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                return Fault(FaultKind.UNREADABLE, "cannot be read: no regular file")
+                return NOT_REGULAR
             return file.read() or EMPTY
     except OSError as error:
-        return Fault(FaultKind.UNREADABLE, f"cannot be read: {error.strerror or error}")
+        return unreadable(error.strerror or str(error))
 
 
 def _at_once(path: str, flags: int) -> int:

@@ -9,6 +9,6 @@ this folder imports Triton or C++.
 """
 
 from .dispatch import Executor, one_pass
-from .plan import Border, Color, Fill, Filter, Plan, Ragged
+from .plan import Border, Color, Fill, Filter, Placed, Plan, Ragged
 
-__all__ = ["Border", "Color", "Executor", "Fill", "Filter", "Plan", "Ragged", "one_pass"]
+__all__ = ["Border", "Color", "Executor", "Fill", "Filter", "Placed", "Plan", "Ragged", "one_pass"]

@@ -19,6 +19,8 @@ from typing import NamedTuple, cast
 
 import numpy as np
 
+from .files import Content, address_of
+
 REDUCTIONS = (1, 2, 4, 8)
 _VERSION = 1  # of struct Job
 _JOB = np.dtype(  # struct Job of jpeg.cpp
@@ -81,7 +83,7 @@ def why_not() -> str:
 
 
 def decode(
-    encoded: Sequence[bytes],
+    encoded: Sequence[Content],
     headers: Sequence[Header],
     regions: Sequence[Region],
     threads: int,
@@ -107,8 +109,8 @@ def decode(
     for i, (content, header, layout) in enumerate(zip(encoded, headers, layouts, strict=True)):
         start = int(ends_B[i - 1]) if i else 0
         out.append(slab[start : start + layout.bytes].reshape(layout.height, layout.width, 3))
-        address = ctypes.cast(ctypes.c_char_p(content), ctypes.c_void_p).value
-        jobs_B[i] = (address, out[i].ctypes.data, len(content), *header, layout.reduction, *layout.stored, 0)
+        to = out[i].ctypes.data
+        jobs_B[i] = (address_of(content), to, len(content), *header, layout.reduction, *layout.stored, 0)
     library(jobs_B.ctypes.data, len(jobs_B), threads)
     return [
         Decoded(pixels, layout.x, layout.y, layout.reduction) if done else None

@@ -19,8 +19,9 @@ import dataclasses
 import enum
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -75,43 +76,95 @@ LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as PIL, Kornia and torchvision use
 LOOK = 32  # contrast's mean is taken over a LOOK x LOOK grid of output points, read without antialiasing
 
 
-@dataclasses.dataclass(frozen=True)
+class Placed(NamedTuple):
+    """An image in memory that is somebody else's: uint8 RGB, rows without gaps. A tensor of it is made where one is
+    asked for: for each photo of a batch that takes longer than all else that the host does about it."""
+
+    address: int  # of the first byte
+    height: int  # in pixels
+    width: int
+    keep: Any  # a tensor of bytes in whose memory it lies, and which it keeps there
+
+    @property
+    def device(self) -> torch.device:
+        device: torch.device = self.keep.device
+        return device
+
+    def tensor(self) -> Tensor:
+        """(height, width, 3), in the same memory."""
+        start = self.address - self.keep.data_ptr()
+        part: Tensor = self.keep[start : start + self.height * self.width * 3]
+        return part.view(self.height, self.width, 3)
+
+
 class Ragged:
-    """A batch of images of different sizes: B uint8 tensors (height, width, 3), contiguous, on one device.
+    """A batch of images of different sizes, on one device: places, or uint8 tensors (height, width, 3), contiguous.
 
     Raises ValueError when an image is not uint8 HWC RGB, has no pixels, or the devices differ.
     """
 
-    tensors: Sequence[Tensor]
-
-    def __post_init__(self) -> None:
-        for i, t in enumerate(self.tensors):
-            if t.dtype != torch.uint8 or t.ndim != 3 or t.shape[2] != 3 or not t.is_contiguous():
-                raise ValueError(
-                    f"image {i} of the batch: expected a contiguous uint8 tensor (height, width, 3), "
-                    f"got {t.dtype} {tuple(t.shape)}; decode to RGB first"
-                )
-            if t.numel() == 0:
-                raise ValueError(f"image {i} of the batch has no pixels: {tuple(t.shape)}")
-            if t.device != self.tensors[0].device:
-                raise ValueError(f"image {i} is on {t.device}, image 0 on {self.tensors[0].device}; use one device")
+    def __init__(self, images: Sequence[Tensor | Placed]) -> None:
+        self._images = images
+        first: object = None
+        for i, image in enumerate(images):
+            if isinstance(image, Placed):
+                own: object = image.keep
+                if own is first:
+                    continue
+            else:
+                own = image
+                _check_image(i, image)
+            if image.device != images[0].device:
+                raise ValueError(f"image {i} is on {image.device}, image 0 on {images[0].device}; use one device")
+            first = own
 
     def __len__(self) -> int:
-        return len(self.tensors)
+        return len(self._images)
+
+    @property
+    def images(self) -> Sequence[Tensor | Placed]:
+        """As they were given."""
+        return self._images
+
+    @cached_property
+    def tensors(self) -> Sequence[Tensor]:
+        """The images as tensors, contiguous. Not for what is done to every batch: see `Placed`."""
+        return [image.tensor() if isinstance(image, Placed) else image for image in self._images]
 
     @property
     def device(self) -> torch.device:
-        return self.tensors[0].device
+        return self._images[0].device
+
+    @property
+    def bytes(self) -> int:
+        """Of all pixels."""
+        return int(self.sizes_B2.long().prod(1).sum()) * 3
 
     @cached_property
     def sizes_B2(self) -> Tensor:
         """(height, width) of each image, int32, on the host."""
-        return torch.tensor([t.shape[:2] for t in self.tensors], dtype=torch.int32).reshape(-1, 2)
+        sizes = [one[1:3] if isinstance(one, Placed) else one.shape[:2] for one in self._images]
+        return torch.from_numpy(np.array(sizes, dtype=np.int32).reshape(-1, 2))
 
     @cached_property
     def pointers_B(self) -> Tensor:
         """Address of each image's first byte, int64, on the host. Valid while this object lives."""
-        return torch.tensor([t.data_ptr() for t in self.tensors], dtype=torch.int64)
+        addresses = [one.address if isinstance(one, Placed) else one.data_ptr() for one in self._images]
+        return torch.from_numpy(np.array(addresses, dtype=np.int64))
+
+    def take(self, places: Sequence[int]) -> Ragged:
+        """The images at these places, which may come again."""
+        return Ragged([self._images[place] for place in places])
+
+
+def _check_image(number: int, image: Tensor) -> None:
+    if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.is_contiguous():
+        raise ValueError(
+            f"image {number} of the batch: expected a contiguous uint8 tensor (height, width, 3), "
+            f"got {image.dtype} {tuple(image.shape)}; decode to RGB first"
+        )
+    if image.numel() == 0:
+        raise ValueError(f"image {number} of the batch has no pixels: {tuple(image.shape)}")
 
 
 @dataclasses.dataclass(frozen=True)

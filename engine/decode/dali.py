@@ -25,6 +25,7 @@ from engine.decode.decoder import Opened, Pixels, whole
 from engine.decode.pillow import PillowDecoder
 from engine.errors import EngineError
 from engine.hush import hushed
+from engine.kernels.files import Content, Encoded
 from engine.kernels.jpeg import Region
 from engine.quarantine import Fault
 
@@ -51,7 +52,7 @@ class DaliDecoder:
         self._others = others or PillowDecoder(threads)
         self._gpu = device.index if device.type == "cuda" else gpu
 
-    def open(self, contents: Sequence[bytes]) -> list[Opened | Fault]:
+    def open(self, contents: Sequence[Content]) -> list[Opened | Fault]:
         """See `Decoder`."""
         return self._others.open(contents)
 
@@ -60,12 +61,12 @@ class DaliDecoder:
 
         Raises EngineError when the device is at fault and not a file.
         """
-        jpegs = [i for i, one in enumerate(opened) if one.header and pictures.runs_to_its_end(one.content)]
+        jpegs = [i for i, one in enumerate(opened) if one.header and _runs_to_its_end(one.content)]
         found: dict[int, Pixels | Fault] = {}
         found |= {i: one for i, one in zip(jpegs, self.jpegs([opened[i] for i in jpegs]), strict=True) if one}
         rest = [i for i in range(len(opened)) if i not in found]
         for i, one in zip(rest, self._others.pixels([opened[i] for i in rest]), strict=True):
-            found[i] = one if isinstance(one, Fault) else one._replace(pixels_HW3=one.pixels_HW3.to(self.device))
+            found[i] = one if isinstance(one, Fault) else one._replace(image=one.pixels_HW3.to(self.device))
         if self.device.type == "cuda" and len(jpegs) > 1 and set(jpegs) <= set(rest):
             good = sum(isinstance(found[i], Pixels) for i in jpegs)
             if good:
@@ -153,8 +154,14 @@ class _Shared:
         self.__array_interface__ = described | {"data": (described["data"][0], False)}
 
 
-def _writable(content: bytes) -> Any:
-    return np.asarray(_Shared(content))
+def _writable(content: Content) -> Any:
+    return np.asarray(content if isinstance(content, Encoded) else _Shared(content))
+
+
+def _runs_to_its_end(content: Content) -> bool:
+    if isinstance(content, Encoded) and content.header is not None:
+        return content.header.sound
+    return pictures.runs_to_its_end(bytes(content))
 
 
 def _of_the_device(what: str) -> str:

@@ -12,6 +12,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from engine.kernels import Placed
+from engine.kernels.files import Content
 from engine.kernels.jpeg import Header, Region
 from engine.quarantine import Fault
 
@@ -19,7 +21,7 @@ from engine.quarantine import Fault
 class Opened(NamedTuple):
     """A file whose header is known. The size is what the header promises; `Pixels` say what the photo really is."""
 
-    content: bytes
+    content: Content
     height: int  # upright, in pixels
     width: int
     header: Header | None = None  # of a plain JPEG, see `pictures.Header`
@@ -32,12 +34,17 @@ class Pixels(NamedTuple):
     reduction.
     """
 
-    pixels_HW3: Tensor  # uint8 RGB, upright
+    image: Tensor | Placed  # uint8 RGB (height, width, 3), upright
     height: int  # of the whole photo
     width: int
     x: int = 0
     y: int = 0
     reduction: int = 1
+
+    @property
+    def pixels_HW3(self) -> Tensor:
+        """The image as a tensor, which for a batch of them is worth avoiding."""
+        return self.image.tensor() if isinstance(self.image, Placed) else self.image
 
 
 def whole(pixels_HW3: Tensor) -> Pixels:
@@ -57,7 +64,7 @@ class Decoder(Protocol):
         """Where the pixels lie."""
         ...
 
-    def open(self, contents: Sequence[bytes]) -> list[Opened | Fault]:
+    def open(self, contents: Sequence[Content]) -> list[Opened | Fault]:
         """Each file's header, or why it is no image."""
         ...
 

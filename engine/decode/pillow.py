@@ -15,6 +15,7 @@ import torch
 
 from engine import pictures
 from engine.decode.decoder import Opened, Pixels, whole
+from engine.kernels.files import Content, Encoded
 from engine.kernels.jpeg import Header, Region
 from engine.pictures import RGB, WHITE
 from engine.quarantine import Fault
@@ -34,7 +35,7 @@ class PillowDecoder:
         self._background = background
         self._most_megapixels = most_megapixels
 
-    def open(self, contents: Sequence[bytes]) -> list[Opened | Fault]:
+    def open(self, contents: Sequence[Content]) -> list[Opened | Fault]:
         """See `Decoder`. No memory is taken for pixels."""
         return [self._opened(content) for content in contents]
 
@@ -42,8 +43,8 @@ class PillowDecoder:
         """See `Decoder`. Whole pictures, whatever the regions."""
         return [*self._threads.map(self._decoded, opened)] if opened else []
 
-    def _opened(self, content: bytes) -> Opened | Fault:
-        header = pictures.read_header(content)
+    def _opened(self, content: Content) -> Opened | Fault:
+        header = _walked(content) or pictures.read_header(bytes(content))
         if isinstance(header, Fault):
             return header
         height, width = header.upright
@@ -51,9 +52,15 @@ class PillowDecoder:
         return pictures.too_large(height, width, self._most_megapixels) or Opened(content, height, width, jpeg)
 
     def _decoded(self, opened: Opened) -> Pixels | Fault:
-        pixels_HW3 = pictures.read_pixels(opened.content, self._background)
+        pixels_HW3 = pictures.read_pixels(bytes(opened.content), self._background)
         return pixels_HW3 if isinstance(pixels_HW3, Fault) else whole(torch.from_numpy(pixels_HW3))
 
     @cached_property
     def _threads(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(self._count, thread_name_prefix="pillow")
+
+
+def _walked(content: Content) -> pictures.Header | None:
+    """What was found by whoever read the file, where it looked."""
+    known = content.header if isinstance(content, Encoded) else None
+    return known and pictures.Header("jpeg", known.height, known.width, known.orientation, known.plain)

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from engine.decode.decoder import Opened, Pixels
 from engine.decode.pillow import PillowDecoder
-from engine.kernels import jpeg
+from engine.kernels import Placed, jpeg
+from engine.kernels.files import Content
 from engine.kernels.jpeg import Header, Region
 from engine.quarantine import Fault
 from engine.system import cores
@@ -44,7 +45,7 @@ class TurboDecoder:
         self._memory = memory
         self._slab = torch.empty(0, dtype=torch.uint8)
 
-    def open(self, contents: Sequence[bytes]) -> list[Opened | Fault]:
+    def open(self, contents: Sequence[Content]) -> list[Opened | Fault]:
         """See `Decoder`."""
         return self._others.open(contents)
 
@@ -56,13 +57,13 @@ class TurboDecoder:
         found: dict[int, Pixels | Fault] = {}
         for (i, _, header), part in zip(jpegs, self._decoded(jpegs, regions), strict=True):
             if part is not None:
-                found[i] = Pixels(self._of_slab(part.pixels_HW3), *header.upright, part.x, part.y, part.reduction)
+                found[i] = Pixels(self._placed(part.pixels_HW3), *header.upright, part.x, part.y, part.reduction)
         others = [i for i in range(len(opened)) if i not in found]
         found |= zip(others, self._others.pixels([opened[i] for i in others]), strict=True)
         return [found[i] for i in range(len(opened))]
 
     def _decoded(
-        self, jpegs: Sequence[tuple[int, bytes, Header]], regions: Sequence[Region]
+        self, jpegs: Sequence[tuple[int, Content, Header]], regions: Sequence[Region]
     ) -> list[jpeg.Decoded | None]:
         contents, headers = [content for _, content, _ in jpegs], [header for _, _, header in jpegs]
         return jpeg.decode(contents, headers, [regions[i] for i, _, _ in jpegs], self._threads, self._take)
@@ -71,7 +72,7 @@ class TurboDecoder:
         self._slab = self._memory(count)
         return self._slab.numpy()
 
-    def _of_slab(self, part_HW3: np.ndarray) -> Tensor:
-        """A view of the slab, and not of the bytes alone: it keeps the slab, and a copy to a GPU knows it as pinned."""
-        start = part_HW3.ctypes.data - self._slab.data_ptr()
-        return self._slab[start : start + part_HW3.size].view(part_HW3.shape)
+    def _placed(self, part_HW3: np.ndarray) -> Placed:
+        """A place in the slab, which it keeps: a tensor for each photo takes longer than all else about it here."""
+        height, width, _ = part_HW3.shape
+        return Placed(part_HW3.__array_interface__["data"][0], height, width, self._slab)

@@ -4,12 +4,17 @@ a shard, on object storage or in memory."""
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 
-from engine.quarantine import EMPTY, Fault, read_file
+from engine.kernels import files
+from engine.kernels.files import Content
+from engine.quarantine import EMPTY, NOT_REGULAR, Fault, read_file, unreadable
+
+READERS = 8  # threads that read: enough to keep a network file system busy, idle on a local one
 
 
 class Source(Protocol):
@@ -17,8 +22,8 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...
 
-    def read(self, rows: np.ndarray) -> list[bytes | Fault]:
-        """The bytes of each row (int64), never none of them, or why they cannot be had."""
+    def read(self, rows: np.ndarray) -> Sequence[Content | Fault]:
+        """What each row (int64) holds, never nothing, or why it cannot be had."""
         ...
 
     def where(self, row: int) -> str:
@@ -35,8 +40,11 @@ class Files:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def read(self, rows: np.ndarray) -> list[bytes | Fault]:
-        return [read_file(self.paths[row]) for row in rows.tolist()]
+    def read(self, rows: np.ndarray) -> Sequence[Content | Fault]:
+        paths = [self.paths[row] for row in rows.tolist()]
+        if not files.available():
+            return [read_file(path) for path in paths]
+        return [_fault(one) if isinstance(one, int) else one for one in files.read(paths, READERS)]
 
     def where(self, row: int) -> str:
         return self.paths[row]
@@ -51,8 +59,19 @@ class Memory:
     def __len__(self) -> int:
         return len(self.contents)
 
-    def read(self, rows: np.ndarray) -> list[bytes | Fault]:
+    def read(self, rows: np.ndarray) -> Sequence[Content | Fault]:
         return [self.contents[row] or EMPTY for row in rows.tolist()]
 
     def where(self, row: int) -> str:
         return ""
+
+
+def tasks(source: Source) -> int:
+    """Into how many calls a batch is best divided: one, where the source reads by threads of its own."""
+    return 1 if isinstance(source, Memory) or (isinstance(source, Files) and files.available()) else READERS
+
+
+def _fault(code: int) -> Fault:
+    if code == files.EMPTY:
+        return EMPTY
+    return NOT_REGULAR if code == files.NOT_REGULAR else unreadable(os.strerror(code))

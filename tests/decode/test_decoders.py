@@ -55,7 +55,7 @@ def decoded(decoder: Decoder, paths: Sequence[str], regions: Sequence[Region] | 
     """Photos that are all good, copied out of the decoder's memory."""
     found = decoder.pixels(opened(decoder, paths), regions)
     assert not [one for one in found if isinstance(one, Fault)]
-    return [one._replace(pixels_HW3=one.pixels_HW3.clone()) for one in found if isinstance(one, Pixels)]
+    return [one._replace(image=one.pixels_HW3.clone()) for one in found if isinstance(one, Pixels)]
 
 
 def seen(decoder: Decoder, paths: Sequence[str]) -> list[np.ndarray]:
