@@ -130,9 +130,9 @@ def train(case: Case, samples: Samples, options: argparse.Namespace) -> dict[str
             model_launches = 0
             with closing(loader.train(batches, policy, epoch)) as running:
                 for batch in running:
-                    before = gpu.launches.total()
+                    before = gpu.on_default_stream  # batches are made beside it meanwhile
                     learner.take_step(batch)
-                    model_launches += gpu.launches.total() - before
+                    model_launches += gpu.on_default_stream - before
         return row("training", case, gpu, model_launches, options.steps)
 
 

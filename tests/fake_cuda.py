@@ -113,6 +113,7 @@ class FakeCuda:
         self.uploads: list[Upload] = []
         self.waits: list[Wait] = []  # of the host for the device, uploads that block not among them
         self.launches: Counter[str] = Counter()
+        self.on_default_stream = 0  # of these: the model's, and whatever else holds it up
         self._handler = _sanitizer.EventHandler()
         self._running: list[_Running] = []
         self._lock = threading.RLock()
@@ -139,6 +140,7 @@ class FakeCuda:
         self.uploads.clear()
         self.waits.clear()
         self.launches.clear()
+        self.on_default_stream = 0
 
     @property
     def waits_here(self) -> list[Wait]:
@@ -260,6 +262,7 @@ class FakeCuda:
         with self._lock:
             if not copy:
                 self.launches[name] += 1
+                self.on_default_stream += self.current_stream is self.default_stream
             read, written = [self._known(one) for one in reads], [self._known(one) for one in writes]
             for memory in read + written:
                 if memory.kind == "pageable" or (memory.kind == "pinned" and not copy):

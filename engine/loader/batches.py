@@ -1,6 +1,8 @@
 """Batches for a model: decoded images, a plan, one pass.
 
-The pass writes into memory that is used again (see passes.py), so a batch is valid until the next one is asked for.
+For a GPU a batch is finished by the thread that decodes, on a stream of its own, ahead of the model; on the CPU, where
+the pass would take the model's cores, when it is asked for. It lies in memory that is used again, so it is valid until
+the next one is asked for.
 
 What a batch asks for are *draws*: of N samples, draw d is sample d % N for the (d // N + 1)-th time in its epoch (see
 order.py). A sample that comes again is thereby augmented anew, and a plain row number is a first draw.
@@ -9,7 +11,7 @@ order.py). A sample that comes again is thereby augmented anew, and a plain row 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import NamedTuple
 
@@ -22,13 +24,13 @@ from engine.augment.extras import Extras
 from engine.augment.mix import Labels, Taught
 from engine.augment.policy import Policy
 from engine.augment.views import PLAIN, View, view_plan
-from engine.kernels import Plan, Ragged
+from engine.kernels import Plan
 from engine.loader.assemble import Assembler
-from engine.loader.passes import BufferedPass, Name
+from engine.loader.passes import Buffer, BufferedPass, Name
 from engine.loader.source import Source
-from engine.loader.stream import Decoded, Draw, ImageStream
-from engine.loader.supply import Supply
-from engine.quarantine import Quarantine
+from engine.loader.stream import Decoded, Draw, Finish, ImageStream
+from engine.loader.supply import Supply, supply_for
+from engine.quarantine import Fault, Quarantine
 from engine.recipe.sections import DecodeSection
 from engine.recipe.sections.augment import MixSection
 
@@ -81,7 +83,8 @@ class Loader:
     """Makes batches of `samples` on `device`; `quarantine` collects the files it had to leave out and why.
 
     `dtype` is that of the images (float32, bfloat16 or float16); `executor` is the recipe's `augment.executor`.
-    Decoding begins at once, before the first batch is asked for.
+    Decoding begins at once, before the first batch is asked for. `supply`: what it shares with other loaders; by
+    default with those around it that decode alike, see `shared_supplies`.
     """
 
     def __init__(
@@ -91,14 +94,15 @@ class Loader:
         device: torch.device,
         executor: Name = "auto",
         dtype: torch.dtype = torch.float32,
+        supply: Supply | None = None,
     ) -> None:
         self.samples = samples
         self.decode = decode
         self.device = device
         self.quarantine = Quarantine()
-        run = BufferedPass(executor, device, dtype)
-        self._assemble = Assembler(samples.labels_N, samples.taught, run)
-        self._supply = Supply(decode, device)
+        self._executor, self._dtype = executor, dtype
+        self._assemble = self._assembler()
+        self._supply = supply or supply_for(decode, device)
 
     def train(self, batches: Sequence[np.ndarray], policy: Policy, epoch: Epoch) -> Generator[Batch, None, None]:
         """Augmented batches of the draws in `batches`.
@@ -110,14 +114,18 @@ class Loader:
         def draw(draws_B: np.ndarray, sizes_B2: Tensor) -> Plan:
             return self._draw(draws_B, sizes_B2, policy, epoch)
 
+        def make(decoded: Decoded, assemble: Assembler) -> Batch:
+            return self._augmented(decoded, policy, epoch, assemble)
+
+        if self.device.type == "cuda":
+            finish = self._finish(make, epoch.height, epoch.width, fill=True)
+            return self._finished(self._stream(batches, draw, reduce=True), finish)
         filled = _filled(self._decoded(batches, draw, reduce=True), batches)
         return (self.augment(decoded, policy, epoch) for decoded in filled)
 
     def augment(self, decoded: Decoded, policy: Policy, epoch: Epoch) -> Batch:
         """One decoded batch, drawn unless it has a plan, and passed: valid until the next."""
-        plan = decoded.plan or decoded.fit(self._draw(decoded.rows_B, decoded.sizes_B2, policy, epoch))
-        extras = policy.extras(self._keys(decoded.rows_B), epoch.seed, epoch.number)
-        return self._batch(decoded.images, decoded.rows_B, plan, extras)
+        return self._augmented(decoded, policy, epoch, self._assemble)
 
     def valid(
         self, batches: Sequence[np.ndarray], contract: Contract, view: View = PLAIN
@@ -128,11 +136,14 @@ class Loader:
         def draw(_: np.ndarray, sizes_B2: Tensor) -> Plan:
             return view_plan(view, contract, sizes_B2, torch.device("cpu"))
 
-        seen = (decoded for decoded in self._decoded(batches, draw) if len(decoded.rows_B))
-        return (
-            self._batch(each.images, each.rows_B, each.plan or each.fit(draw(each.rows_B, each.sizes_B2)))
-            for each in seen
-        )
+        def make(decoded: Decoded, assemble: Assembler) -> Batch:
+            plan = decoded.plan or decoded.fit(draw(decoded.rows_B, decoded.sizes_B2))
+            return self._batch(decoded, plan, None, assemble)
+
+        if self.device.type == "cuda":
+            own = view.contract(contract)
+            return self._finished(self._stream(batches, draw), self._finish(make, own.height, own.width, fill=False))
+        return (make(each, self._assemble) for each in self._decoded(batches, draw) if len(each.rows_B))
 
     def photos(self, batches: Sequence[np.ndarray]) -> Generator[Decoded, None, None]:
         """Whole photos, for several views of each; a batch may be used until the next is asked for. Bad files are
@@ -147,24 +158,65 @@ class Loader:
     def _keys(self, draws_B: np.ndarray) -> Tensor:
         return torch.from_numpy(self.samples.draw_keys(draws_B))
 
+    def _stream(self, batches: Sequence[np.ndarray], draw: Draw | None = None, reduce: bool = False) -> ImageStream:
+        return ImageStream(self.samples.source, batches, self.decode, self.device, draw, reduce, self._supply)
+
     def _decoded(
         self, batches: Sequence[np.ndarray], draw: Draw | None = None, reduce: bool = False
     ) -> Generator[Decoded, None, None]:
-        stream = ImageStream(self.samples.source, batches, self.decode, self.device, draw, reduce, self._supply)
-        return self._noting(iter(stream))
+        return self._noting(iter(self._stream(batches, draw, reduce)))
 
     def _noting(self, running: Generator[Decoded, None, None]) -> Generator[Decoded, None, None]:
         """What is decoded; its bad files are put into the quarantine as they are met."""
         with closing(running):
             for decoded in running:
-                for draw, fault in decoded.faults.items():
-                    row = draw % len(self.samples.ids)
-                    self.quarantine.add(self.samples.ids[row], fault, self.samples.source.where(row))
+                self._note(decoded.faults)
                 yield decoded
 
-    def _batch(self, images: Ragged, draws_B: np.ndarray, plan: Plan, extras: Extras | None = None) -> Batch:
-        rows_B = self.samples.rows(draws_B)
-        images_BCHW, labels = self._assemble(images, rows_B, plan, extras)
+    def _finished(self, stream: ImageStream, finish: Finish) -> Generator[Batch, None, None]:
+        running = stream.finished(finish)  # from here on, and not when the first batch is asked for
+
+        def batches() -> Generator[Batch, None, None]:
+            with closing(running):
+                for batch, faults in running:
+                    self._note(faults)
+                    if batch is not None:
+                        yield batch
+
+        return batches()
+
+    def _note(self, faults: Mapping[int, Fault]) -> None:
+        for draw, fault in faults.items():
+            row = draw % len(self.samples.ids)
+            self.quarantine.add(self.samples.ids[row], fault, self.samples.source.where(row))
+
+    def _finish(self, make: Callable[[Decoded, Assembler], Batch], height: int, width: int, fill: bool) -> Finish:
+        """`make` in the thread and on the stream that decodes, with an assembler of its own: two streams may be at it
+        at once."""
+
+        def begin(buffer: Buffer) -> Callable[[Decoded], tuple[Batch, list[Tensor]]]:
+            assemble = self._assembler(buffer)
+
+            def made(decoded: Decoded) -> tuple[Batch, list[Tensor]]:
+                batch = make(decoded, assemble)
+                return batch, [batch.images_BCHW, *(one for one in batch.labels if isinstance(one, Tensor))]
+
+            return made
+
+        return Finish(begin, 3 * height * width * self._dtype.itemsize, fill)
+
+    def _assembler(self, buffer: Buffer | None = None) -> Assembler:
+        run = BufferedPass(self._executor, self.device, self._dtype, buffer)
+        return Assembler(self.samples.labels_N, self.samples.taught, run)
+
+    def _augmented(self, decoded: Decoded, policy: Policy, epoch: Epoch, assemble: Assembler) -> Batch:
+        plan = decoded.plan or decoded.fit(self._draw(decoded.rows_B, decoded.sizes_B2, policy, epoch))
+        extras = policy.extras(self._keys(decoded.rows_B), epoch.seed, epoch.number)
+        return self._batch(decoded, plan, extras, assemble)
+
+    def _batch(self, decoded: Decoded, plan: Plan, extras: Extras | None, assemble: Assembler) -> Batch:
+        rows_B = self.samples.rows(decoded.rows_B)
+        images_BCHW, labels = assemble(decoded.images, rows_B, plan, extras)
         return Batch(images_BCHW, labels, rows_B)
 
 
@@ -176,13 +228,7 @@ def _filled(decoded: Iterable[Decoded], batches: Sequence[np.ndarray]) -> Iterat
     for each, draws_B in zip(decoded, batches, strict=True):
         waiting.append(len(draws_B))
         if len(each.rows_B):
-            yield from (_repeated(each, count) for count in waiting)
+            yield from (each.repeated(count) for count in waiting)
             latest, waiting = each, []
     if latest is not None:
-        yield from (_repeated(latest, count) for count in waiting)
-
-
-def _repeated(decoded: Decoded, count: int) -> Decoded:
-    """`decoded` with its images repeated in order until there are `count`."""
-    have = len(decoded.rows_B)
-    return decoded if have == count else decoded.take(np.arange(count) % have)
+        yield from (latest.repeated(count) for count in waiting)

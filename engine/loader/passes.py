@@ -6,6 +6,7 @@ depends on nothing but torch and its compilers, and is imported only when asked 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -15,6 +16,9 @@ from engine.kernels import Executor, Plan, Ragged, one_pass
 from engine.kernels.upload import upload
 
 Name = Executor | Literal["kornia"]
+
+Buffer = Callable[[int, torch.dtype], Tensor]
+"""At least so many elements of a type, of any content, in one dimension."""
 
 
 def execute(name: Name, images: Ragged, plan: Plan, out: Tensor | None = None) -> Tensor:
@@ -32,20 +36,24 @@ def execute(name: Name, images: Ragged, plan: Plan, out: Tensor | None = None) -
 
 
 class BufferedPass:
-    """`execute` on `device`, wherever the images were decoded, into one buffer of `dtype` that grows as needed.
+    """`execute` on `device`, wherever the images were decoded, into memory of `dtype` that is used again.
 
     Fresh memory for each batch costs more than the pass itself at large sizes: 25 to 100 MB are mapped and faulted in
-    every time. The price is that an answer is valid until the next call only.
+    every time. The price is that an answer is valid for as long only as whoever gave the memory says: `buffer` is asked
+    for so many elements a batch. Without it, there is one that grows as needed, and an answer is valid until the next
+    call.
     """
 
-    def __init__(self, executor: Name, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, executor: Name, device: torch.device, dtype: torch.dtype, buffer: Buffer | None = None) -> None:
         self.executor = executor
         self.device = device
-        self._buffer = torch.empty(0, dtype=dtype, device=device)
+        self.dtype = dtype
+        self._buffer = buffer or self._own
+        self._grown: Tensor | None = None
 
     def __call__(self, images: Ragged, plan: Plan) -> Tensor:
         """(B, 3, height, width), normalised, channels-last memory."""
-        return execute(self.executor, self.place(images), plan, self._out(plan))
+        return execute(self.executor, self.place(images), plan, self.out(plan))
 
     def place(self, images: Ragged) -> Ragged:
         """The images on the device; the same object when they are there already."""
@@ -53,10 +61,14 @@ class BufferedPass:
             return images
         return Ragged(upload(images.tensors, self.device))
 
-    def _out(self, plan: Plan) -> Tensor:
+    def out(self, plan: Plan) -> Tensor:
+        """Where the batch of this plan is written: a part of the buffer."""
         shape = (plan.batch, plan.height, plan.width, 3)
         count = plan.batch * plan.height * plan.width * 3
-        if self._buffer.numel() < count:
+        return self._buffer(count, self.dtype)[:count].view(shape).permute(0, 3, 1, 2)
+
+    def _own(self, count: int, dtype: torch.dtype) -> Tensor:
+        if self._grown is None or len(self._grown) < count:
             with torch.inference_mode(False):  # scoring may come first, and training reads the same memory
-                self._buffer = torch.empty(count, dtype=self._buffer.dtype, device=self.device)
-        return self._buffer[:count].view(shape).permute(0, 3, 1, 2)
+                self._grown = torch.empty(count, dtype=dtype, device=self.device)
+        return self._grown

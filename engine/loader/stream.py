@@ -14,7 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
@@ -24,14 +24,14 @@ from engine.augment.regions import fit_to_regions, needed_regions
 from engine.decode.decoder import Opened, Pixels
 from engine.decode.turbo import TurboDecoder
 from engine.kernels import Plan, Ragged
+from engine.kernels.files import Content
 from engine.kernels.jpeg import Region
-from engine.loader.source import Source
-from engine.loader.supply import Supply
+from engine.loader.passes import Buffer
+from engine.loader.source import READERS, Source, tasks
+from engine.loader.supply import Supply, supply_for
 from engine.loader.transfer import Transfer
 from engine.quarantine import Fault
 from engine.recipe.sections import DecodeSection
-
-READERS = 8  # threads that read files: enough to keep a network file system busy, idle on a local one
 
 Draw = Callable[[np.ndarray, Tensor], Plan]
 """(rows_B, sizes_B2) -> the plan for these photos, whose (height, width) are sizes_B2 (int32)."""
@@ -57,9 +57,10 @@ class Decoded:
 
     @classmethod
     def of(cls, pixels: Sequence[Pixels], rows_B: np.ndarray, faults: Mapping[int, Fault] | None = None) -> Decoded:
-        whole = all(one[1:] == (*one.pixels_HW3.shape[:2], 0, 0, 1) for one in pixels)
-        frame_B5 = None if whole else torch.tensor([one[1:] for one in pixels], dtype=torch.int32)
-        return cls(Ragged([one.pixels_HW3 for one in pixels]), rows_B, frame_B5, faults=faults or {})
+        images = Ragged([one.image for one in pixels])
+        frames = np.array([one[1:] for one in pixels], dtype=np.int32).reshape(-1, 5)
+        whole = bool((frames[:, :2] == images.sizes_B2.numpy()).all() and (frames[:, 2:] == (0, 0, 1)).all())
+        return cls(images, rows_B, None if whole else torch.from_numpy(frames), faults=faults or {})
 
     @property
     def sizes_B2(self) -> Tensor:
@@ -69,13 +70,29 @@ class Decoded:
     def take(self, index: np.ndarray) -> Decoded:
         """The images at these positions (int64), which may repeat; without a plan."""
         frame_B5 = None if self.frame_B5 is None else self.frame_B5[torch.from_numpy(index)]
-        return Decoded(Ragged([self.images.tensors[i] for i in index.tolist()]), self.rows_B[index], frame_B5)
+        return Decoded(self.images.take(index.tolist()), self.rows_B[index], frame_B5)
+
+    def repeated(self, count: int) -> Decoded:
+        """The images repeated in order until there are `count`."""
+        have = len(self.rows_B)
+        return self if have == count else self.take(np.arange(count) % have)
 
     def fit(self, plan: Plan) -> Plan:
         """A plan for the whole photos as one for these images of them."""
         if self.frame_B5 is None:
             return plan
         return fit_to_regions(plan, self.frame_B5[:, 2:4], self.frame_B5[:, 4])
+
+
+class Finish(NamedTuple):
+    """What a stream for a GPU does to a batch when its images are there, in its own thread and on its own stream of the
+    device: see `ImageStream.finished`."""
+
+    begin: Callable[[Buffer], Callable[[Decoded], tuple[Any, Sequence[Tensor]]]]
+    """Called once, in the thread: handed where to get the memory for what is made, answers with what makes it. That
+    queues kernels, waits for none of them, and names the tensors that it has made."""
+    image_bytes: int  # of the memory asked for, for an image
+    fill: bool  # whether a batch has as many images as it was asked for, those of others in the place of bad files
 
 
 class ImageStream:
@@ -113,7 +130,21 @@ class ImageStream:
         self.supply = supply
 
     def __iter__(self) -> Generator[Decoded, None, None]:
-        running = _Run(self, self.supply or Supply(self.section, self.device)).batches()
+        return self._started(None)
+
+    def finished(self, finish: Finish) -> Generator[tuple[Any, Mapping[int, Fault]], None, None]:
+        """For a model on a GPU: what `finish` makes of each batch that has images, and the bad files met since the one
+        before; None with the last of them, where no images follow.
+
+        Nothing of it is done by the consumer's thread or on its stream, which is only made to wait for what it is
+        handed. That may be used until the next is asked for, and by kernels queued by then. Batches that are filled
+        are as many as `batches`, unless all of their files are bad: in the place of a bad batch comes the next good
+        one, in the last place the last.
+        """
+        return self._started(finish)
+
+    def _started(self, finish: Finish | None) -> Generator[Any, None, None]:
+        running = _Run(self, self.supply or supply_for(self.section, self.device), finish).batches()
         next(running)  # the thread works from here on, and closing the generator ends it
         return running
 
@@ -128,6 +159,18 @@ class _Made:
     there: torch.cuda.Event | None = None  # after it, the pixels are on the GPU
 
 
+@dataclasses.dataclass
+class _Finished:
+    """What was made of a batch, where it lies, and when it is there."""
+
+    value: Any
+    faults: Mapping[int, Fault]
+    bytes: int = 0  # of the room
+    tensors: Sequence[Tensor] = ()
+    buffers: Sequence[Tensor] = ()
+    ready: torch.cuda.Event | None = None
+
+
 class _Run:
     """One iteration of a stream: a thread makes batches, the consumer's takes them.
 
@@ -136,18 +179,22 @@ class _Run:
     the memory; the consumer's thread, which feeds the GPU, waits for nothing but a batch.
     """
 
-    def __init__(self, stream: ImageStream, supply: Supply) -> None:
-        self._stream, self._supply, self._room = stream, supply, supply.room
-        self._lane = supply.lane()
+    def __init__(self, stream: ImageStream, supply: Supply, finish: Finish | None) -> None:
+        self._stream, self._supply, self._room, self._finish = stream, supply, supply.room, finish
+        self._decoder = supply.decoder
         self._on_gpu = stream.device.type == "cuda"
-        self._carries = self._on_gpu and self._lane.decoder.device.type == "cpu"
-        self._ready: queue.Queue[_Made | BaseException | None] = queue.Queue(maxsize=supply.prefetch)
+        self._side = supply.take_stream() if self._on_gpu else None  # where the thread's copies and kernels go
+        carries = self._side is not None and self._decoder.device.type == "cpu"
+        self._transfer = Transfer(self._side) if self._side is not None and carries else None
+        self._ready: queue.Queue[_Made | _Finished | BaseException | None] = queue.Queue(maxsize=supply.prefetch)
+        self._ended = False  # the last of the queue has come
         # Guarded by the room's lock:
         self._stopped = False
         self._ahead = 0  # batches that are made or being made, and not handed out
-        # Handed out, and read by kernels until the event.
+        # Read by kernels until the event.
         self._used: deque[tuple[torch.cuda.Event, _Made]] = deque()
-        self._held: _Made | None = None  # the consumer's
+        self._latest: _Made | None = None  # the consumer's; the thread's, where it finishes them
+        self._held: _Finished | None = None  # the consumer's
         self._sending: deque[tuple[Tensor, torch.cuda.Event]] = deque()  # slabs that are being copied from
 
     def batches(self) -> Generator[Any, None, None]:
@@ -155,113 +202,169 @@ class _Run:
         producer.start()
         try:
             yield
-            while (item := self._ready.get()) is not None:
+            while (item := self._next()) is not None:
                 if isinstance(item, BaseException):
                     raise item
-                self._hand_out(item)
-                yield item.decoded
+                yield self._hand_out(item) if isinstance(item, _Made) else self._hand_over(item)
         finally:
             self._end(producer)
 
     # -- in the consumer's thread
 
-    def _hand_out(self, made: _Made) -> None:
+    def _next(self) -> _Made | _Finished | BaseException | None:
+        item = self._ready.get()
+        self._ended = item is None or isinstance(item, BaseException)
+        return item
+
+    def _hand_out(self, made: _Made) -> Decoded:
         if made.there is not None:
-            torch.cuda.current_stream(self._stream.device).wait_event(made.there)
+            self._here.wait_event(made.there)
         with self._room.changed:
             self._ahead -= 1
-            before = self._held
+            before = self._latest
             if len(made.decoded.rows_B):
-                self._held = made
+                self._latest = made
             else:
                 before = made
             if before is not None and not self._on_gpu:
                 self._give(before)
             elif before is not None:
                 # The consumer has queued kernels that read these pixels: nobody may have the memory before they ran.
-                done = torch.cuda.current_stream(self._stream.device).record_event()
-                self._used.append((done, before))
-                while self._used and self._used[0][0].query():
-                    self._give(self._used.popleft()[1])
+                self._used.append((self._here.record_event(), before))
+                self._give_read()
             self._room.changed.notify_all()
+        return made.decoded
+
+    def _hand_over(self, made: _Finished) -> tuple[Any, Mapping[int, Fault]]:
+        here = self._here
+        if self._held is not None:  # the consumer has queued all that it does with it
+            self._give_finished(self._held, here.record_event())
+        if made.ready is not None:
+            here.wait_event(made.ready)
+        for tensor in made.tensors:
+            tensor.record_stream(here)
+        self._held = made
+        with self._room.changed:
+            self._ahead -= 1
+            self._room.changed.notify_all()
+        return made.value, made.faults
+
+    @property
+    def _here(self) -> torch.cuda.Stream:
+        return torch.cuda.current_stream(self._stream.device)
 
     def _end(self, producer: threading.Thread) -> None:
         with self._room.changed:
             self._stopped = True
             self._room.changed.notify_all()
-        left: list[_Made | BaseException | None] = []
-        while producer.is_alive() or not self._ready.empty():  # it may be waiting for a place in the queue
-            with contextlib.suppress(queue.Empty):
-                left.append(self._ready.get(timeout=0.05))
+        left = []
+        while not self._ended:  # it may be waiting for a place in the queue
+            left.append(self._next())
+        producer.join()
         alive = [made for _, made in self._used]
-        if self._held is not None:  # the last one's memory is whoever's still looks at it
-            alive.append(dataclasses.replace(self._held, slab=None))
+        if self._latest is not None:
+            # On the host, the last one's memory is whoever's still looks at it.
+            alive.append(self._latest if self._finish else dataclasses.replace(self._latest, slab=None))
         if self._on_gpu and alive:  # what was handed out may be read by all that is queued by now
-            torch.cuda.current_stream(self._stream.device).record_event().synchronize()
+            last = (self._side if self._finish and self._side is not None else self._here).record_event()
+            if not last.query():
+                last.synchronize()
         for slab, copied in self._sending:
             copied.synchronize()
             self._supply.slabs.give(slab)
         for made in [*alive, *(one for one in left if isinstance(one, _Made))]:
             self._give(made)
+        if self._held is not None:
+            self._give_finished(self._held, self._here.record_event())
+        for one in left:
+            if isinstance(one, _Finished) and one.ready is not None:
+                self._give_finished(one, one.ready)
         self._used.clear()
-        self._held = None
-        self._supply.give(self._lane)
+        self._latest = self._held = None
+        if self._side is not None:
+            self._supply.give_stream(self._side)
 
     def _give(self, made: _Made) -> None:
         self._room.give(made.bytes)
         if made.slab is not None:
             self._supply.slabs.give(made.slab)
 
+    def _give_finished(self, made: _Finished, read: torch.cuda.Event) -> None:
+        for buffer in made.buffers:
+            self._supply.ring.give(buffer, read)
+        self._room.give(made.bytes)
+
+    def _give_read(self) -> None:
+        """Give back what kernels have read, in order. Needs the room's lock."""
+        while self._used and self._used[0][0].query():
+            self._give(self._used.popleft()[1])
+
     # -- in the thread that makes batches
 
     def _produce(self) -> None:
         try:
-            if self._on_gpu and self._stream.device.index is not None:
-                torch.cuda.set_device(self._stream.device)  # each thread begins with the first one
-            transfer = Transfer(self._stream.device) if self._carries else None
-            with ThreadPoolExecutor(READERS, thread_name_prefix="read") as readers:
-                for rows_B, contents in self._contents(readers):
-                    made = self._made(rows_B, contents, transfer)
-                    if made is None:
-                        return
-                    self._ready.put(made)
+            with self._aside(), ThreadPoolExecutor(READERS, thread_name_prefix="read") as readers:
+                made = self._decoded(readers)
+                for item in made if self._finish is None else self._finishing(made, self._finish):
+                    self._ready.put(item)
             self._ready.put(None)
         except BaseException as error:  # handed to the consumer, whose thread can tell the user
             self._ready.put(error)
 
-    def _contents(self, readers: ThreadPoolExecutor) -> Iterator[tuple[np.ndarray, list[bytes | Fault]]]:
-        """Batches of draws with what their files hold, each read while the one before it is decoded."""
-        reading: deque[tuple[np.ndarray, list[Future[list[bytes | Fault]]]]] = deque()
-        for draws_B in self._stream.batches:
-            rows_B = draws_B % len(self._stream.source)
-            # A few files a task: a task costs as much as reading a small file.
-            size = -(-len(rows_B) // READERS) or 1
-            tasks = [
-                readers.submit(self._stream.source.read, rows_B[at : at + size]) for at in range(0, len(rows_B), size)
-            ]
-            reading.append((draws_B, tasks))
-            if len(reading) > 1:
-                yield _finished(reading.popleft())
-        while reading:
-            yield _finished(reading.popleft())
+    @contextlib.contextmanager
+    def _aside(self) -> Iterator[None]:
+        if self._side is None:
+            yield
+            return
+        if self._stream.device.index is not None:
+            torch.cuda.set_device(self._stream.device)  # each thread begins with the first one
+        with torch.cuda.stream(self._side):
+            yield
 
-    def _made(self, rows_B: np.ndarray, contents: Sequence[bytes | Fault], transfer: Transfer | None) -> _Made | None:
+    def _decoded(self, readers: ThreadPoolExecutor) -> Iterator[_Made]:
+        for rows_B, contents in self._contents(readers):
+            made = self._made(rows_B, contents)
+            if made is None:
+                return
+            yield made
+
+    def _contents(self, readers: ThreadPoolExecutor) -> Iterator[tuple[np.ndarray, list[Content | Fault]]]:
+        """Batches of draws with what their files hold, each read while the one before it is decoded."""
+        source = self._stream.source
+        reading: deque[tuple[np.ndarray, list[Future[Sequence[Content | Fault]]]]] = deque()
+        for draws_B in self._stream.batches:
+            rows_B = draws_B % len(source)
+            # A few files a task: a task costs as much as reading a small file.
+            size = -(-len(rows_B) // tasks(source)) or 1
+            parts = [readers.submit(source.read, rows_B[at : at + size]) for at in range(0, len(rows_B), size)]
+            reading.append((draws_B, parts))
+            if len(reading) > 1:
+                yield _read(reading.popleft())
+        while reading:
+            yield _read(reading.popleft())
+
+    def _made(self, rows_B: np.ndarray, contents: Sequence[Content | Fault]) -> _Made | None:
         """One batch, when there is room for it; None when none is wanted any more."""
-        stream, decoder, room = self._stream, self._lane.decoder, self._room
+        stream, decoder, room = self._stream, self._decoder, self._room
         faults: dict[int, Fault] = {}
+        encoded: list[Content]
         rows_B, encoded = _sound(rows_B, contents, faults)
         rows_B, opened = _sound(rows_B, decoder.open(encoded), faults)
         plan: Plan | None = None
         regions: list[Region] | None = None
-        sizes_B2 = torch.tensor([(one.height, one.width) for one in opened], dtype=torch.int32)
+        sizes = np.array([(one.height, one.width) for one in opened], dtype=np.int32).reshape(-1, 2)
+        sizes_B2 = torch.from_numpy(sizes)
         if stream.draw is not None and opened:
             plan = stream.draw(rows_B, sizes_B2)
-            regions = needed_regions(plan, sizes_B2, stream.reduce)
-        taken = _bytes(opened, regions if isinstance(decoder, TurboDecoder) else None)
+            if isinstance(decoder, TurboDecoder):  # others decode whole photos
+                regions = needed_regions(plan, sizes_B2, stream.reduce)
+        pixels_bytes = _bytes(opened, sizes, regions)
+        taken = pixels_bytes + (self._finish.image_bytes * len(opened) if self._finish else 0)
         if not self._has_room(taken):
             return None
         try:
-            rows_B, pixels = _sound(rows_B, decoder.pixels(opened, regions), faults)
+            answers, slab = self._supply.pixels(opened, regions)
+            rows_B, pixels = _sound(rows_B, answers, faults)
             decoded = Decoded.of(pixels, rows_B, faults)
             # Where pixels are missing, or of another size than their header promised, the plan is of other photos.
             if plan is not None and len(pixels) == len(opened) and torch.equal(sizes_B2, decoded.sizes_B2):
@@ -269,15 +372,71 @@ class _Run:
         except BaseException:
             room.give(taken)
             raise
-        found = sum(image.numel() for image in decoded.images.tensors)
+        found = decoded.images.bytes
         room.take(found - taken)
-        slab = self._lane.taken()
-        if transfer is None or not found:
+        if self._transfer is None or not found:
             return _Made(decoded, found, slab)
-        images, there = transfer.send(decoded.images, slab)
+        images, there = self._transfer.send(decoded.images, slab)
         if slab is not None:
             self._sending.append((slab, there))
         return _Made(dataclasses.replace(decoded, images=images), found, there=there)
+
+    def _finishing(self, made: Iterator[_Made], finish: Finish) -> Iterator[_Finished]:
+        """Finished batches of the decoded ones, whose memory is kept until the kernels that read it have ended."""
+        buffers: list[Tensor] = []
+
+        def buffer(count: int, dtype: torch.dtype) -> Tensor:
+            buffers.append(self._supply.ring.take(count, dtype))
+            return buffers[-1]
+
+        def finished(decoded: Decoded) -> _Finished:
+            buffers.clear()
+            value, tensors = make(decoded)
+            taken = finish.image_bytes * len(decoded.rows_B)
+            self._room.take(taken)
+            assert self._side is not None
+            return _Finished(value, faults, taken, tensors, tuple(buffers), self._side.record_event())
+
+        make = finish.begin(buffer)
+        faults: Mapping[int, Fault] = {}
+        waiting: list[int] = []  # sizes of batches for which there are no images yet
+        for one, draws_B in zip(made, self._stream.batches, strict=False):
+            have = len(one.decoded.rows_B)
+            faults = {**faults, **one.decoded.faults}
+            waiting.append(len(draws_B) if finish.fill else have)
+            if not have:
+                self._count(-1)
+                self._give(one)
+                waiting = waiting if finish.fill else []
+                continue
+            self._let_go()
+            self._latest = one
+            self._count(len(waiting) - 1)
+            for count in waiting:
+                yield finished(one.decoded.repeated(count))
+                faults = {}
+            waiting = []
+        if self._latest is not None:
+            self._count(len(waiting))
+            for count in waiting:
+                yield finished(self._latest.decoded.repeated(count))
+                faults = {}
+        if faults:
+            self._count(1)
+            yield _Finished(None, faults)
+
+    def _count(self, more: int) -> None:
+        with self._room.changed:
+            self._ahead += more
+            self._room.changed.notify_all()
+
+    def _let_go(self) -> None:
+        """Of the latest batch's images, when what is queued has read them."""
+        if self._latest is not None and self._side is not None:
+            with self._room.changed:
+                self._used.append((self._side.record_event(), self._latest))
+                self._latest = None
+                self._give_read()
 
     def _has_room(self, count: int) -> bool:
         """Wait until `count` bytes may be decoded; False when none are wanted any more."""
@@ -302,10 +461,10 @@ class _Run:
             self._give(oldest)
 
 
-def _bytes(opened: Sequence[Opened], regions: Sequence[Region] | None) -> int:
+def _bytes(opened: Sequence[Opened], sizes_B2: np.ndarray, regions: Sequence[Region] | None) -> int:
     """Of the pixels that will be decoded: of whole photos, or about these regions of them where they are JPEGs."""
     if regions is None:
-        return sum(one.height * one.width * 3 for one in opened)
+        return int(sizes_B2.astype(np.int64).prod(1).sum()) * 3
     parts = zip(opened, regions, strict=True)
     return sum(
         (part.x1 - part.x0) * (part.y1 - part.y0) * 3 // part.reduction**2
@@ -319,13 +478,16 @@ def _sound(
     rows_B: np.ndarray, answers: Sequence[Good | Fault], faults: dict[int, Fault]
 ) -> tuple[np.ndarray, list[Good]]:
     """The rows that have an answer, with it; the faults of the others are noted by row."""
-    faults |= {row: one for row, one in zip(rows_B.tolist(), answers, strict=True) if isinstance(one, Fault)}
-    kept = [i for i, one in enumerate(answers) if not isinstance(one, Fault)]
+    bad = {i: one for i, one in enumerate(answers) if isinstance(one, Fault)}
+    if not bad:
+        return rows_B, cast(list[Good], answers)
+    faults |= {int(rows_B[i]): one for i, one in bad.items()}
+    kept = [i for i in range(len(answers)) if i not in bad]
     return rows_B[kept], [one for one in answers if not isinstance(one, Fault)]
 
 
-def _finished(
-    read: tuple[np.ndarray, list[Future[list[bytes | Fault]]]],
-) -> tuple[np.ndarray, list[bytes | Fault]]:
-    rows_B, tasks = read
-    return rows_B, [content for task in tasks for content in task.result()]
+def _read(
+    parts: tuple[np.ndarray, list[Future[Sequence[Content | Fault]]]],
+) -> tuple[np.ndarray, list[Content | Fault]]:
+    rows_B, reading = parts
+    return rows_B, [content for part in reading for content in part.result()]

@@ -1,20 +1,27 @@
-"""What the streams of one loader share: room for pixels, memory that is used again, decoders.
+"""What the streams of a run share: the decoder, room for batches, memory that is used again.
 
-Two streams are alive at once while an epoch is scored and the next one's batches are made ready. Their batches are
-counted together, and one's decoder and memory become the other's: a decoder starts threads, and fresh memory has to be
-mapped (and pinned, for a GPU), which can take longer than decoding into it.
+Two streams are alive at once while an epoch is scored and the next one's batches are made ready, and a run of folds has
+a loader for each. Their batches are counted together, and there is one decoder for all, which takes one batch at a
+time: decoders start threads, and one for a GPU holds memory there; fresh memory has to be mapped (and pinned, for a
+GPU), which can take longer than decoding into it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor
 
 from engine.decode.choose import decode_device, decoder_for
-from engine.decode.decoder import Decoder
+from engine.decode.decoder import Decoder, Opened, Pixels
 from engine.errors import EngineError
+from engine.kernels.jpeg import Region
+from engine.quarantine import Fault
 from engine.ranks import own_cores
 from engine.recipe.sections import DecodeSection
 from engine.system import GIB, total_host_bytes
@@ -23,7 +30,7 @@ _SHARE = 8  # the part of memory that decoded batches may fill
 
 
 class Room:
-    """Bytes of pixels that may be alive at once. What is taken is given back, by any thread."""
+    """Bytes of batches that may be alive at once. What is taken is given back, by any thread."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -77,46 +84,118 @@ class Slabs:
                 self._free.append(slab)
 
 
-class Lane:
-    """A decoder, for one stream at a time, and the slab that it took for what it decoded last."""
+class Ring:
+    """Buffers on a GPU for finished batches, which go round: written on one stream, read on another, written again when
+    that is done, and no host waits in between. Those that nobody has are kept, up to `limit` bytes."""
 
-    def __init__(self, section: DecodeSection, device: torch.device, slabs: Slabs) -> None:
-        self._slabs = slabs
-        self._slab: Tensor | None = None
-        self.decoder: Decoder = decoder_for(section, device, self._memory)
+    def __init__(self, device: torch.device, limit: int) -> None:
+        self._device, self._limit = device, limit
+        self._free: deque[tuple[Tensor, torch.cuda.Event]] = deque()
+        self._lock = threading.Lock()
 
-    def taken(self) -> Tensor | None:
-        """The slab that holds the last batch, from now on the caller's to give back; None where none was needed."""
-        slab, self._slab = self._slab, None
-        return slab
+    def take(self, count: int, dtype: torch.dtype) -> Tensor:
+        """At least `count` elements, of any content, for kernels of the current stream: it is made to wait for those
+        that still read them."""
+        stream = torch.cuda.current_stream(self._device)
+        with self._lock:
+            fits = [one.dtype == dtype and len(one) >= count for one, _ in self._free]
+            found = self._free[fits.index(True)] if any(fits) else None
+            if found is not None:
+                del self._free[fits.index(True)]
+            elif self._free:
+                self._free.popleft()  # too small, and a larger one takes its place
+        if found is None:
+            with torch.inference_mode(False):  # scoring may come first, and training reads the same memory
+                return torch.empty(count, dtype=dtype, device=self._device)
+        buffer, read = found
+        stream.wait_event(read)
+        buffer.record_stream(stream)
+        return buffer
 
-    def _memory(self, count: int) -> Tensor:
-        self._slab = self._slabs.take(count)
-        return self._slab
+    def give(self, buffer: Tensor, read: torch.cuda.Event) -> None:
+        """Back; `read` is when nobody reads it any more."""
+        with self._lock:
+            if sum(one.nbytes for one, _ in self._free) + buffer.nbytes <= self._limit:
+                self._free.append((buffer, read))
 
 
 class Supply:
-    """For a model on `device`. The first lane raises RecipeError when the recipe's decoder cannot be had here."""
+    """For a model on `device`."""
 
     def __init__(self, section: DecodeSection, device: torch.device) -> None:
-        self.device = device
+        self.section, self.device = section, device
         self.prefetch = section.prefetch
-        # Every process of this machine would start a thread a core.
-        self._section = section.model_copy(update={"threads": section.threads or own_cores()})
         limit = prefetch_bytes(section, device)
         self.room = Room(limit)
         self.slabs = Slabs(device.type == "cuda", limit)
-        self._idle: list[Lane] = []
+        self.ring = Ring(device, limit)
+        self._decoder: Decoder | None = None
+        self._decoding = threading.Lock()
+        self._slab: Tensor | None = None  # that the decoder has asked for
+        self._streams: list[torch.cuda.Stream] = []  # on the device, that nobody uses
 
-    def lane(self) -> Lane:
-        """One that is idle, or a new one."""
+    @property
+    def decoder(self) -> Decoder:
+        """Made when it is first asked for. Raises RecipeError when the recipe's decoder cannot be had here."""
+        with self._decoding:
+            if self._decoder is None:
+                # Every process of this machine would start a thread a core.
+                threads = self.section.threads or own_cores()
+                section = self.section.model_copy(update={"threads": threads})
+                self._decoder = decoder_for(section, self.device, self._memory)
+            return self._decoder
+
+    def pixels(
+        self, opened: Sequence[Opened], regions: Sequence[Region] | None
+    ) -> tuple[list[Pixels | Fault], Tensor | None]:
+        """`Decoder.pixels`, when no other stream is at it; and the slab that they lie in, from now on the caller's to
+        give back; None where none was needed."""
+        decoder = self.decoder
+        with self._decoding:
+            self._slab = None
+            found = decoder.pixels(opened, regions)
+            slab, self._slab = self._slab, None
+        return found, slab
+
+    def take_stream(self) -> torch.cuda.Stream:
+        """A stream of the GPU beside the model's, for one thread at a time."""
         try:
-            return self._idle.pop()
+            return self._streams.pop()
         except IndexError:
-            return Lane(self._section, self.device, self.slabs)
+            return torch.cuda.Stream(self.device)
 
-    def give(self, lane: Lane) -> None:
-        self._idle.append(lane)
+    def give_stream(self, stream: torch.cuda.Stream) -> None:
+        """Back. What is queued on it need not have ended."""
+        self._streams.append(stream)
+
+    def _memory(self, count: int) -> Tensor:
+        self._slab = self.slabs.take(count)
+        return self._slab
+
+
+_shared: ContextVar[list[Supply] | None] = ContextVar("supplies", default=None)
+
+
+@contextlib.contextmanager
+def shared_supplies() -> Iterator[None]:
+    """Within, loaders that decode alike share one Supply: those of a run's folds, of its scoring and of its answers."""
+    before = _shared.set([])
+    try:
+        yield
+    finally:
+        _shared.reset(before)
+
+
+def supply_for(section: DecodeSection, device: torch.device) -> Supply:
+    """The one that is shared here by those who decode like that; a new one where nothing is shared."""
+    shared = _shared.get()
+    for one in shared or ():
+        if one.section == section and one.device == device:
+            return one
+    supply = Supply(section, device)
+    if shared is not None:
+        shared.append(supply)
+    return supply
 
 
 def prefetch_bytes(section: DecodeSection, device: torch.device) -> int:

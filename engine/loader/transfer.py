@@ -8,20 +8,20 @@ stream of its own, made by the thread that decoded it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
 
-from engine.kernels import Ragged
+from engine.kernels import Placed, Ragged
 from engine.kernels.upload import upload
 
 
 class Transfer:
-    """Copies to `device`, a GPU, in order."""
+    """Copies to the device of `stream`, a GPU, in order."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self._stream = torch.cuda.Stream(device)
+    def __init__(self, stream: torch.cuda.Stream) -> None:
+        self._stream = stream
 
     def send(self, images: Ragged, slab: Tensor | None) -> tuple[Ragged, torch.cuda.Event]:
         """The images on the device, and the event after which they are there and `slab`, in pinned memory, is free.
@@ -29,20 +29,27 @@ class Transfer:
         They lie in memory of this transfer's stream: who reads them on another lets go of them when that is done.
         """
         with torch.cuda.stream(self._stream):
-            moved = _moved(images.tensors, slab, self.device)
+            moved = _moved(images, slab, self._stream.device)
             return Ragged(moved), self._stream.record_event()
 
 
-def _moved(images: Sequence[Tensor], slab: Tensor | None, device: torch.device) -> list[Tensor]:
+def _moved(images: Ragged, slab: Tensor | None, device: torch.device) -> Sequence[Tensor | Placed]:
     """What lies in the slab by one copy of it, and others by a second one."""
     if slab is None:
-        return upload(images, device)
-    starts = [image.data_ptr() - slab.data_ptr() for image in images]
-    inside = [0 <= start < len(slab) for start in starts]
-    others = iter(upload([image for image, within in zip(images, inside, strict=True) if not within], device))
-    ends = [start + image.numel() for start, image, within in zip(starts, images, inside, strict=True) if within]
-    there = slab[: max(ends, default=0)].to(device, non_blocking=True)
+        return upload(images.tensors, device)
+    base, end = slab.data_ptr(), 0
+    for one in images.images:
+        if _within(one, slab):
+            end = max(end, one.address - base + 3 * one.height * one.width)
+    outside = [one.tensor() if isinstance(one, Placed) else one for one in images.images if not _within(one, slab)]
+    others = iter(upload(outside, device) if outside else ())
+    there = slab[:end].to(device, non_blocking=True)
+    shift = there.data_ptr() - base
     return [
-        there[start : start + image.numel()].view(image.shape) if within else next(others)
-        for start, image, within in zip(starts, images, inside, strict=True)
+        Placed(one.address + shift, one.height, one.width, there) if _within(one, slab) else next(others)
+        for one in images.images
     ]
+
+
+def _within(image: Tensor | Placed, slab: Tensor) -> TypeGuard[Placed]:
+    return isinstance(image, Placed) and image.keep is slab

@@ -18,6 +18,7 @@ from typing import Any
 from engine.ensemble.specialist import Effect
 from engine.errors import EngineError, Interrupted
 from engine.events import Notice, Relay, Stop, Watcher
+from engine.loader.supply import shared_supplies
 from engine.ranks import Ranks
 from engine.recipe.sections import Recipe
 from engine.store.claim import DATA, SPLIT, START, TEACHER, Claim, claim
@@ -69,7 +70,8 @@ def train(prepared: Prepared, ranks: Ranks, watcher: Watcher, stop: Stop, overwr
     RecipeError when the folder holds another run, EngineError while another process trains in it.
     """
     folder = RunFolder(Path(prepared.recipe.output))
-    with only_one(folder.occupied, "a run", ELSEWHERE) if ranks.leads else nullcontext():
+    alone = only_one(folder.occupied, "a run", ELSEWHERE) if ranks.leads else nullcontext()
+    with alone, shared_supplies():
         return _train(prepared, folder, ranks, watcher, stop, overwrite)
 
 

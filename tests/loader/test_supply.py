@@ -15,13 +15,15 @@ import torch
 from engine.decode.decoder import Opened, Pixels, whole
 from engine.errors import EngineError
 from engine.loader import supply as supply_module
+from engine.loader.batches import Loader, Samples
 from engine.loader.source import Memory
 from engine.loader.stream import ImageStream
-from engine.loader.supply import Slabs, Supply, prefetch_bytes
+from engine.loader.supply import Slabs, Supply, prefetch_bytes, shared_supplies, supply_for
 from engine.recipe.sections import DecodeSection
 from engine.system import total_host_bytes
 
 HOST = torch.device("cpu")
+KEYS = np.zeros(1, dtype=np.int64)
 MIB = 2**20
 
 
@@ -29,15 +31,21 @@ class Counting:
     """Decodes any file to a photo of one MiB, and counts the bytes that are alive."""
 
     device = HOST
-    alive = 0
-    most = 0
+    made = alive = most = at_once = busy = 0
     lock = threading.Lock()
+
+    def __init__(self) -> None:
+        Counting.made += 1
 
     def open(self, contents: Sequence[bytes]) -> list[Opened]:
         return [Opened(content, 512, 682) for content in contents]
 
     def pixels(self, opened: Sequence[Opened], regions: object = None) -> list[Pixels]:
-        return [whole(self._photo()) for _ in opened]
+        Counting.busy += 1
+        Counting.at_once = max(Counting.at_once, Counting.busy)
+        photos = [whole(self._photo()) for _ in opened]
+        Counting.busy -= 1
+        return photos
 
     def _photo(self) -> torch.Tensor:
         array = np.zeros((512, 682, 3), dtype=np.uint8)
@@ -56,7 +64,7 @@ class Counting:
 
 @pytest.fixture(autouse=True)
 def counting(monkeypatch: pytest.MonkeyPatch) -> None:
-    Counting.alive = Counting.most = 0
+    Counting.made = Counting.alive = Counting.most = Counting.at_once = Counting.busy = 0
     monkeypatch.setattr(supply_module, "decoder_for", lambda *_: Counting())
 
 
@@ -110,18 +118,27 @@ def test_closing_wakes_a_thread_that_waits_for_room() -> None:
     assert time.monotonic() - began < 5 and supply.room.taken == 0
 
 
-def test_decoders_are_used_again_by_later_streams_and_never_by_two_at_once() -> None:
+def test_there_is_one_decoder_and_never_two_batches_in_it_at_once() -> None:
     supply = Supply(DecodeSection(), HOST)
-    made = []
-    supply_lane = supply.lane
-    supply.lane = lambda: made.append(supply_lane()) or made[-1]  # type: ignore[method-assign,func-returns-value]
-    list(stream(supply, batches=2))
-    list(stream(supply, batches=2))
-    assert made[0] is made[1]
-    one, other = iter(stream(supply)), iter(stream(supply))
-    assert made[2] is made[0] and made[3] is not made[0]
-    one.close()
-    other.close()
+    for _ in range(2):
+        list(stream(supply, batches=2))
+    with ExitStack() as stack:
+        for _ in range(3):
+            assert len(list(zip(stack.enter_context(closing(iter(stream(supply)))), range(6), strict=False))) == 6
+    assert Counting.made == 1 and Counting.at_once == 1
+
+
+def test_loaders_share_what_they_decode_with_where_that_is_wished() -> None:
+    section, other = DecodeSection(prefetch=5), DecodeSection(prefetch=4)
+    assert supply_for(section, HOST) is not supply_for(section, HOST)
+    with shared_supplies():
+        shared = supply_for(section, HOST)
+        assert supply_for(DecodeSection(prefetch=5), HOST) is shared and supply_for(other, HOST) is not shared
+        loaders = [Loader(Samples(["a"], Memory([b"a"]), KEYS, KEYS), section, HOST) for _ in range(2)]
+        for loader in loaders:
+            assert len(list(loader.photos([np.arange(1)]))) == 1
+        assert Counting.made == 1
+    assert supply_for(section, HOST) is not shared
 
 
 def test_slabs_fit_are_used_again_and_not_hoarded() -> None:
@@ -154,6 +171,5 @@ def test_processes_of_a_machine_share_its_cores(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(supply_module, "decoder_for", lambda section, *_: asked.append(section.threads) or Counting())
     monkeypatch.setattr("engine.ranks.cores", lambda: 16)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
-    Supply(DecodeSection(), HOST).lane()
-    Supply(DecodeSection(threads=7), HOST).lane()
+    assert all(Supply(DecodeSection(threads=threads), HOST).decoder for threads in (0, 7))
     assert asked == [4, 7]
