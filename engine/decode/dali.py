@@ -12,7 +12,7 @@ Only plain JPEGs are DALI's. What else there is it decodes on the CPU, no faster
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ from engine.decode.decoder import Opened, Pixels, whole
 from engine.decode.pillow import PillowDecoder
 from engine.errors import EngineError
 from engine.hush import hushed
+from engine.kernels import Placed
 from engine.kernels.files import Content, Encoded
 from engine.kernels.jpeg import Region
 from engine.quarantine import Fault
@@ -101,15 +102,19 @@ class DaliDecoder:
             where = "gpu" if self.device.type == "cuda" else "cpu"
             decoded = ndd.decoders.image(batch, device=where, output_type=rgb, adjust_orientation=False)
             decoded.evaluate()
-            pixels = [tensor_of(t) for t in decoded.tensors]
-        return [whole(one) for one in self._upright(pixels, [one.header.orientation for one in opened if one.header])]
+            images = [_lent(t, self.device) for t in decoded.tensors]
+        turns = {i: one.header.orientation for i, one in enumerate(opened) if one.header and one.header.orientation > 1}
+        found: list[Tensor | Placed] = [*images]
+        for i, image in self._upright({i: images[i].tensor() for i in turns}, turns).items():
+            found[i] = image
+        return [_whole(one) for one in found]
 
-    def _upright(self, pixels: Sequence[Tensor], orientations: Sequence[int]) -> list[Tensor]:
-        if self.device.type != "cuda" or all(one == 1 for one in orientations):
-            return [upright(one, orientation) for one, orientation in zip(pixels, orientations, strict=True)]
+    def _upright(self, pixels: Mapping[int, Tensor], orientations: Mapping[int, int]) -> dict[int, Tensor]:
+        if self.device.type != "cuda" or not pixels:
+            return {i: upright(one, orientations[i]) for i, one in pixels.items()}
         stream = torch.cuda.Stream(self.device)  # of its own, so as to wait for these pixels alone
         with torch.cuda.stream(stream):
-            turned = [upright(one, orientation) for one, orientation in zip(pixels, orientations, strict=True)]
+            turned = {i: upright(one, orientations[i]) for i, one in pixels.items()}
         stream.synchronize()
         return turned
 
@@ -127,6 +132,31 @@ class _Dali(NamedTuple):
     dynamic: Any  # the module
     context: Any
     rgb: Any
+
+
+class _Lent(Placed):
+    """In memory that a tensor of DALI's keeps. One of torch's takes ten times as long to make, which for a batch of
+    them is longer than a step of a small model."""
+
+    __slots__ = ()
+
+    @property
+    def device(self) -> torch.device:
+        device: torch.device = self.keep[1]
+        return device
+
+    def tensor(self) -> Tensor:
+        return tensor_of(self.keep[0])
+
+
+def _lent(decoded: Any, device: torch.device) -> _Lent:
+    storage = decoded._storage
+    height, width, _ = storage.shape()
+    return _Lent(storage.data_ptr(), height, width, (decoded, device))
+
+
+def _whole(image: Tensor | Placed) -> Pixels:
+    return Pixels(image, image.height, image.width) if isinstance(image, Placed) else whole(image)
 
 
 def tensor_of(decoded: Any) -> Tensor:

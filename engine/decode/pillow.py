@@ -44,11 +44,17 @@ class PillowDecoder:
         return [*self._threads.map(self._decoded, opened)] if opened else []
 
     def _opened(self, content: Content) -> Opened | Fault:
-        header = _walked(content) or pictures.read_header(bytes(content))
-        if isinstance(header, Fault):
-            return header
-        height, width = header.upright
-        jpeg = Header(header.height, header.width, header.orientation) if header.plain else None
+        # Whoever read the file may have looked: then not a byte of it is copied here.
+        walked = content.header if isinstance(content, Encoded) else None
+        if walked is None:
+            header = pictures.read_header(bytes(content))
+            if isinstance(header, Fault):
+                return header
+            stored, plain = Header(header.height, header.width, header.orientation), header.plain
+        else:
+            stored, plain = Header(*walked[:3]), walked.plain
+        height, width = stored.upright
+        jpeg = stored if plain else None
         return pictures.too_large(height, width, self._most_megapixels) or Opened(content, height, width, jpeg)
 
     def _decoded(self, opened: Opened) -> Pixels | Fault:
@@ -58,9 +64,3 @@ class PillowDecoder:
     @cached_property
     def _threads(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(self._count, thread_name_prefix="pillow")
-
-
-def _walked(content: Content) -> pictures.Header | None:
-    """What was found by whoever read the file, where it looked."""
-    known = content.header if isinstance(content, Encoded) else None
-    return known and pictures.Header("jpeg", known.height, known.width, known.orientation, known.plain)

@@ -44,7 +44,8 @@ class Files:
         paths = [self.paths[row] for row in rows.tolist()]
         if not files.available():
             return [read_file(path) for path in paths]
-        return [_fault(one) if isinstance(one, int) else one for one in files.read(paths, READERS)]
+        found = files.read(paths, READERS)
+        return [_fault(one) if isinstance(one, int) else one for one in found]
 
     def where(self, row: int) -> str:
         return self.paths[row]

@@ -478,9 +478,9 @@ def _sound(
     rows_B: np.ndarray, answers: Sequence[Good | Fault], faults: dict[int, Fault]
 ) -> tuple[np.ndarray, list[Good]]:
     """The rows that have an answer, with it; the faults of the others are noted by row."""
-    bad = {i: one for i, one in enumerate(answers) if isinstance(one, Fault)}
-    if not bad:
+    if Fault not in set(map(type, answers)):
         return rows_B, cast(list[Good], answers)
+    bad = {i: one for i, one in enumerate(answers) if isinstance(one, Fault)}
     faults |= {int(rows_B[i]): one for i, one in bad.items()}
     kept = [i for i in range(len(answers)) if i not in bad]
     return rows_B[kept], [one for one in answers if not isinstance(one, Fault)]
