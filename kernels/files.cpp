@@ -64,6 +64,12 @@ public:
         return taken(blocks_.back(), count);
     }
 
+    int64_t bytes() const {
+        size_t all = 0;
+        for (const Block& block : blocks_) all += block.size;
+        return int64_t(all);
+    }
+
     // All of it may be used again; what the last batch did not need goes back to the system.
     void clear() {
         auto idle = [](const Block& block) { return block.used == 0; };
@@ -286,8 +292,8 @@ void* engine_files_arena() { return new (std::nothrow) Arena; }
 void engine_files_free(void* arena) { delete static_cast<Arena*>(arena); }
 
 // Read `count` files, whose paths follow each other in `paths`, each with a zero behind it, into the arena, which is
-// emptied first; with at most `threads` threads, the calling one among them.
-void engine_files_read(void* arena, const char* paths, File* files, int32_t count, int32_t threads) {
+// emptied first; with at most `threads` threads, the calling one among them. Returns the arena's size in bytes.
+int64_t engine_files_read(void* arena, const char* paths, File* files, int32_t count, int32_t threads) {
     Arena& memory = *static_cast<Arena*>(arena);
     memory.clear();
     std::vector<const char*> each(static_cast<size_t>(count));
@@ -307,6 +313,7 @@ void engine_files_read(void* arena, const char* paths, File* files, int32_t coun
     }
     work();
     for (auto& other : others) other.join();
+    return memory.bytes();
 }
 
 }  // extern "C"

@@ -30,7 +30,8 @@ _FILE = np.dtype(  # struct File of files.cpp
     ],
     align=True,
 )
-_IDLE = 4  # arenas that are kept for later batches
+_IDLE = 3  # arenas that are kept for later batches: one is read into, one decoded from, one between them
+_LARGE = 128 << 20  # bytes of an arena that is not kept: beside decoding so much, faulting it in again is nothing
 
 
 class Header(NamedTuple):
@@ -103,7 +104,7 @@ def read(paths: Sequence[str], threads: int) -> list[Encoded | int]:
         raise ValueError("embedded null byte")  # in the words of Python's own open()
     files_B = np.zeros(len(paths), dtype=_FILE)
     arena = _Arena(library)
-    library.read(arena.address, joined, files_B.ctypes.data, len(paths), threads)
+    arena.bytes = library.read(arena.address, joined, files_B.ctypes.data, len(paths), threads)
     found: list[Encoded | int] = []
     for address, count, fault, known, height, width, orientation, plain, sound in files_B.tolist():
         if fault:
@@ -115,7 +116,7 @@ def read(paths: Sequence[str], threads: int) -> list[Encoded | int]:
 
 
 class _Library(NamedTuple):
-    read: Callable[[int, bytes, int, int, int], None]
+    read: Callable[[int, bytes, int, int, int], int]
     new_arena: Callable[[], int | None]
     free_arena: Callable[[int], None]
     idle: list[int]  # addresses of arenas that nobody uses
@@ -125,7 +126,7 @@ class _Arena:
     """Memory for the files of one call; when the last of them goes it is kept for another."""
 
     def __init__(self, library: _Library) -> None:
-        self._library, self.address = library, 0
+        self._library, self.address, self.bytes = library, 0, 0
         try:
             self.address = library.idle.pop()
         except IndexError:
@@ -134,7 +135,7 @@ class _Arena:
             raise MemoryError("no memory for the files of a batch")
 
     def __del__(self) -> None:
-        if self.address and len(self._library.idle) < _IDLE:
+        if self.address and len(self._library.idle) < _IDLE and self.bytes <= _LARGE:
             self._library.idle.append(self.address)
         elif self.address:
             self._library.free_arena(self.address)
@@ -162,9 +163,9 @@ def _load() -> _Library | str:
     read.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int32, ctypes.c_int32]
     new.argtypes, new.restype = [], ctypes.c_void_p
     free.argtypes = [ctypes.c_void_p]
-    read.restype = free.restype = None
+    read.restype, free.restype = ctypes.c_int64, None
     return _Library(
-        cast(Callable[[int, bytes, int, int, int], None], read),
+        cast(Callable[[int, bytes, int, int, int], int], read),
         cast(Callable[[], int | None], new),
         cast(Callable[[int], None], free),
         [],
