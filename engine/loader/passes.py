@@ -45,7 +45,7 @@ class BufferedPass:
 
     def __call__(self, images: Ragged, plan: Plan) -> Tensor:
         """(B, 3, height, width), normalised, channels-last memory."""
-        return execute(self.executor, self.place(images), plan, self._out(plan))
+        return execute(self.executor, self.place(images), plan, self.out(plan))
 
     def place(self, images: Ragged) -> Ragged:
         """The images on the device; the same object when they are there already."""
@@ -53,7 +53,8 @@ class BufferedPass:
             return images
         return Ragged(upload(images.tensors, self.device))
 
-    def _out(self, plan: Plan) -> Tensor:
+    def out(self, plan: Plan) -> Tensor:
+        """Where the batch of this plan is written: a part of the buffer."""
         shape = (plan.batch, plan.height, plan.width, 3)
         count = plan.batch * plan.height * plan.width * 3
         if self._buffer.numel() < count:
