@@ -53,11 +53,12 @@ _OUTER = tl.constexpr(_TAIL / 2)
 _INNER = tl.constexpr((1 - _TAIL) / 2)
 
 
-def triton_extras(jobs: Jobs, tables: Sequence[Tensor], places: Tensor, pixels_NHW3: Tensor) -> None:
+def triton_extras(jobs: Jobs, tables: Sequence[Tensor], places: Tensor, pixels_NHW3: Tensor) -> Tensor:
     """Run `jobs`, whose `tensors` are `tables` on the device, on the current CUDA stream.
 
     `places` (float32, `jobs.places` images of height x width x 3) holds the incoming images in the first of them, and
-    is written over. The results, 8 bits, go to `pixels_NHW3`. Beyond these it needs 200 KiB for each of `jobs.tables`.
+    is written over. The results, 8 bits, go to `pixels_NHW3`, which is returned. Beyond these it needs 200 KiB for each
+    of `jobs.tables`.
     """
     job_J8, number_J4, seed_J, quant_Q128 = tables
     rows, columns = clahe_grid(jobs.height, jobs.width)
@@ -88,6 +89,7 @@ def triton_extras(jobs: Jobs, tables: Sequence[Tensor], places: Tensor, pixels_N
             for span in _some(slot.jpeg):
                 _chroma_kernel[(chroma, span.count)](places, job_J8, quant_Q128, span.first, *size, **one_warp)
                 _block_kernel[(blocks, span.count)](*ends, quant_Q128, span.first, *size, **one_warp)
+    return pixels_NHW3
 
 
 def _some(span: Span) -> tuple[Span, ...]:

@@ -741,12 +741,12 @@ class _ExtrasKernels:
         self._drawn[id(jobs)] = Extras(op_NE, arg_NE, seed_N)
         return jobs
 
-    def _run(self, jobs: Any, tables: Sequence[Tensor], places: Tensor, pixels_NHW3: Tensor) -> None:
+    def _run(self, jobs: Any, tables: Sequence[Tensor], places: Tensor, pixels_NHW3: Tensor) -> Tensor:
         self._real[0](jobs, tables, places, pixels_NHW3)
         with _Unseen(self._gpu), torch._C.DisableTorchFunction():
             warped_NHW3 = places[: pixels_NHW3.numel()].view(pixels_NHW3.shape)
             extras = self._drawn.pop(id(jobs))
-            pixels_NHW3.copy_(neighbourhood.changed(extras, warped_NHW3.permute(0, 3, 1, 2)))
+            return pixels_NHW3.copy_(neighbourhood.changed(extras, warped_NHW3.permute(0, 3, 1, 2)))
 
 
 def _is_cuda(device: object) -> bool:
