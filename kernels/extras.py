@@ -47,8 +47,6 @@ _ORDER = (
     *(Extra.MOTION, Extra.NOISE, Extra.SHARPNESS),
 )
 _RANK = np.array([_ORDER.index(op) if op in _ORDER else len(_ORDER) for op in Extra])
-_SMOOTHED = (Extra.BLUR, Extra.ELASTIC)
-_LOOKED_AT = (Extra.CLAHE, Extra.EQUALIZE, Extra.AUTO_CONTRAST)
 
 # JPEG's example tables for luma and chroma (ITU-T T.81, K.1 and K.2), which libjpeg scales by the quality.
 _LUMA = (
@@ -89,7 +87,8 @@ class Jobs:
     """What is done to N images of `height` x `width`, on the host. Suffix J: jobs, in the order of the slots.
 
     Images lie in places, each of 3 * height * width float32: 0..N-1 hold what comes in; `places` says how many there
-    are. A job reads place `source` and writes place `spare`, or, where it is its image's last, 8-bit pixels.
+    are. A job reads place `source` and writes place `spare`, or, where it is its image's last, 8-bit pixels. Only those
+    images have a spare place or a scratch whose operations write there.
     """
 
     images: int
@@ -113,11 +112,11 @@ class Jobs:
         return max((slot.looked_at.count for slot in self.slots), default=0)
 
 
-def radii(op_n: Tensor, arg_n: Tensor, height: int, width: int) -> Tensor:
+def radii(op_n: np.ndarray, arg_n: np.ndarray, height: int, width: int) -> np.ndarray:
     """Of the kernels of blur (three sigma) and of motion (an odd number of pixels, at least 3), int32; else 0."""
-    blur_n = torch.ceil(3 * arg_n).int().clamp(max=min(height, width) - 1)
-    motion_n = (arg_n / 2).floor().int().clamp(min=1)
-    return blur_n.where(op_n == Extra.BLUR, motion_n.where(op_n == Extra.MOTION, 0))
+    blur_n = np.minimum(np.ceil(3 * arg_n), min(height, width) - 1)
+    motion_n = np.maximum(np.floor(arg_n / 2), 1)
+    return np.where(op_n == Extra.BLUR, blur_n, np.where(op_n == Extra.MOTION, motion_n, 0)).astype(np.int32)
 
 
 def directions(seed_n: Tensor) -> Tensor:
@@ -144,105 +143,136 @@ def clahe_grid(height: int, width: int) -> tuple[int, int]:
 def jobs_of(op_NE: Tensor, arg_NE: Tensor, seed_N: Tensor, height: int, width: int) -> Jobs:
     """The operations (int32 of Extra), their arguments (float32) and the images' seeds (int64) as jobs."""
     ops, args = op_NE.numpy(), arg_NE.numpy()
-    images = len(ops)
-    done_NE = np.cumsum(ops != Extra.NONE, axis=1)
-    parts, slots = [], []
-    for e in range(ops.shape[1]):
-        which = np.flatnonzero(ops[:, e] != Extra.NONE)
-        which = which[np.argsort(_RANK[ops[which, e]], kind="stable")]
-        side = (done_NE[which, e] - 1) % 2  # an image goes to and fro between two places
-        last = done_NE[which, e] == done_NE[which, -1]
-        parts.append(np.stack([which, ops[which, e], which + side * images, which + (1 - side) * images, last], 1))
-        slots.append(ops[which, e])
-    job_J8 = np.zeros((sum(map(len, parts)), 8), np.int32)
-    job_J8[:, [0, 1, 2, 3, 5]] = np.concatenate(parts)
-    arg_J = torch.from_numpy(np.concatenate([args[part[:, 0], e] for e, part in enumerate(parts)]))
-    seed_J = seed_N[torch.from_numpy(job_J8[:, 0]).long()]
-    op_J = torch.from_numpy(job_J8[:, 1])
-    job_J8[:, 4] = 2 * images + job_J8[:, 0] * _scratch(height, width)
-    job_J8[:, 6] = radii(op_J, arg_J, height, width)
-    job_J8[job_J8[:, 1] == Extra.ELASTIC, 6] = math.ceil(2.5 * elastic_sigma(height, width))
-    spans, first = [], 0
+    drawn_EN = (ops != Extra.NONE).T
+    order = [
+        np.flatnonzero(drawn_N)[np.argsort(_RANK[ops[drawn_N, e]], kind="stable")] for e, drawn_N in enumerate(drawn_EN)
+    ]
+    slot_J, image_J = np.repeat(np.arange(len(order)), [len(one) for one in order]), np.concatenate(order)
+    op_J, arg_J, seed_J = ops[image_J, slot_J], args[image_J, slot_J], seed_N.numpy()[image_J]
+    places_N3, places = _places(ops, height, width)
+    done_EN = drawn_EN.cumsum(0)
+    side_J = (done_EN[slot_J, image_J] - 1) % 2  # an image goes to and fro between two places
+    last_J = done_EN[slot_J, image_J] == done_EN[-1, image_J]
+    slots = _slots(op_J, [len(one) for one in order])
+
+    jobs = np.zeros((len(op_J), 8), np.int32)
+    jobs[:, 0], jobs[:, 1], jobs[:, 5] = image_J, op_J, last_J
+    jobs[:, 2], jobs[:, 3] = places_N3[image_J, side_J], places_N3[image_J, 1 - side_J]
+    jobs[:, 4] = places_N3[image_J, 2]
+    jobs[:, 6] = radii(op_J, arg_J, height, width)
+    jobs[op_J == Extra.ELASTIC, 6] = math.ceil(2.5 * elastic_sigma(height, width))
     for slot in slots:
-        spans.append(_slot(slot, first))
-        looked_at = spans[-1].looked_at
-        job_J8[looked_at.first : looked_at.first + looked_at.count, 7] = np.arange(looked_at.count)
-        first += len(slot)
-    coded = np.flatnonzero(job_J8[:, 1] == Extra.JPEG)
-    job_J8[coded, 7] = 1 + np.arange(len(coded))
+        jobs[slot.looked_at.first :, 7][: slot.looked_at.count] = np.arange(slot.looked_at.count)
+    coded = op_J == Extra.JPEG
+    jobs[coded, 7] = 1 + np.arange(coded.sum())
     return Jobs(
-        images,
-        height,
-        width,
-        torch.from_numpy(job_J8),
-        _numbers(op_J, arg_J, seed_J, height, width),
-        seed_J.to(torch.int32),
-        torch.cat([_cosines(), divisors(arg_J[torch.from_numpy(coded)])]),
-        tuple(spans),
-        images * (2 + _scratch(height, width)),
+        images=len(ops),
+        height=height,
+        width=width,
+        job_J8=torch.from_numpy(jobs),
+        number_J4=torch.from_numpy(_numbers(op_J, arg_J, seed_J, height, width)),
+        seed_J=torch.from_numpy(seed_J.astype(np.int32)),  # the lower bits
+        quant_Q128=torch.from_numpy(np.concatenate([_COSINES, divisors(arg_J[coded])])),
+        slots=slots,
+        places=places,
     )
 
 
-def _scratch(height: int, width: int) -> int:
-    """How many places a scratch image takes: one, but for images so small that padded chroma is larger."""
+def _places(op_NE: np.ndarray, height: int, width: int) -> tuple[np.ndarray, int]:
+    """(N, 3): each image's first place, its second, its scratch; and how many places there are. Who needs no second
+    place or no scratch is given his first, and leaves it alone."""
     chroma = -(-height // 16) * 16 * (-(-width // 16) * 16) // 2
-    return -(-chroma // (3 * height * width))
+    scratch = -(-chroma // (3 * height * width))  # 1, but for images so small that padded chroma is larger
+    two_N = ((op_NE != Extra.NONE).sum(1) > 1) | (op_NE == Extra.ELASTIC).any(1)
+    some_N = np.isin(op_NE, (Extra.BLUR, Extra.ELASTIC, Extra.JPEG)).any(1)
+    first_N = np.arange(len(op_NE))
+    end = len(op_NE) + int(two_N.sum())
+    second_N = np.where(two_N, len(op_NE) - 1 + two_N.cumsum(), first_N)
+    scratch_N = np.where(some_N, end + (some_N.cumsum() - 1) * scratch, first_N)
+    return np.stack([first_N, second_N, scratch_N], 1), end + int(some_N.sum()) * scratch
 
 
-def _slot(ops: np.ndarray, first: int) -> Slot:
-    def span(*wanted: Extra) -> Span:
-        found = np.flatnonzero(np.isin(ops, wanted))
-        return Span(first + int(found[0]), len(found)) if len(found) else Span(first, 0)
+def _slots(op_J: np.ndarray, counts: list[int]) -> tuple[Slot, ...]:
+    """Of the jobs in order, so many in each slot."""
+    rank_J, first, slots = _RANK[op_J], 0, []
+    for count in counts:
+        # Each group's operations are neighbours in the order, so its jobs lie between two ranks.
+        bounds = first + np.searchsorted(rank_J[first : first + count], np.arange(len(_ORDER) + 1))
 
-    changed = set(_ORDER) - {Extra.JPEG, Extra.BLUR}
-    return Slot(
-        Span(first, len(ops)),
-        span(Extra.JPEG),
-        span(*_SMOOTHED),
-        span(Extra.ELASTIC),
-        span(*_LOOKED_AT),
-        span(*changed),
-    )
+        def span(one: Extra, other: Extra, bounds: np.ndarray = bounds) -> Span:
+            start, end = bounds[_ORDER.index(one)], bounds[_ORDER.index(other) + 1]
+            return Span(int(start), int(end - start))
+
+        slots.append(
+            Slot(
+                all=Span(first, count),
+                jpeg=span(Extra.JPEG, Extra.JPEG),
+                smoothed=span(Extra.BLUR, Extra.ELASTIC),
+                elastic=span(Extra.ELASTIC, Extra.ELASTIC),
+                looked_at=span(Extra.CLAHE, Extra.AUTO_CONTRAST),
+                changed=span(Extra.ELASTIC, _ORDER[-1]),
+            )
+        )
+        first += count
+    return tuple(slots)
 
 
-def _numbers(op_J: Tensor, arg_J: Tensor, seed_J: Tensor, height: int, width: int) -> Tensor:
-    """(J, 4): the argument (elastic: the gain; CLAHE: how often a level may occur in a tile, 0: any number); of a
-    Gaussian 1 / (2 sigma^2); of motion cosine and sine."""
-    numbers = torch.zeros(len(op_J), 4)
-    sigma = elastic_sigma(height, width)
-    rows, columns = clahe_grid(height, width)
-    pixels = -(-height // rows) * -(-width // columns)
-    limit_J = (arg_J.double() * pixels / LEVELS).floor().clamp(min=1).where(arg_J > 0, 0).float()
-    first_J = arg_J.where(op_J != Extra.ELASTIC, elastic_gain(arg_J, sigma))
-    numbers[:, 0] = first_J.where(op_J != Extra.CLAHE, limit_J)
-    own_J = arg_J.where(op_J == Extra.BLUR, sigma)
-    numbers[:, 1] = (1 / (2 * own_J.square())).where(own_J > 0, 0)
-    angle_J = torch.deg2rad(directions(seed_J).double())
-    numbers[:, 2], numbers[:, 3] = angle_J.cos(), angle_J.sin()
+def _numbers(op_J: np.ndarray, arg_J: np.ndarray, seed_J: np.ndarray, height: int, width: int) -> np.ndarray:
+    """(J, 4), float32: the argument (elastic: the gain; CLAHE: how often a level may occur in a tile, 0: any number);
+    of a Gaussian 1 / (2 sigma^2); of motion cosine and sine."""
+    numbers = np.zeros((len(op_J), 4), np.float32)
+    numbers[:, 0] = arg_J
+    blur_J, elastic_J, clahe_J, motion_J = (op_J == op for op in (Extra.BLUR, Extra.ELASTIC, Extra.CLAHE, Extra.MOTION))
+    sigma_J = arg_J[blur_J].astype(np.float64)
+    numbers[blur_J, 1] = np.divide(1, 2 * sigma_J**2, out=np.zeros_like(sigma_J), where=sigma_J > 0)
+    if elastic_J.any():
+        sigma = elastic_sigma(height, width)
+        numbers[elastic_J, 0] = elastic_gain(torch.from_numpy(arg_J[elastic_J]), sigma).numpy()
+        numbers[elastic_J, 1] = 1 / (2 * sigma**2)
+    if clahe_J.any():
+        rows, columns = clahe_grid(height, width)
+        clip_J = arg_J[clahe_J].astype(np.float64)
+        limit_J = np.maximum(np.floor(clip_J * (-(-height // rows) * -(-width // columns)) / LEVELS), 1)
+        numbers[clahe_J, 0] = np.where(clip_J > 0, limit_J, 0)
+    if motion_J.any():
+        angle_J = np.deg2rad(directions(torch.from_numpy(seed_J[motion_J])).numpy().astype(np.float64))
+        numbers[motion_J, 2], numbers[motion_J, 3] = np.cos(angle_J), np.sin(angle_J)
     return numbers
 
 
-def _cosines() -> Tensor:
-    """(1, 128): the orthonormal 8 x 8 cosine transform, one row a frequency, and nothing."""
-    frequency_81 = torch.arange(8)[:, None]
-    basis_88 = 0.5 * torch.cos((2 * torch.arange(8) + 1) * frequency_81 * (math.pi / 16))
+def _cosines() -> np.ndarray:
+    """(1, 128), float32: the orthonormal 8 x 8 cosine transform, one row a frequency, and nothing."""
+    numbers = np.arange(8)
+    basis_88 = 0.5 * np.cos((2 * numbers + 1) * numbers[:, None] * (math.pi / 16))
     basis_88[0] *= 0.5**0.5
-    return torch.cat([basis_88.flatten(), torch.zeros(64)])[None]
+    return np.concatenate([basis_88.reshape(1, 64), np.zeros((1, 64))], 1).astype(np.float32)
 
 
-def divisors(quality_Q: Tensor) -> Tensor:
-    """(Q, 128): what luma's and chroma's coefficients are divided by at a quality: libjpeg's rule, softened as Kornia
-    does (Shin and Song 2017: floor and bounds that have a slope)."""
-    base_128 = torch.full((2, 8, 8), 99.0)
-    base_128[0] = torch.tensor(_LUMA)
-    base_128[1, :4, :4] = torch.tensor(_CHROMA_CORNER)
-    quality_Q1 = quality_Q.where(quality_Q != 0, 1)[:, None]
-    scale_Q1 = _soft_floor((5000 / quality_Q1).where(quality_Q1 < 50, 200 - 2 * quality_Q1))
-    table = (base_128.view(1, 128) * scale_Q1 + 50) / 100
-    table = (255 - 0.02 * (torch.exp((255 - table).clamp(max=0)) - 1)).where(table > 255, table)
-    table = (1 + 0.02 * (torch.exp((table - 1).clamp(max=0)) - 1)).where(table < 1, table)
-    return _soft_floor(table)
+_COSINES = _cosines()
 
 
-def _soft_floor(x: Tensor) -> Tensor:
-    return x.floor() + (x - 0.5 - x.floor()) ** 3
+def divisors(quality_Q: np.ndarray) -> np.ndarray:
+    """(Q, 128), float32: what luma's and chroma's coefficients are divided by at a quality: libjpeg's rule, softened as
+    Kornia does (Shin and Song 2017: floor and bounds that have a slope)."""
+    quality_Q1 = np.where(quality_Q != 0, quality_Q, np.float32(1))[:, None]
+    scale_Q1 = _soft_floor(np.where(quality_Q1 < 50, 5000 / quality_Q1, 200 - 2 * quality_Q1))
+    table = (_BASE_128 * scale_Q1 + 50) / 100
+    over, under = np.minimum(255 - table, 0), np.minimum(table - 1, 0)
+    table = np.where(over < 0, 255 - 0.02 * (np.exp(over) - 1), table)
+    return _soft_floor(np.where(under < 0, 1 + 0.02 * (np.exp(under) - 1), table)).astype(np.float32)
+
+
+def _soft_floor(x: np.ndarray) -> np.ndarray:
+    whole = np.floor(x)
+    return whole + (x - 0.5 - whole) ** 3
+
+
+def _example_tables() -> np.ndarray:
+    """(128,), float32: luma's and chroma's."""
+    both = np.full((2, 8, 8), 99, np.float32)
+    both[0] = _LUMA
+    both[1, :4, :4] = _CHROMA_CORNER
+    return both.reshape(128)
+
+
+_BASE_128 = _example_tables()

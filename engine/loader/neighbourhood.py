@@ -190,7 +190,7 @@ def _grouped(extras: Extras, rows_n: Tensor, size: tuple[int, int]) -> list[_Gro
     groups = []
     seed_n = extras.seed_B[rows_n]
     for op_n, arg_n in zip(extras.op_BE[rows_n].unbind(1), extras.arg_BE[rows_n].unbind(1), strict=True):
-        radius_n = radii(op_n, arg_n, *size)
+        radius_n = torch.from_numpy(radii(op_n.numpy(), arg_n.numpy(), *size))
         for code, radius in torch.stack([op_n, radius_n], 1).unique(dim=0).tolist():
             if code != Extra.NONE:
                 where_n = ((op_n == code) & (radius_n == radius)).nonzero()[:, 0]

@@ -137,9 +137,15 @@ def test_jobs_lead_each_image_through_its_operations(n: int, e: int, seed: int, 
         ):
             chosen = jobs.job_J8[span.first : span.first + span.count, 1].tolist()
             assert set(chosen) <= kinds and len(chosen) == sum(code in kinds for code in codes)
+    owners: dict[int, int] = {place: place for place in range(n)}
+    wide = -(-(-(-size[0] // 16) * 16 * (-(-size[1] // 16) * 16) // 2) // (3 * size[0] * size[1]))
     for image, op, source, spare, scratch, last, _, _ in jobs.job_J8.tolist():
-        assert source == at[image] and len({source % n, spare % n, image}) == 1 and source != spare
-        assert 2 * n <= scratch < jobs.places
+        assert source == at[image]
+        written = [] if last else [spare]
+        written += [spare] if op == Extra.ELASTIC else []
+        written += range(scratch, scratch + wide) if op in (Extra.BLUR, Extra.ELASTIC, Extra.JPEG) else []
+        assert source not in written and all(place < jobs.places for place in written)
+        assert all(owners.setdefault(place, image) == image for place in written)
         at[image] = spare
         done[image].append(op)
         assert bool(last) == (len(done[image]) == int((op_NE[image] != 0).sum()))
