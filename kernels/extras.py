@@ -264,7 +264,8 @@ def divisors(quality_Q: np.ndarray) -> np.ndarray:
 
 def _soft_floor(x: np.ndarray) -> np.ndarray:
     whole = np.floor(x)
-    return whole + (x - 0.5 - whole) ** 3
+    rest = x - 0.5 - whole
+    return whole + rest * rest * rest
 
 
 def _example_tables() -> np.ndarray:
