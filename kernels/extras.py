@@ -94,17 +94,18 @@ class Jobs:
     images: int
     height: int
     width: int
-    job_J8: Tensor  # int32: image, operation, source, spare, scratch, last, radius, which table
+    job_J8: Tensor  # int32: image, operation, source, spare, scratch, last, radius or count of taps, which table
     number_J4: Tensor  # float32: see `_numbers`
     seed_J: Tensor  # int32, 32 bits of it
+    tap_T4: Tensor  # float32: of motion how far right and down, and the weight: see `lines`
     quant_Q128: Tensor  # float32; row 0: the cosines of an 8 x 8 transform; others: divisors of luma and chroma
     slots: tuple[Slot, ...]
     places: int
 
     @property
-    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def tensors(self) -> tuple[Tensor, ...]:
         """What travels to the device."""
-        return self.job_J8, self.number_J4, self.seed_J, self.quant_Q128
+        return self.job_J8, self.number_J4, self.seed_J, self.tap_T4, self.quant_Q128
 
     @property
     def tables(self) -> int:
@@ -163,15 +164,19 @@ def jobs_of(op_NE: Tensor, arg_NE: Tensor, seed_N: Tensor, height: int, width: i
     jobs[op_J == Extra.ELASTIC, 6] = math.ceil(2.5 * elastic_sigma(height, width))
     for slot in slots:
         jobs[slot.looked_at.first :, 7][: slot.looked_at.count] = np.arange(slot.looked_at.count)
-    coded = op_J == Extra.JPEG
+    number_J4 = _numbers(op_J, arg_J, jobs[:, 6], height, width)
+    coded, moved = op_J == Extra.JPEG, op_J == Extra.MOTION
     jobs[coded, 7] = 1 + np.arange(coded.sum())
+    tap_T4, count_M = lines(jobs[moved, 6], seed_J[moved])
+    jobs[moved, 6], jobs[moved, 7] = count_M, count_M.cumsum() - count_M
     return Jobs(
         images=len(ops),
         height=height,
         width=width,
         job_J8=torch.from_numpy(jobs),
-        number_J4=torch.from_numpy(_numbers(op_J, arg_J, seed_J, height, width)),
+        number_J4=torch.from_numpy(number_J4),
         seed_J=torch.from_numpy(seed_J.astype(np.int32)),  # the lower bits
+        tap_T4=torch.from_numpy(tap_T4),
         quant_Q128=torch.from_numpy(np.concatenate([_COSINES, divisors(arg_J[coded])])),
         slots=slots,
         places=places,
@@ -217,9 +222,35 @@ def _slots(op_J: np.ndarray, counts: list[int]) -> tuple[Slot, ...]:
     return tuple(slots)
 
 
-def _numbers(op_J: np.ndarray, arg_J: np.ndarray, seed_J: np.ndarray, height: int, width: int) -> np.ndarray:
+def lines(radius_M: np.ndarray, seed_M: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Motion's kernels: (T, 4), float32, of all pixels that count how far right and down they lie, their weight, and
+    nothing; and how many of them each image has, int32 (M,).
+
+    A kernel is a row of 2 radius + 1 pixels, turned about its centre and read between pixels; of each step along the
+    line's longer axis three neighbours can have a share."""
+    if not len(radius_M):
+        return np.zeros((0, 4), np.float32), np.zeros(0, np.int32)
+    radius_M11, longest = radius_M[:, None, None], int(radius_M.max())
+    angle_M11 = np.deg2rad(directions(torch.from_numpy(seed_M)).numpy().astype(np.float64))[:, None, None]
+    cosine, sine = np.cos(angle_M11), np.sin(angle_M11)
+    steep = np.abs(sine) > np.abs(cosine)
+    slope = -np.where(steep, cosine, sine) / np.where(steep, sine, cosine)
+    along = np.arange(-longest, longest + 1)[None, :, None]
+    aside = np.floor(along * slope + 0.5) + np.arange(-1, 2)
+    along = np.broadcast_to(along, aside.shape)
+    dx, dy = np.where(steep, aside, along), np.where(steep, along, aside)
+    u, v = cosine * dx - sine * dy, sine * dx + cosine * dy
+    weight = np.maximum(1 - np.abs(v), 0) * np.clip(radius_M11 + 1 - np.abs(u), 0, 1)
+    weight *= (np.abs(along) <= radius_M11) & (np.abs(aside) <= radius_M11)
+    weight /= weight.sum((1, 2), keepdims=True)
+    counted = weight > 0
+    taps_T = [part[counted] for part in (dx, dy, weight, np.zeros_like(weight))]
+    return np.stack(taps_T, 1).astype(np.float32), counted.sum((1, 2)).astype(np.int32)
+
+
+def _numbers(op_J: np.ndarray, arg_J: np.ndarray, radius_J: np.ndarray, height: int, width: int) -> np.ndarray:
     """(J, 4), float32: the argument (elastic: the gain; CLAHE: how often a level may occur in a tile, 0: any number);
-    of a Gaussian 1 / (2 sigma^2); of motion cosine and sine."""
+    of a Gaussian 1 / (2 sigma^2), of motion the radius; nothing."""
     numbers = np.zeros((len(op_J), 4), np.float32)
     numbers[:, 0] = arg_J
     blur_J, elastic_J, clahe_J, motion_J = (op_J == op for op in (Extra.BLUR, Extra.ELASTIC, Extra.CLAHE, Extra.MOTION))
@@ -234,9 +265,7 @@ def _numbers(op_J: np.ndarray, arg_J: np.ndarray, seed_J: np.ndarray, height: in
         clip_J = arg_J[clahe_J].astype(np.float64)
         limit_J = np.maximum(np.floor(clip_J * (-(-height // rows) * -(-width // columns)) / LEVELS), 1)
         numbers[clahe_J, 0] = np.where(clip_J > 0, limit_J, 0)
-    if motion_J.any():
-        angle_J = np.deg2rad(directions(torch.from_numpy(seed_J[motion_J])).numpy().astype(np.float64))
-        numbers[motion_J, 2], numbers[motion_J, 3] = np.cos(angle_J), np.sin(angle_J)
+    numbers[motion_J, 1] = radius_J[motion_J]
     return numbers
 
 

@@ -60,7 +60,7 @@ def triton_extras(jobs: Jobs, tables: Sequence[Tensor], places: Tensor, pixels_N
     is written over. The results, 8 bits, go to `pixels_NHW3`, which is returned. Beyond these it needs 200 KiB for each
     of `jobs.tables`.
     """
-    job_J8, number_J4, seed_J, quant_Q128 = tables
+    job_J8, number_J4, seed_J, tap_T4, quant_Q128 = tables
     rows, columns = clahe_grid(jobs.height, jobs.width)
     counts = torch.empty(jobs.tables * 3 * rows * columns * LEVELS, dtype=torch.int32, device=places.device)
     levels = counts.view(torch.float32)
@@ -84,7 +84,7 @@ def triton_extras(jobs: Jobs, tables: Sequence[Tensor], places: Tensor, pixels_N
                 _smooth_kernel[(values, span.count)](*ends, number_J4, span.first, *size, DOWN=False, **tile)
                 _smooth_kernel[(values, span.count)](*ends, number_J4, span.first, *size, DOWN=True, **tile)
             for span in _some(slot.changed):
-                others = (number_J4, seed_J, levels, span.first, *size, rows, columns)
+                others = (number_J4, seed_J, tap_T4, levels, span.first, *size, rows, columns)
                 _change_kernel[(values, span.count)](*ends, *others, **tile)
             for span in _some(slot.jpeg):
                 _chroma_kernel[(chroma, span.count)](places, job_J8, quant_Q128, span.first, *size, **one_warp)
@@ -101,13 +101,26 @@ def _some(span: Span) -> tuple[Span, ...]:
 
 @triton.jit
 def _values(height, width, TILE_V: tl.constexpr, TILE_Y: tl.constexpr):
-    """This program's values: their pixels' column and row, channel, place in the image, and which of them exist."""
+    """This program's values: their pixels' column and row, channel, place in the image, and which of them exist. The
+    others are the last ones once more, so that nothing needs a mask but what is stored."""
     tiles = tl.cdiv(3 * width, TILE_V)
     lane = tl.arange(0, TILE_V * TILE_Y)
     value = (tl.program_id(0) % tiles) * TILE_V + lane % TILE_V
     y = (tl.program_id(0) // tiles) * TILE_Y + lane // TILE_V
+    mask = (value < 3 * width) & (y < height)
+    value, y = tl.minimum(value, 3 * width - 1), tl.minimum(y, height - 1)
     x = value // 3
-    return x, y, value - 3 * x, y * (3 * width) + value, (value < 3 * width) & (y < height)
+    return x, y, value - 3 * x, y * (3 * width) + value, mask
+
+
+@triton.jit
+def _inner(reach_x, reach_y, height, width, TILE_V: tl.constexpr, TILE_Y: tl.constexpr):
+    """Whether the image goes on for so many pixels on all sides of this program's."""
+    tiles = tl.cdiv(3 * width, TILE_V)
+    value, row = (tl.program_id(0) % tiles) * TILE_V, (tl.program_id(0) // tiles) * TILE_Y
+    last_x, last_y = tl.minimum((value + TILE_V - 1) // 3, width - 1), tl.minimum(row + TILE_Y - 1, height - 1)
+    wide = (value // 3 >= reach_x) & (last_x + reach_x < width)
+    return wide & (row >= reach_y) & (last_y + reach_y < height)
 
 
 @triton.jit
@@ -303,21 +316,28 @@ def _smooth_kernel(
         begin = tl.where(blurs, tl.load(job + 2), scratch)
         position, size, stride = x, width, 3
     here = _place(places, begin, height, width)
-    wanted = mask & (channel < tl.where(blurs, 3, 2))
-    lowest, end = tl.where(blurs, -size, 0), tl.where(blurs, 2 * size, size)  # which neighbours are read
     radius = tl.load(job + 6)
     inverse = tl.load(numbers + j * _NUMBERS + 1)
     sum = tl.zeros(x.shape, tl.float32)
     total = tl.full((), 0.0, tl.float32)
-    for step in range(2 * radius + 1):
-        distance = (step - radius).to(tl.float32)
-        weight = tl.exp(-(distance * distance) * inverse)
-        neighbour = position + step - radius
-        exists = wanted & (neighbour >= lowest) & (neighbour < end)
-        neighbour = tl.where(blurs, _mirrored(neighbour, size), neighbour)
-        sum += weight * tl.load(here + at + (neighbour - position) * stride, mask=exists, other=0.0)
-        total += weight
+    if _inner(0 if DOWN else radius, radius if DOWN else 0, height, width, TILE_V, TILE_Y):
+        shifted = here - radius * stride
+        for step in range(2 * radius + 1):
+            weight = _gauss(step - radius, inverse)
+            sum += weight * tl.load(shifted + at)
+            total += weight
+            shifted += stride
+    else:
+        lowest, end = tl.where(blurs, -size, 0), tl.where(blurs, 2 * size, size)  # which neighbours are read
+        for step in range(2 * radius + 1):
+            weight = _gauss(step - radius, inverse)
+            neighbour = position + step - radius
+            exists = (neighbour >= lowest) & (neighbour < end)
+            neighbour = tl.where(blurs, _mirrored(neighbour, size), neighbour)
+            sum += weight * tl.load(here + at + (neighbour - position) * stride, mask=exists, other=0.0)
+            total += weight
     smooth = sum / total
+    wanted = mask & (channel < tl.where(blurs, 3, 2))  # shifts have two
     if DOWN:
         if blurs:
             _put(places, pixels, job, at, smooth, mask, height, width)
@@ -328,6 +348,12 @@ def _smooth_kernel(
         tl.store(there + at, smooth, mask=wanted)
 
 
+@triton.jit
+def _gauss(distance, inverse):
+    distance = distance.to(tl.float32)
+    return tl.exp(-(distance * distance) * inverse)
+
+
 @triton.jit(do_not_specialize=["first", "height", "width", "rows", "columns"])
 def _change_kernel(
     places,
@@ -335,6 +361,7 @@ def _change_kernel(
     jobs,
     numbers,
     seeds,
+    taps,
     levels,
     first,
     height,
@@ -351,60 +378,56 @@ def _change_kernel(
     op = tl.load(job + 1)
     arg = tl.load(numbers + j * _NUMBERS)
     here = _place(places, tl.load(job + 2), height, width)
-    value = tl.load(here + at, mask=mask, other=0.0)
+    value = tl.load(here + at)
     table = levels + (tl.load(job + 7) * 3 + channel) * (rows * columns * _LEVELS)
     if op == _MOTION:
-        cosine, sine = tl.load(numbers + j * _NUMBERS + 2), tl.load(numbers + j * _NUMBERS + 3)
-        value = _moved(here, x, y, channel, mask, tl.load(job + 6), cosine, sine, height, width)
+        far = tl.load(numbers + j * _NUMBERS + 1).to(tl.int32)
+        line = taps + tl.load(job + 7) * 4
+        inner = _inner(far, far, height, width, TILE_V, TILE_Y)
+        value = _moved(here, x, y, channel, at, line, tl.load(job + 6), inner, height, width)
     elif op == _NOISE:
         value += arg * _normal(tl.load(seeds + j), at)
     elif op == _SHARPNESS:
-        value = _sharpened(here, x, y, at, value, mask, arg, height, width)
+        value = _sharpened(here, x, y, at, value, arg, height, width)
     elif op == _EQUALIZE:
-        mapped = tl.load(table + (value * 255.0).to(tl.int32), mask=mask, other=0.0)
+        mapped = tl.load(table + (value * 255.0).to(tl.int32))
         value = tl.where(mapped < 0, value, mapped / 255.0)
     elif op == _AUTO_CONTRAST:
-        low, high = tl.load(table, mask=mask, other=0.0), tl.load(table + 1, mask=mask, other=0.0)
+        low, high = tl.load(table), tl.load(table + 1)
         value = tl.where(high == low, value, (value - low) / (high - low + 1e-6))
     elif op == _CLAHE:
-        value = _equalized(table, x, y, value, mask, height, width, rows, columns)
+        value = _equalized(table, x, y, value, height, width, rows, columns)
     elif op == _ELASTIC:
         scratch = _place(places, tl.load(job + 4), height, width) + (y * width + x) * 3
-        u = x + tl.load(scratch, mask=mask, other=0.0) * (width * 0.5)
-        v = y + tl.load(scratch + 1, mask=mask, other=0.0) * (height * 0.5)
-        value = _read(here + channel, u, v, mask, height, width)
+        u = x + tl.load(scratch) * (width * 0.5)
+        v = y + tl.load(scratch + 1) * (height * 0.5)
+        value = _read(here + channel, u, v, height, width)
     _put(places, pixels, job, at, value, mask, height, width)
 
 
 @triton.jit
-def _moved(here, x, y, channel, mask, radius, cosine, sine, height, width):
-    """The mean along a line of 2 radius + 1 pixels: a row of a kernel of that many, turned about its centre and read
-    between pixels. Of each step along the line's longer axis three neighbours can have a share."""
-    steep = tl.abs(sine) > tl.abs(cosine)
-    slope = -tl.where(steep, cosine, sine) / tl.where(steep, sine, cosine)
+def _moved(here, x, y, channel, at, line, count, inner, height, width):
+    """The weighted mean of the pixels along a line: `count` times how far right and down, and the weight."""
     sum = tl.zeros(x.shape, tl.float32)
-    total = tl.full((), 0.0, tl.float32)
-    for step in range(3 * (2 * radius + 1)):
-        along = step // 3 - radius
-        aside = tl.floor(along.to(tl.float32) * slope + 0.5).to(tl.int32) + step % 3 - 1
-        dx, dy = tl.where(steep, aside, along), tl.where(steep, along, aside)
-        u = cosine * dx.to(tl.float32) - sine * dy.to(tl.float32)
-        v = sine * dx.to(tl.float32) + cosine * dy.to(tl.float32)
-        weight = tl.maximum(1.0 - tl.abs(v), 0.0)
-        weight *= tl.minimum(tl.maximum(radius + 1.0 - tl.abs(u), 0.0), 1.0)
-        weight = tl.where(tl.abs(aside) <= radius, weight, 0.0)
-        if weight > 0:
-            column = tl.minimum(tl.maximum(x + dx, 0), width - 1)
-            row = tl.minimum(tl.maximum(y + dy, 0), height - 1)
-            sum += weight * tl.load(here + (row * width + column) * 3 + channel, mask=mask, other=0.0)
-            total += weight
-    return sum / total
+    if inner:
+        for _ in range(count):
+            step = tl.load(line + 1).to(tl.int32) * width + tl.load(line).to(tl.int32)
+            sum += tl.load(line + 2) * tl.load(here + at + step * 3)
+            line += 4
+    else:
+        for _ in range(count):
+            column = tl.minimum(tl.maximum(x + tl.load(line).to(tl.int32), 0), width - 1)
+            row = tl.minimum(tl.maximum(y + tl.load(line + 1).to(tl.int32), 0), height - 1)
+            neighbour = here + (row * width + column) * 3 + channel
+            sum += tl.load(line + 2) * tl.load(neighbour)
+            line += 4
+    return sum
 
 
 @triton.jit
-def _sharpened(here, x, y, at, value, mask, factor, height, width):
+def _sharpened(here, x, y, at, value, factor, height, width):
     """PIL's: away from, or towards, a mean over 3 x 3 pixels in which the middle counts five times; not at edges."""
-    inner = mask & (x > 0) & (x < width - 1) & (y > 0) & (y < height - 1)
+    inner = (x > 0) & (x < width - 1) & (y > 0) & (y < height - 1)
     sum = 4.0 * value
     for row in tl.static_range(3):
         for column in tl.static_range(3):
@@ -414,13 +437,13 @@ def _sharpened(here, x, y, at, value, mask, factor, height, width):
 
 
 @triton.jit
-def _equalized(table, x, y, value, mask, height, width, rows, columns):
+def _equalized(table, x, y, value, height, width, rows, columns):
     """CLAHE: what the four nearest tiles make of a level, by their distance."""
     row, next_row, share_y = _tiles_about(y, tl.cdiv(height, rows), rows)
     column, next_column, share_x = _tiles_about(x, tl.cdiv(width, columns), columns)
     level = table + (value * 255.0).to(tl.int32)
-    top = _between(level, row * columns + column, row * columns + next_column, share_x, mask)
-    bottom = _between(level, next_row * columns + column, next_row * columns + next_column, share_x, mask)
+    top = _between(level, row * columns + column, row * columns + next_column, share_x)
+    bottom = _between(level, next_row * columns + column, next_row * columns + next_column, share_x)
     return (top + (bottom - top) * share_y) / 255.0
 
 
@@ -436,23 +459,23 @@ def _tiles_about(position, side, tiles):
 
 
 @triton.jit
-def _between(level, one, other, share, mask):
-    left = tl.load(level + one * _LEVELS, mask=mask, other=0.0)
-    right = tl.load(level + other * _LEVELS, mask=mask, other=0.0)
+def _between(level, one, other, share):
+    left = tl.load(level + one * _LEVELS)
+    right = tl.load(level + other * _LEVELS)
     return right + (left - right) * (1.0 - share)
 
 
 @triton.jit
-def _read(here, u, v, mask, height, width):
+def _read(here, u, v, height, width):
     """Between pixels, whose centres have whole numbers here; mirrored about the image's outer edge."""
     u, v = _folded(u, width), _folded(v, height)
     left, top = tl.floor(u).to(tl.int32), tl.floor(v).to(tl.int32)
     share_x, share_y = u - left, v - top
     right, bottom = tl.minimum(left + 1, width - 1), tl.minimum(top + 1, height - 1)
-    upper = tl.load(here + (top * width + left) * 3, mask=mask, other=0.0) * (1.0 - share_x)
-    upper += tl.load(here + (top * width + right) * 3, mask=mask, other=0.0) * share_x
-    lower = tl.load(here + (bottom * width + left) * 3, mask=mask, other=0.0) * (1.0 - share_x)
-    lower += tl.load(here + (bottom * width + right) * 3, mask=mask, other=0.0) * share_x
+    upper = tl.load(here + (top * width + left) * 3) * (1.0 - share_x)
+    upper += tl.load(here + (top * width + right) * 3) * share_x
+    lower = tl.load(here + (bottom * width + left) * 3) * (1.0 - share_x)
+    lower += tl.load(here + (bottom * width + right) * 3) * share_x
     return upper * (1.0 - share_y) + lower * share_y
 
 

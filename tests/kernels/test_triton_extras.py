@@ -155,7 +155,7 @@ def test_jobs_lead_each_image_through_its_operations(n: int, e: int, seed: int, 
 # --- for real GPUs ----------------------------------------------------------------------------------------------------
 
 TYPES = {
-    **dict.fromkeys(["places", "numbers", "levels", "quant"], "*fp32"),
+    **dict.fromkeys(["places", "numbers", "levels", "quant", "taps"], "*fp32"),
     **dict.fromkeys(["jobs", "seeds", "counts"], "*i32"),
     "pixels": "*u8",
     **dict.fromkeys(["first", "height", "width", "rows", "columns"], "i32"),
