@@ -8,7 +8,8 @@ An epoch is trained on the tests' double of a GPU (tests/fake_cuda.py), and all 
 The numbers are those of the program and not of a machine, so they may be compared across machines and commits. Kernels
 of torch's own operations are counted one for each operation that computes something, as CUDA has it for most.
 
-"in other threads": of these, what the threads did that make batches ahead of the model, which hold nobody up.
+"in steps": of the waits those before the last step was taken; the others are the epoch's end. "in other threads": what
+the threads did that make batches ahead of the model, which hold nobody up.
 """
 
 from __future__ import annotations
@@ -48,13 +49,12 @@ from engine.training.learner import Learner
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 PLAIN: dict[str, Any] = {"color": {"p": 0.8}, "erase": {"p": 0.3}, "affine": {"p": 0.5}}
-EXTRAS = {
+ALL = {"most": 2, **dict.fromkeys(("blur", "motion", "noise", "jpeg", "clahe", "equalize", "elastic"), 0.2)}
+EXTRAS: dict[str, dict[str, Any]] = {
     "none": {},
-    "blur, noise": {"most": 1, "blur": 0.1, "noise": 0.1},  # of recipes/s0_convnext_kfold.toml
-    "all": {
-        "most": 2,
-        **dict.fromkeys(("blur", "motion", "noise", "jpeg", "clahe", "equalize", "elastic"), 0.2),
-    },
+    "blur, noise": {"extras": {"most": 1, "blur": 0.1, "noise": 0.1}},  # of recipes/progressive_768.toml
+    "all": {"extras": ALL},
+    "all, a policy's": {"extras": ALL, "policy": {"kind": "autoaugment"}},  # sharpness and auto-contrast, too
 }
 
 
@@ -83,6 +83,7 @@ def main() -> None:
         "pageable",
         "blocking",
         "waits",
+        "in steps",
         "in other threads",
         "launches",
         "the model's",
@@ -93,6 +94,7 @@ def main() -> None:
         "pageable_uploads",
         "blocking_uploads",
         "waits",
+        "waits_in_steps",
         "waits_elsewhere",
         "launches",
         "model_launches",
@@ -118,7 +120,7 @@ def photos(count: int) -> Samples:
 
 def train(case: Case, samples: Samples, options: argparse.Namespace) -> dict[str, Any]:
     """Counts of an epoch, by the step."""
-    policy = Policy(AugmentSection.model_validate(PLAIN | {"extras": EXTRAS[case.extras]}), MEAN, STD)
+    policy = Policy(AugmentSection.model_validate(PLAIN | EXTRAS[case.extras]), MEAN, STD)
     batches = orders(len(samples.ids), options)
     with on_double(case.decoded) as gpu:
         learner = a_learner(options)
@@ -127,13 +129,14 @@ def train(case: Case, samples: Samples, options: argparse.Namespace) -> dict[str
         for number in (0, 1):  # the first warms up
             gpu.clear()
             epoch = Epoch(0, number, options.size, options.size, mix)
-            model_launches = 0
+            model_launches, waits = 0, 0
             with closing(loader.train(batches, policy, epoch)) as running:
                 for batch in running:
                     before = gpu.on_default_stream  # batches are made beside it meanwhile
                     learner.take_step(batch)
                     model_launches += gpu.on_default_stream - before
-        return row("training", case, gpu, model_launches, options.steps)
+                    waits = len(gpu.waits_here)
+        return row("training", case, gpu, options.steps, model_launches, waits)
 
 
 def validate(decoded: str, samples: Samples, options: argparse.Namespace) -> dict[str, Any]:
@@ -146,7 +149,7 @@ def validate(decoded: str, samples: Samples, options: argparse.Namespace) -> dic
         member = Member(learner.model, contract, learner.runtime, ("a", "b"))
         gpu.clear()
         score(Members([member]), Images(loader, rows_N, options.batch), Ranks(0, 1, DEVICE))
-        return row("validation", Case(decoded, "none"), gpu, 0, len(rows_N) // options.batch)
+        return row("validation", Case(decoded, "none"), gpu, len(rows_N) // options.batch)
 
 
 def orders(samples: int, options: argparse.Namespace) -> list[np.ndarray]:
@@ -179,13 +182,16 @@ def a_learner(options: argparse.Namespace) -> Learner:
     return learner
 
 
-def row(what: str, case: Case, gpu: FakeCuda, model_launches: int, steps: int) -> dict[str, Any]:
+def row(
+    what: str, case: Case, gpu: FakeCuda, steps: int, model_launches: int = 0, waits_in_steps: int = 0
+) -> dict[str, Any]:
     here = len(gpu.waits_here)
     counts = {
         "uploads": len(gpu.uploads),
         "pageable_uploads": len(gpu.pageable_uploads),
         "blocking_uploads": len(gpu.blocking_uploads),
         "waits": here,
+        "waits_in_steps": waits_in_steps,
         "waits_elsewhere": len(gpu.waits) - here,
         "launches": gpu.launches.total() - model_launches,
         "model_launches": model_launches,

@@ -57,8 +57,18 @@ def triton_pass(images: Ragged, plan: Plan, out: Tensor) -> None:
     """
     if images.device.type != "cuda" and not triton.knobs.runtime.interpret:
         raise RuntimeError(f"executor 'triton' needs a CUDA device, the images are on {images.device}; use 'auto'")
-    table_B3 = torch.cat([images.pointers_B.unsqueeze(1), images.sizes_B2.to(torch.int64)], dim=1)
-    source = (*upload([table_B3], images.device), plan.matrix_B33, plan.border_B, plan.border_color_B3)
+    (table_B3,) = upload([table_of(images)], images.device)
+    launch(table_B3, plan, out)
+
+
+def table_of(images: Ragged) -> Tensor:
+    """(B, 3) int64, on the host: the address, height and width of each image."""
+    return torch.cat([images.pointers_B.unsqueeze(1), images.sizes_B2.to(torch.int64)], dim=1)
+
+
+def launch(table_B3: Tensor, plan: Plan, out: Tensor) -> None:
+    """The same for a table that is on the device already. Nothing is checked; the images live until this has run."""
+    source = (table_B3, plan.matrix_B33, plan.border_B, plan.border_color_B3)
     with torch.cuda.device_of(out):
         colors = _look(source, plan)
         tiles = triton.cdiv(plan.width, _TILE_X) * triton.cdiv(plan.height, _TILE_Y)

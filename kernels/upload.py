@@ -32,12 +32,22 @@ def _as_one(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
         starts.append(end)
         end += -(-tensor.numel() * tensor.element_size() // _LINE) * _LINE
     block = torch.empty(end, dtype=torch.uint8, pin_memory=True)
-    for start, tensor in zip(starts, tensors, strict=True):
-        _part(block, start, tensor).copy_(tensor)
-    there = block.to(device, non_blocking=True)
-    return [_part(there, start, tensor) for start, tensor in zip(starts, tensors, strict=True)]
+    torch._foreach_copy_(_parts(block, starts, tensors), list(tensors))
+    return _parts(block.to(device, non_blocking=True), starts, tensors)
 
 
-def _part(block: Tensor, start: int, like: Tensor) -> Tensor:
-    """Of a block of bytes the tensor that begins at `start`, in the dtype and shape of `like`."""
-    return block[start : start + like.numel() * like.element_size()].view(like.dtype).view(like.shape)
+def _parts(block: Tensor, starts: Sequence[int], like: Sequence[Tensor]) -> list[Tensor]:
+    """Of a block of bytes the tensors that begin at `starts`, contiguous, in the dtypes and shapes of `like`."""
+    typed = {dtype: block.view(dtype) for dtype in {tensor.dtype for tensor in like}}
+    return [
+        typed[tensor.dtype].as_strided(tensor.shape, _steps(tensor.shape), start // tensor.element_size())
+        for start, tensor in zip(starts, like, strict=True)
+    ]
+
+
+def _steps(shape: Sequence[int]) -> list[int]:
+    """Strides of a contiguous tensor."""
+    steps = [1]
+    for size in reversed(shape[1:]):
+        steps.append(steps[-1] * size)
+    return steps[::-1] if len(shape) else []

@@ -46,9 +46,11 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from engine.augment.extras import Extras
 from engine.decode.dali import DaliDecoder
 from engine.decode.decoder import Opened, Pixels, whole
-from engine.kernels import Filter, Plan, Ragged, one_pass, triton_pass
+from engine.kernels import Filter, Plan, Ragged, one_pass, triton_extras, triton_pass
+from engine.loader import neighbourhood
 from engine.quarantine import Fault
 
 DEVICE = torch.device("cuda", 0)
@@ -200,6 +202,8 @@ class FakeCuda:
         self._stack.enter_context(mock.patch.object(Tensor, "record_stream", self._record_stream))
         for name in ("pass", "look"):
             self._stack.enter_context(mock.patch.object(triton_pass, f"_{name}_kernel", _PassKernels(self, name)))
+        for patch in _ExtrasKernels(self).patches():
+            self._stack.enter_context(patch)
         self._stack.enter_context(self._modes())
         return self
 
@@ -701,6 +705,51 @@ class _PassKernels:
         )
         with _Unseen(gpu), torch._C.DisableTorchFunction():
             out.copy_(one_pass(Ragged(images), plan))
+
+
+class _ExtrasKernels:
+    """The extras' kernels: each launch is noted with what it reads and writes, and when all of a batch are queued, the
+    pixels are made as the definition says."""
+
+    def __init__(self, gpu: FakeCuda) -> None:
+        self._gpu = gpu
+        self._drawn: dict[int, Extras] = {}  # by the jobs that were made of them
+        self._real = triton_extras.triton_extras, neighbourhood.jobs_of
+
+    def patches(self) -> Iterator[Any]:
+        yield mock.patch.object(neighbourhood, "jobs_of", self._jobs_of)
+        yield mock.patch.object(triton_extras, "triton_extras", self._run)
+        written = {"count": "counts", "table": "counts", "shift": "places", "smooth": "places pixels"}
+        written |= {"change": "places pixels", "chroma": "places", "block": "places pixels"}
+        for name, results in written.items():
+            kernel = getattr(triton_extras, f"_{name}_kernel")
+            yield mock.patch.object(triton_extras, f"_{name}_kernel", self._noting(name, kernel, results.split()))
+
+    def _noting(self, name: str, kernel: Any, written: list[str]) -> Any:
+        def note(*args: Any, **options: object) -> None:
+            named = dict(zip(kernel.arg_names, args, strict=False))
+            tensors = {key: one for key, one in named.items() if isinstance(one, Tensor)}
+            reads = [one for key, one in tensors.items() if key not in written]
+            self._gpu.launch(name, reads, [tensors[key] for key in written])
+
+        class Kernel:
+            def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+                assert min(grid) > 0
+                return note
+
+        return Kernel()
+
+    def _jobs_of(self, op_NE: Tensor, arg_NE: Tensor, seed_N: Tensor, height: int, width: int) -> Any:
+        jobs = self._real[1](op_NE, arg_NE, seed_N, height, width)
+        self._drawn[id(jobs)] = Extras(op_NE, arg_NE, seed_N)
+        return jobs
+
+    def _run(self, jobs: Any, tables: Sequence[Tensor], places: Tensor, pixels_NHW3: Tensor) -> Tensor:
+        self._real[0](jobs, tables, places, pixels_NHW3)
+        with _Unseen(self._gpu), torch._C.DisableTorchFunction():
+            warped_NHW3 = places[: pixels_NHW3.numel()].view(pixels_NHW3.shape)
+            extras = self._drawn.pop(id(jobs))
+            return pixels_NHW3.copy_(neighbourhood.changed(extras, warped_NHW3.permute(0, 3, 1, 2)))
 
 
 def _is_cuda(device: object) -> bool:

@@ -11,18 +11,27 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import step_counts
+from engine.kernels import jpeg
 
 OPTIONS = argparse.Namespace(batch=8, steps=2, size=32)
 
 
-@pytest.mark.parametrize("extras", ["none", "blur, noise"])
-def test_a_step_has_few_uploads_and_nothing_blocks(extras: str) -> None:
+@pytest.mark.parametrize("decoded", ["gpu", "cpu"])
+@pytest.mark.parametrize("extras", step_counts.EXTRAS)
+def test_a_step_keeps_to_its_budget(decoded: str, extras: str) -> None:
+    """Whatever extras the images drew: two copies, one of them the pixels where the CPU decodes, 40 launches beside the
+    model's and the optimiser's, and nobody waits."""
+    if decoded == "cpu" and not jpeg.available():
+        pytest.skip(jpeg.why_not())
     samples = step_counts.photos(16)
-    row = step_counts.train(step_counts.Case("gpu", extras), samples, OPTIONS)
-    assert row["blocking_uploads"] == 0
-    assert row["waits"] == 0.5  # one, when the epoch ends
+    row = step_counts.train(step_counts.Case(decoded, extras), samples, OPTIONS)
+    assert row["uploads"] == (1 if decoded == "gpu" else 2)
+    assert (row["blocking_uploads"], row["pageable_uploads"]) == (0, 0)
+    assert row["waits_in_steps"] == 0
+    assert row["waits"] <= 1.5  # of an epoch of two steps, when it ends
+    assert row["launches"] <= 40
     if extras == "none":
-        assert (row["uploads"], row["pageable_uploads"], row["launches"]) == (2, 0, 2)
+        assert row["launches"] == 2
     assert row["model_launches"] > 100
 
 

@@ -6,29 +6,13 @@ Drawn here, as numbers with an address like all others; `engine.loader.neighbour
 from __future__ import annotations
 
 import dataclasses
-import enum
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
+from engine.kernels.extras import Extra as Extra
 from engine.recipe.sections.augment import ExtrasSection
-
-
-class Extra(enum.IntEnum):
-    """Arguments: blur: sigma in pixels; motion: length in pixels; noise: standard deviation; jpeg: quality 1 to 100;
-    clahe: clip limit; elastic: root mean square shift as a share of the side; sharpness: PIL's factor (1: as it is)."""
-
-    NONE = 0
-    BLUR = 1
-    MOTION = 2
-    NOISE = 3
-    JPEG = 4
-    CLAHE = 5
-    EQUALIZE = 6
-    ELASTIC = 7
-    SHARPNESS = 8
-    AUTO_CONTRAST = 9
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,25 +1,30 @@
-"""Extras done to pixels: what looks at a pixel's neighbours or at the whole image, by Kornia.
+"""Extras done to pixels: what looks at a pixel's neighbours or at the whole image.
 
 They run between the geometry and the colours, on the samples that drew one and on no others: those samples' geometry is
 run first, at the output's size; the result is rounded to 8 bits and takes the place of the source in the batch, with an
 identity matrix. So the pass stays the one place where colours, rectangles and mixing happen, a mixed-in partner carries
 its own blur, and strengths are in output pixels whatever the size of the photo.
 
-Noise is a hash of the pixel's place, not a generator's.
+`changed` defines the operations, by Kornia. A GPU, whose host would launch hundreds of kernels for it, does the same by
+kernels of our own (`engine.kernels.triton_extras`), which answer to it. Noise is a hash of the pixel's place, not a
+generator's.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from engine.augment.extras import Extra, Extras
 from engine.kernels import Plan, Ragged
+from engine.kernels.extras import Jobs, clahe_grid, directions, elastic_gain, elastic_sigma, jobs_of, radii
 from engine.kernels.reference import noise
+from engine.kernels.upload import upload
 from engine.loader.passes import Name, execute
 
 _HASHED_AT_ONCE = 1 << 22  # numbers: bounds the memory of hashing, which takes some 64-bit integers for each
@@ -44,11 +49,102 @@ def apply_extras(extras: Extras, images: Ragged, plan: Plan, executor: Name = "a
     the same executor.
     """
     extras, plan = extras.to("cpu"), plan.to("cpu")
-    rows_n = extras.op_BE.any(1).nonzero()[:, 0]
-    rows = rows_n.tolist()
-    if not rows:
+    if by_kernels(executor, images.device):
+        return _applied_by_kernels(extras, images, plan)
+    rows_n = _drawn(extras)
+    if not len(rows_n):
         return images, plan
-    geometry = Plan(
+    settled = _grouped(extras, rows_n, (plan.height, plan.width))
+    geometry = _geometry(plan, rows_n)
+    geometry, moved = geometry.along([part for group in settled for part in group[2:5]], images.device)
+    there = [moved[i : i + 3] for i in range(0, len(moved), 3)]
+    groups = [
+        group._replace(where_n=where_n, arg_n=arg_n, seed_n=seed_n)
+        for group, (where_n, arg_n, seed_n) in zip(settled, there, strict=True)
+    ]
+    warped_nCHW = execute(executor, Ragged([images.tensors[row] for row in rows_n.tolist()]), geometry).contiguous()
+    changed_nHW3 = _rounded(_run(groups, warped_nCHW))
+    return _replaced(images, rows_n, changed_nHW3), _unmoved(plan, rows_n)
+
+
+def changed(extras: Extras, images_NCHW: Tensor) -> Tensor:
+    """The images, float32 in [0, 1] on the host, after what each of them drew: 8 bits, (N, height, width, 3)."""
+    groups = _grouped(extras, torch.arange(len(images_NCHW)), (images_NCHW.shape[2], images_NCHW.shape[3]))
+    return _rounded(_run(groups, images_NCHW.contiguous().clone()))
+
+
+def by_kernels(executor: Name, device: torch.device) -> bool:
+    """Whether the Triton kernels do it."""
+    return device.type == "cuda" and executor in ("auto", "triton")
+
+
+class Prepared:
+    """What of a batch on a GPU is changed how, settled on the host: so all of it can travel in one copy with the rest.
+
+    Upload `tensors`, hand them to `run`, and then run `plan` on images that lie where `table_B3` says (int64, on the
+    host: address, height and width of each), while `pixels_nHW3` lives.
+    """
+
+    def __init__(self, extras: Extras, rows_n: Tensor, table_B3: Tensor, plan: Plan, device: torch.device) -> None:
+        """Of the samples that drew something, `rows_n` (int64), at least one."""
+        self.rows_n = rows_n
+        self.jobs: Jobs = jobs_of(
+            extras.op_BE[rows_n], extras.arg_BE[rows_n], extras.seed_B[rows_n], plan.height, plan.width
+        )
+        self.pixels_nHW3 = torch.empty((len(rows_n), plan.height, plan.width, 3), dtype=torch.uint8, device=device)
+        self.plan = _unmoved(plan, rows_n)
+        self._geometry = _geometry(plan, rows_n)
+        self._table_n3 = table_B3[rows_n]
+        image = torch.tensor([plan.height * plan.width * 3, plan.height, plan.width])
+        self.table_B3 = table_B3.clone()
+        self.table_B3[rows_n] = image
+        self.table_B3[rows_n, 0] = self.pixels_nHW3.data_ptr() + image[0] * torch.arange(len(rows_n))
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """What the kernels read, on the host."""
+        return [self._table_n3, *self._geometry.tensors.values(), *self.jobs.tensors]
+
+    def run(self, tensors: Sequence[Tensor]) -> None:
+        """Fill `pixels_nHW3`, on the current stream; `tensors` are the own ones on the device."""
+        from engine.kernels import triton_extras, triton_pass  # Triton is imported only where it runs
+
+        named = self._geometry.tensors
+        table_n3, tables = tensors[0], tensors[1 + len(named) :]
+        there: dict[str, Any] = dict(zip(named, tensors[1:], strict=False))
+        geometry = dataclasses.replace(self._geometry, **there)
+        count = self.pixels_nHW3.numel()
+        places = torch.empty(self.jobs.places * (count // self.jobs.images), device=self.pixels_nHW3.device)
+        warped_nHW3 = places[:count].view(self.pixels_nHW3.shape)
+        triton_pass.launch(table_n3, geometry, warped_nHW3.permute(0, 3, 1, 2))
+        triton_extras.triton_extras(self.jobs, tables, places, self.pixels_nHW3)
+
+
+def prepared(extras: Extras | None, table_B3: Tensor, plan: Plan, device: torch.device) -> Prepared | None:
+    """What there is to do before the pass to images on a GPU that lie where the table says; None for nothing. Extras
+    and plan are the host's."""
+    rows_n = torch.empty(0) if extras is None else _drawn(extras)
+    return None if extras is None or not len(rows_n) else Prepared(extras, rows_n, table_B3, plan, device)
+
+
+def _applied_by_kernels(extras: Extras, images: Ragged, plan: Plan) -> tuple[Ragged, Plan]:
+    from engine.kernels import triton_pass
+
+    work = prepared(extras, triton_pass.table_of(images), plan, images.device)
+    if work is None:
+        return images, plan
+    work.run(upload(work.tensors, images.device))
+    return _replaced(images, work.rows_n, work.pixels_nHW3), work.plan
+
+
+def _drawn(extras: Extras) -> Tensor:
+    """The samples that drew something."""
+    return extras.op_BE.any(1).nonzero()[:, 0]
+
+
+def _geometry(plan: Plan, rows_n: Tensor) -> Plan:
+    """Of these samples the geometry and no more, to [0, 1]."""
+    return Plan(
         height=plan.height,
         width=plan.width,
         matrix_B33=plan.matrix_B33[rows_n],
@@ -59,25 +155,33 @@ def apply_extras(extras: Extras, images: Ragged, plan: Plan, executor: Name = "a
         border_B=None if plan.border_B is None else plan.border_B[rows_n],
         border_color_B3=None if plan.border_color_B3 is None else plan.border_color_B3[rows_n],
     )
-    settled = _grouped(extras, rows_n, (plan.height, plan.width))
-    geometry, moved = geometry.along([part for group in settled for part in group[2:5]], images.device)
-    there = [moved[i : i + 3] for i in range(0, len(moved), 3)]
-    groups = [
-        group._replace(where_n=where_n, arg_n=arg_n, seed_n=seed_n)
-        for group, (where_n, arg_n, seed_n) in zip(settled, there, strict=True)
-    ]
 
-    pixels_nCHW = execute(executor, Ragged([images.tensors[row] for row in rows]), geometry).contiguous()
+
+def _unmoved(plan: Plan, rows_n: Tensor) -> Plan:
+    """The plan without these samples' geometry."""
+    matrix_B33 = plan.matrix_B33.clone()
+    matrix_B33[rows_n] = torch.eye(3)
+    return dataclasses.replace(plan, matrix_B33=matrix_B33)
+
+
+def _replaced(images: Ragged, rows_n: Tensor, pixels_nHW3: Tensor) -> Ragged:
+    tensors = list(images.tensors)
+    for row, image_HW3 in zip(rows_n.tolist(), pixels_nHW3.unbind(0), strict=True):
+        tensors[row] = image_HW3
+    return Ragged(tensors)
+
+
+def _run(groups: Sequence[_Group], pixels_nCHW: Tensor) -> Tensor:
+    """All operations in order, on the images themselves."""
     for group in groups:
         changed_nCHW = _changed(group, pixels_nCHW.index_select(0, group.where_n)).clamp(0, 1)
         pixels_nCHW.index_copy_(0, group.where_n, changed_nCHW)
-    changed_nHW3 = (pixels_nCHW * 255 + 0.5).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
-    tensors = list(images.tensors)
-    for row, image_HW3 in zip(rows, changed_nHW3.unbind(0), strict=True):
-        tensors[row] = image_HW3
-    matrix_B33 = plan.matrix_B33.clone()
-    matrix_B33[rows_n] = torch.eye(3)
-    return Ragged(tensors), dataclasses.replace(plan, matrix_B33=matrix_B33)
+    return pixels_nCHW
+
+
+def _rounded(pixels_nCHW: Tensor) -> Tensor:
+    """To 8 bits, channels last."""
+    return (pixels_nCHW * 255 + 0.5).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
 def _grouped(extras: Extras, rows_n: Tensor, size: tuple[int, int]) -> list[_Group]:
@@ -86,20 +190,13 @@ def _grouped(extras: Extras, rows_n: Tensor, size: tuple[int, int]) -> list[_Gro
     groups = []
     seed_n = extras.seed_B[rows_n]
     for op_n, arg_n in zip(extras.op_BE[rows_n].unbind(1), extras.arg_BE[rows_n].unbind(1), strict=True):
-        radius_n = _radius(op_n, arg_n, size)
+        radius_n = torch.from_numpy(radii(op_n.numpy(), arg_n.numpy(), *size))
         for code, radius in torch.stack([op_n, radius_n], 1).unique(dim=0).tolist():
             if code != Extra.NONE:
                 where_n = ((op_n == code) & (radius_n == radius)).nonzero()[:, 0]
                 own_n = arg_n[where_n]
                 groups.append(_Group(Extra(code), radius, where_n, own_n, seed_n[where_n], own_n))
     return groups
-
-
-def _radius(op_n: Tensor, arg_n: Tensor, size: tuple[int, int]) -> Tensor:
-    """Of the kernels of blur (three sigma) and of motion (an odd number of pixels, at least 3), int32; else 0."""
-    blur_n = torch.ceil(3 * arg_n).int().clamp(max=min(size) - 1)
-    motion_n = (arg_n / 2).floor().int().clamp(min=1)
-    return blur_n.where(op_n == Extra.BLUR, motion_n.where(op_n == Extra.MOTION, 0))
 
 
 def _changed(group: _Group, images_NCHW: Tensor) -> Tensor:
@@ -112,7 +209,7 @@ def _changed(group: _Group, images_NCHW: Tensor) -> Tensor:
             sigma_N2 = group.host_arg_n[:, None].expand(-1, 2)  # Kornia asks whether they are positive
             return kornia.filters.gaussian_blur2d(images_NCHW, 2 * group.radius + 1, sigma_N2)
         case Extra.MOTION:
-            degrees_N = 360 * ((seed_N & 0xFFFF).double() / 0x10000).float()
+            degrees_N = directions(seed_N)
             return kornia.filters.motion_blur(
                 images_NCHW,
                 2 * group.radius + 1,
@@ -126,7 +223,7 @@ def _changed(group: _Group, images_NCHW: Tensor) -> Tensor:
         case Extra.JPEG:
             return kornia.enhance.jpeg_codec_differentiable(images_NCHW, group.host_arg_n)  # within range?
         case Extra.CLAHE:
-            grid = tuple(max(1, min(8, side // 2)) for side in images_NCHW.shape[2:])
+            grid = clahe_grid(images_NCHW.shape[2], images_NCHW.shape[3])
             each = zip(images_NCHW.split(1), group.host_arg_n.tolist(), strict=True)
             return torch.cat([kornia.enhance.equalize_clahe(image, clip, grid) for image, clip in each])
         case Extra.EQUALIZE:
@@ -146,10 +243,8 @@ def _elastic(images_NCHW: Tensor, share_N: Tensor, seed_N: Tensor) -> Tensor:
     import kornia
 
     height, width = images_NCHW.shape[2:]
-    sigma = max(min(height, width) / 16, 1.0)
-    # Smoothing white noise of deviation d by a Gaussian in the plane leaves d / (2 sqrt(pi) sigma); the shift is in
-    # grid_sample's units, where a side is 2.
-    gain_N = 2 * share_N * (2 * math.sqrt(math.pi) * sigma)
+    sigma = elastic_sigma(height, width)
+    gain_N = elastic_gain(share_N, sigma)  # in grid_sample's units, where a side is 2
     shifts_N2HW = _normal(images_NCHW[:, :2], seed_N) * gain_N[:, None, None, None]
     return kornia.geometry.transform.elastic_transform2d(
         images_NCHW,

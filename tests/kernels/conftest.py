@@ -17,8 +17,8 @@ Run = Callable[..., Tensor]
 
 
 @pytest.fixture(scope="session")
-def triton_worker() -> Iterator[Callable[..., Tensor]]:
-    """`one_pass` in a process of its own, where Triton interprets its kernels on the CPU.
+def interpreter() -> Iterator[Callable[..., Tensor]]:
+    """Calls a function in a process of its own, where Triton interprets its kernels on the CPU.
 
     Triton reads TRITON_INTERPRET when its own library is imported, which other tests may have caused long before.
     """
@@ -27,11 +27,21 @@ def triton_worker() -> Iterator[Callable[..., Tensor]]:
         pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
         pool.submit(torch.set_num_threads, 1).result()
 
-    def work(images: Ragged, plan: Plan, out: Tensor) -> Tensor:
-        return out.copy_(pool.submit(one_pass, images, plan, out, "triton").result())
+    def call(function: Callable[..., Tensor], *args: object) -> Tensor:
+        return pool.submit(function, *args).result()
 
-    yield work
+    yield call
     pool.shutdown()
+
+
+@pytest.fixture(scope="session")
+def triton_worker(interpreter: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """`one_pass` through the interpreter."""
+
+    def work(images: Ragged, plan: Plan, out: Tensor) -> Tensor:
+        return out.copy_(interpreter(one_pass, images, plan, out, "triton"))
+
+    return work
 
 
 @pytest.fixture(scope="session", params=["reference", "cpu", "triton"])

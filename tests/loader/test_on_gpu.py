@@ -18,6 +18,7 @@ from engine.augment.contract import Contract
 from engine.augment.policy import Policy
 from engine.decode import choose
 from engine.kernels import jpeg
+from engine.kernels.extras import STAGES
 from engine.loader.batches import Batch, Epoch, Loader, Samples
 from engine.loader.source import Memory
 from engine.quarantine import Fault, FaultKind
@@ -30,7 +31,7 @@ HOST = torch.device("cpu")
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 BATCHES = [np.arange(start, start + 4) for start in range(0, 24, 4)]
 EPOCH = Epoch(0, 0, 32, 32, MixSection(mixup=0.2, cutmix=1.0, p=0.7))
-EXTRAS = ("blur", "motion", "noise", "jpeg", "equalize", "elastic")
+EXTRAS = ("blur", "motion", "noise", "jpeg", "clahe", "equalize", "elastic")
 
 
 @pytest.fixture
@@ -85,21 +86,31 @@ def test_a_step_waits_for_nothing_and_uploads_little(gpu: FakeCuda, section: Dec
         for _ in range(4):
             next(running)
         assert not gpu.waits_here and not gpu.blocking_uploads and not gpu.pageable_uploads
-        # A plan with its labels, the pass's table and the pixels, of a batch or two more or less: all beside the model.
-        assert 2 * 2 <= len(gpu.uploads) <= 3 * 6
+        # All that the pass reads but pixels in one copy, and the pixels, of a batch or two more or less: all beside the
+        # model.
+        assert 2 <= len(gpu.uploads) <= 2 * 6
         assert all(one.stream != gpu.default_stream.number for one in gpu.uploads)
         assert set(gpu.launches) == {"look", "pass"} and not gpu.on_default_stream
 
 
-def test_extras_wait_for_nothing(gpu: FakeCuda, section: DecodeSection, samples: Samples) -> None:
-    drawn = policy(most=2, **dict.fromkeys(EXTRAS, 0.4))
+@pytest.mark.parametrize("most", [1, 2])
+def test_extras_wait_for_nothing_and_keep_to_their_launches(
+    gpu: FakeCuda, section: DecodeSection, samples: Samples, most: int
+) -> None:
+    drawn = policy(most=most, **dict.fromkeys(EXTRAS, 0.4))
     with closing(Loader(samples, section, DEVICE).train(BATCHES * 2, drawn, EPOCH)) as running:
-        for _ in islice(running, 6):  # Kornia waits once for each table that it keeps
-            pass
+        next(running)
         gpu.clear()
         for _ in islice(running, 5):
             pass
-        assert not gpu.waits_here and not gpu.blocking_uploads
+        assert not gpu.waits_here and not gpu.blocking_uploads and not gpu.pageable_uploads
+        made = gpu.launches["pass"]  # batches, the one or two among them that are ahead
+        assert 5 - 2 <= made <= 5 + 2
+        assert len(gpu.uploads) <= 2 * (made + 2)  # as without extras
+        assert not gpu.on_default_stream
+        assert set(gpu.launches) <= {"look", "pass", "count", "table", "shift", "smooth", "change", "chroma", "block"}
+        assert gpu.launches["change"] > 0 and gpu.launches["block"] > 0
+        assert gpu.launches.total() <= (made + 1) * (3 + most * STAGES)
 
 
 def test_memory_is_the_gpus_until_it_has_read_it(gpu: FakeCuda, section: DecodeSection, samples: Samples) -> None:
