@@ -22,8 +22,16 @@ from engine.recipe.sections.augment import (
     RandomErasingSection,
 )
 
+Kind = EraseSection | RandomErasingSection | CutoutSection | CornerSection
+
 # Corners of every possible rectangle (B, R, 4) in pixels, not yet rounded, and which are drawn (B, R).
 _Drawn = tuple[Tensor, Tensor]
+
+
+def kinds_in_use(section: AugmentSection) -> list[tuple[str, Kind]]:
+    """Names and sections, in the order of application."""
+    names = ("erase", "random_erasing", "cutout", "corner")
+    return [(name, getattr(section, name)) for name in names if getattr(section, name).p]
 
 
 def rect_streams(section: AugmentSection) -> dict[str, int]:
@@ -34,13 +42,13 @@ def rect_streams(section: AugmentSection) -> dict[str, int]:
         "cutout": 3,
         "corner": 3,
     }
-    return {name: count for name, count in counts.items() if getattr(section, name).p}
+    return {name: counts[name] for name, _ in kinds_in_use(section)}
 
 
 def with_rects(plan: Plan, section: AugmentSection, draws: Mapping[str, Tensor], noise_seed_B: Tensor) -> Plan:
     """The plan with the rectangles of all kinds in use, one kind after the other."""
     height, width = plan.height, plan.width
-    kinds: list[tuple[EraseSection | RandomErasingSection | CutoutSection | CornerSection, _Drawn]] = []
+    kinds: list[tuple[Kind, _Drawn]] = []
     if section.erase.p:
         kinds.append((section.erase, _erase(section.erase, draws["erase"], height, width)))
     if section.random_erasing.p:
