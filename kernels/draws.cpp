@@ -339,7 +339,7 @@ Rectangle random_erased(const Rects& kind, const Numbers& draw, int32_t out_heig
     bool fits = false;
     for (int i = 0; i < TRIES && !fits; ++i) {
         float area = (kind.low + kind.span * draw[kind.at + 1 + 2 * i]) * pixels;
-        float aspect = std::exp(kind.log_ratio + kind.log_ratio_span * draw[kind.at + 2 + 2 * i]);
+        float aspect = float(std::exp(double(kind.log_ratio + kind.log_ratio_span * draw[kind.at + 2 + 2 * i])));
         float x = std::nearbyint(std::sqrt(area / aspect)), y = std::nearbyint(std::sqrt(area * aspect));
         fits = x < width && y < height;
         if (fits || i == 0) across = x, down = y;  // where none fits, the first stands there undrawn

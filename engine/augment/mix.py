@@ -156,7 +156,10 @@ def _partners(hashes_B: Tensor) -> Tensor:
 def _boxes(own_B: Tensor, center_B2: Tensor, height: int, width: int) -> Tensor:
     """CutMix's boxes: sides the share sqrt(1 - own) of the image's, centre anywhere in it, clipped by its edges."""
     size_2 = torch.tensor([width, height], dtype=torch.float32, device=own_B.device)
-    half_B2 = (torch.sqrt(1 - own_B)[:, None] * size_2).floor() / 2
+    # By way of float64, and rounded once: how torch's root of a float32 rounds is up to the processor, and where `own`
+    # is next to nothing a box is a pixel wider for it.
+    side_B = (1 - own_B).double().sqrt().float()
+    half_B2 = (side_B[:, None] * size_2).floor() / 2
     center_B2 = (center_B2 * size_2).floor()
     corners_B4 = torch.cat([(center_B2 - half_B2).floor(), (center_B2 + half_B2).floor()], dim=1)
     return torch.minimum(corners_B4.clamp(min=0), size_2.repeat(2)).to(torch.int32)

@@ -94,9 +94,10 @@ def _random_erasing(erasing: RandomErasingSection, draws_BN: Tensor, height: int
     draws_BT2 = draws_BN[:, 1:-2].view(-1, ERASING_TRIES, 2)
     area_BT = (erasing.area[0] + (erasing.area[1] - erasing.area[0]) * draws_BT2[..., 0]) * (height * width)
     low, high = math.log(erasing.ratio[0]), math.log(erasing.ratio[1])
-    aspect_BT = torch.exp(low + (high - low) * draws_BT2[..., 1])
+    # By way of float64, and rounded once: how torch's own of float32 round is up to the processor.
+    aspect_BT = (low + (high - low) * draws_BT2[..., 1]).double().exp().float()
     size_2 = draws_BN.new_tensor([width, height])
-    sides_BT2 = torch.stack([torch.sqrt(area_BT / aspect_BT), torch.sqrt(area_BT * aspect_BT)], 2).round()
+    sides_BT2 = torch.stack([area_BT / aspect_BT, area_BT * aspect_BT], 2).double().sqrt().float().round()
     fits_BT = (sides_BT2 < size_2).all(2)
     first_B11 = fits_BT.int().argmax(1)[:, None, None]
     sides_B12 = sides_BT2.gather(1, first_B11.expand(-1, 1, 2))

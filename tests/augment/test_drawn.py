@@ -140,9 +140,9 @@ SIDES = st.integers(8, 600)
 
 
 def assert_close(name: str, found: Tensor, expected: Tensor) -> None:
-    """Whole numbers, hashes and uniform numbers: the same. Matrices and mixing's weights: the same float32 or the next
-    one, for the C library's exp, sin, cos, tan and pow may round a float64 otherwise than torch's; where such numbers
-    cancel, what is left of them differs by less than a billionth of what they were."""
+    """Whole numbers, hashes, uniform numbers and what float32 makes of them: the same. Matrices and mixing's weights:
+    the same float32 or the next one, for the C library's exp, sin, cos, tan and pow may round a float64 otherwise than
+    torch's; where such numbers cancel, what is left of them differs by less than a billionth of what they were."""
     assert (found.dtype, found.shape) == (expected.dtype, expected.shape), name
     if name in ("matrix_B33", "weight_B", "share_B"):
         next_to = (found.view(torch.int32).long() - expected.view(torch.int32).long()).abs() <= 1
@@ -151,14 +151,6 @@ def assert_close(name: str, found: Tensor, expected: Tensor) -> None:
         assert (next_to | cancelled).all(), name
     else:
         assert torch.equal(found, expected), name
-
-
-def assert_same_rects(found: Plan, expected: Plan) -> None:
-    """The same, but for one sample in sixty: random erasing rounds float32's exp to whole pixels."""
-    assert found.rect_BR4 is not None and expected.rect_BR4 is not None
-    assert found.rect_fill_BR is not None and expected.rect_fill_BR is not None
-    same_B = (found.rect_BR4 == expected.rect_BR4).flatten(1).all(1)
-    assert (~(same_B & (found.rect_fill_BR == expected.rect_fill_BR).all(1))).sum() <= 1
 
 
 @compiled
@@ -172,10 +164,7 @@ def test_any_recipe_is_drawn_as_torch_draws_it(
     expected = policy.reference_draw(KEYS, SIZES, height, width, seed, epoch, mix)
     assert list(drawn.plan.tensors) == list(expected.tensors)
     for name, tensor in expected.tensors.items():
-        if name not in ("rect_BR4", "rect_fill_BR"):
-            assert_close(name, drawn.plan.tensors[name], tensor)
-    if expected.rect_BR4 is not None:
-        assert_same_rects(drawn.plan, expected)
+        assert_close(name, drawn.plan.tensors[name], tensor)
     assert drawn.plan.filter is expected.filter and drawn.labels is not None
     own_B, partner_B, share_B = mixed_labels(expected, torch.from_numpy(LABELS))
     assert torch.equal(drawn.labels.own_B, own_B) and torch.equal(drawn.labels.partner_B, partner_B)
