@@ -51,6 +51,14 @@ setup(
             language="c++",
             optional=True,  # without libjpeg-turbo's headers DALI decodes
         ),
+        Extension(
+            "engine.kernels._draws",
+            sources=["kernels/draws.cpp"],
+            depends=["kernels/draws.h"],
+            extra_compile_args=["-O3", "-std=c++17", "-ffp-contract=off", "-fno-math-errno"],
+            language="c++",
+            optional=True,  # without a compiler torch draws
+        ),
     ],
     install_requires=[
         "anyascii",

@@ -146,7 +146,7 @@ def choose(section: PolicySection, draws: Mapping[str, Tensor]) -> Chosen | None
     if count == 0:
         return None
     choice_BS = draws["policy/operation"]
-    table = _table(section.kind, choice_BS.device)
+    table = table_of(section.kind, choice_BS.device)
     if section.kind == "autoaugment":
         row_B = (choice_BS[:, 0] * len(_IMAGENET)).long()
         op_BS, bin_BS = table.policy_op_PS[row_B], table.policy_bin_PS[row_B]
@@ -166,7 +166,7 @@ def choose(section: PolicySection, draws: Mapping[str, Tensor]) -> Chosen | None
 
 
 @dataclasses.dataclass(frozen=True)
-class _Table:
+class Table:
     """O operations, row 0 the identity; M strengths; P sub-policies (AutoAugment's only) of S slots."""
 
     codes_O3: Tensor  # int64: Geometry, Color, Extra
@@ -178,7 +178,8 @@ class _Table:
 
 
 @cache
-def _table(kind: str, device: torch.device) -> _Table:
+def table_of(kind: str, device: torch.device) -> Table:
+    """Of a policy that there is."""
     named = _WIDE if kind == "trivialaugment" else _STANDARD
     names = [name for name in named if kind == "autoaugment" or name != "invert"]  # the other two have no negative
     operations = [named[name] for name in names]
@@ -187,7 +188,7 @@ def _table(kind: str, device: torch.device) -> _Table:
     bins = 10 if kind == "autoaugment" else BINS
     args = [[op.arg(step / (bins - 1)) for step in range(bins)] for op in operations]
     rows = [[names.index(name) for name, _, _ in row] for row in _IMAGENET] if kind == "autoaugment" else []
-    return _Table(
+    return Table(
         codes_O3=torch.tensor(codes, device=device),
         args_OM=torch.tensor(args, dtype=torch.float32, device=device),
         signed_O=torch.tensor([op.signed for op in operations], device=device),

@@ -6,20 +6,22 @@ jitter's four parts come in an order of each sample's own.
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from engine.kernels import Color
-from engine.recipe.sections.augment import AugmentSection
+from engine.recipe.sections.augment import AugmentSection, ColorSection, ToneSection
 
 Steps = list[tuple[Tensor, Tensor]]  # colour steps: int32 codes (B,) and float32 arguments (B,)
 
 
 def color_streams(section: AugmentSection) -> dict[str, int]:
     """How many uniform numbers each operation in use draws for a sample."""
-    color, tone = section.color, section.tone
+    color = section.color
     wanted = {
         "color": (1, color.p),
         "color/order": (4, color.p),
@@ -27,14 +29,9 @@ def color_streams(section: AugmentSection) -> dict[str, int]:
         "color/contrast": (1, color.p),
         "color/saturation": (1, color.p),
         "color/hue": (1, color.p),
-        "tone/gamma": (2, tone.gamma),
-        "tone/gray": (1, tone.gray),
-        "tone/shuffle": (2, tone.shuffle),
-        "tone/invert": (1, tone.invert),
-        "tone/solarize": (2, tone.solarize),
-        "tone/posterize": (2, tone.posterize),
     }
-    return {name: count for name, (count, used) in wanted.items() if used}
+    streams = {name: count for name, (count, used) in wanted.items() if used}
+    return streams | {tone.stream: 1 if tone.form is Form.GIVEN else 2 for tone in tones(section.tone)}
 
 
 def color_steps(section: AugmentSection, draws: Mapping[str, Tensor]) -> Steps:
@@ -42,58 +39,90 @@ def color_steps(section: AugmentSection, draws: Mapping[str, Tensor]) -> Steps:
     return _jitter(section, draws) + _tones(section, draws)
 
 
-def _jitter(section: AugmentSection, draws: Mapping[str, Tensor]) -> Steps:
-    """Brightness, contrast, saturation and hue in an order of each sample's own; a part of strength 0 is no step."""
-    color = section.color
-    parts = [
-        (Color.BRIGHTNESS, "color/brightness", 1.0, color.brightness),
-        (Color.CONTRAST, "color/contrast", 1.0, color.contrast),
-        (Color.SATURATION, "color/saturation", 1.0, color.saturation),
-        (Color.HUE, "color/hue", 0.0, color.hue),
+class Part(NamedTuple):
+    """One of the jitter's: its argument lies within `strength` of `middle`; number `order` gives it its place."""
+
+    op: Color
+    stream: str
+    order: int
+    middle: float
+    strength: float
+
+
+def parts(section: ColorSection) -> list[Part]:
+    """Those of the jitter in use; one of strength 0 is no step."""
+    every = [
+        Part(Color.BRIGHTNESS, "color/brightness", 0, 1.0, section.brightness),
+        Part(Color.CONTRAST, "color/contrast", 1, 1.0, section.contrast),
+        Part(Color.SATURATION, "color/saturation", 2, 1.0, section.saturation),
+        Part(Color.HUE, "color/hue", 3, 0.0, section.hue),
     ]
-    active = [i for i, (_, _, _, strength) in enumerate(parts) if strength > 0]
-    if not color.p or not active:
+    return [part for part in every if part.strength > 0] if section.p else []
+
+
+class Form(enum.IntEnum):
+    """How a tone's argument comes of a uniform number u. The codes are those of kernels/draws.h."""
+
+    GIVEN = 0  # low
+    BETWEEN = 1  # low + span * u
+    WHOLE = 2  # low + floor(u * span)
+
+
+class Tone(NamedTuple):
+    """A step with a chance of its own: the first number of its stream says whether, the second how much."""
+
+    op: Color
+    stream: str
+    chance: float
+    form: Form
+    low: float
+    span: float = 0.0
+
+
+def tones(section: ToneSection) -> list[Tone]:
+    """Those in use, in the order of application."""
+    gamma, solarize, bits = section.gamma_range, section.solarize_range, section.posterize_bits
+    every = [
+        Tone(Color.GAMMA, "tone/gamma", section.gamma, Form.BETWEEN, gamma[0], gamma[1] - gamma[0]),
+        Tone(Color.GRAY, "tone/gray", section.gray, Form.GIVEN, 1),
+        Tone(Color.SHUFFLE, "tone/shuffle", section.shuffle, Form.WHOLE, 1, 5),  # 0 is the order as it is
+        Tone(Color.INVERT, "tone/invert", section.invert, Form.GIVEN, 0),
+        Tone(Color.SOLARIZE, "tone/solarize", section.solarize, Form.BETWEEN, solarize[0], solarize[1] - solarize[0]),
+        Tone(Color.POSTERIZE, "tone/posterize", section.posterize, Form.WHOLE, bits[0], bits[1] - bits[0] + 1),
+    ]
+    return [tone for tone in every if tone.chance]
+
+
+def _jitter(section: AugmentSection, draws: Mapping[str, Tensor]) -> Steps:
+    """Brightness, contrast, saturation and hue in an order of each sample's own."""
+    active = parts(section.color)
+    if not active:
         return []
-    ops_K = draws["color"].new_tensor([parts[i][0] for i in active], dtype=torch.int32)
-    args_BK = torch.cat([_around(draws[parts[i][1]], *parts[i][2:]) for i in active], dim=1)
-    order_BK = draws["color/order"][:, active].argsort(dim=1)
-    applied_B = draws["color"][:, 0] < color.p
+    ops_K = draws["color"].new_tensor([part.op for part in active], dtype=torch.int32)
+    args_BK = torch.cat([_around(draws[part.stream], part.middle, part.strength) for part in active], dim=1)
+    order_BK = draws["color/order"][:, [part.order for part in active]].argsort(dim=1)
+    applied_B = draws["color"][:, 0] < section.color.p
     ops_BK = torch.where(applied_B[:, None], ops_K[order_BK], int(Color.NONE))
     return list(zip(ops_BK.unbind(1), args_BK.gather(1, order_BK).unbind(1), strict=True))
 
 
 def _tones(section: AugmentSection, draws: Mapping[str, Tensor]) -> Steps:
-    tone = section.tone
     steps: Steps = []
-
-    def step(op: Color, draw_BN: Tensor, chance: float, arg_B: Tensor) -> None:
-        steps.append((torch.where(draw_BN[:, 0] < chance, int(op), int(Color.NONE)).int(), arg_B))
-
-    if tone.gamma:
-        draw = draws["tone/gamma"]
-        step(Color.GAMMA, draw, tone.gamma, _between(draw[:, 1], *tone.gamma_range))
-    if tone.gray:
-        draw = draws["tone/gray"]
-        step(Color.GRAY, draw, tone.gray, torch.ones_like(draw[:, 0]))
-    if tone.shuffle:
-        draw = draws["tone/shuffle"]
-        step(Color.SHUFFLE, draw, tone.shuffle, 1 + (draw[:, 1] * 5).floor())  # 0 is the order as it is
-    if tone.invert:
-        draw = draws["tone/invert"]
-        step(Color.INVERT, draw, tone.invert, torch.zeros_like(draw[:, 0]))
-    if tone.solarize:
-        draw = draws["tone/solarize"]
-        step(Color.SOLARIZE, draw, tone.solarize, _between(draw[:, 1], *tone.solarize_range))
-    if tone.posterize:
-        draw = draws["tone/posterize"]
-        low, high = tone.posterize_bits
-        step(Color.POSTERIZE, draw, tone.posterize, low + (draw[:, 1] * (high - low + 1)).floor())
+    for tone in tones(section.tone):
+        draw_BN = draws[tone.stream]
+        op_B = torch.where(draw_BN[:, 0] < tone.chance, int(tone.op), int(Color.NONE)).int()
+        steps.append((op_B, _argument(tone, draw_BN)))
     return steps
 
 
-def _between(draw: Tensor, low: float, high: float) -> Tensor:
-    return low + (high - low) * draw
+def _argument(tone: Tone, draw_BN: Tensor) -> Tensor:
+    if tone.form is Form.GIVEN:
+        return torch.full_like(draw_BN[:, 0], tone.low)
+    if tone.form is Form.BETWEEN:
+        return tone.low + tone.span * draw_BN[:, 1]
+    return tone.low + (draw_BN[:, 1] * tone.span).floor()
 
 
 def _around(draw: Tensor, middle: float, strength: float) -> Tensor:
-    return _between(draw, middle - strength, middle + strength)
+    low, high = middle - strength, middle + strength
+    return low + (high - low) * draw

@@ -30,12 +30,12 @@ class Extras:
 
 def extra_streams(section: ExtrasSection) -> dict[str, int]:
     """How many uniform numbers each operation in use draws for a sample: whether, when, how strongly."""
-    return {f"extras/{name}": 3 for _, name, _ in _in_use(section)}
+    return {f"extras/{name}": 3 for _, name, _ in in_use(section)}
 
 
-def draw_extras(section: ExtrasSection, draws: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
+def extra_steps(section: ExtrasSection, draws: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
     """Codes and arguments, (B,) each, of at most `section.most` operations; those not drawn are NONE."""
-    used = _in_use(section)
+    used = in_use(section)
     if not used:
         return []
     draws_BN3 = torch.stack([draws[f"extras/{name}"] for _, name, _ in used], dim=1)
@@ -49,8 +49,8 @@ def draw_extras(section: ExtrasSection, draws: Mapping[str, Tensor]) -> list[tup
     return list(zip(ops_BN.unbind(1), args_BN.unbind(1), strict=True))
 
 
-def _in_use(section: ExtrasSection) -> list[tuple[Extra, str, tuple[float, float]]]:
-    """Code, name and range of the argument."""
+def in_use(section: ExtrasSection) -> list[tuple[Extra, str, tuple[float, float]]]:
+    """Code, name and range of the argument of each operation that has a chance."""
     every = [
         (Extra.BLUR, "blur", section.blur_sigma),
         (Extra.MOTION, "motion", section.motion_length),

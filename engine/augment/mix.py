@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.augment.rng import beta_quantile, hashes, uniforms
-from engine.kernels import Plan
+from engine.kernels import Plan, draws
 from engine.recipe.sections.augment import MixSection
 
 
@@ -65,6 +65,15 @@ def mix_at(sections: Sequence[MixSection], epoch: int) -> MixSection | None:
     return None
 
 
+MIX_STREAMS = {"mix": 1, "mix/kind": 1, "mix/weight": 1, "mix/box": 2}
+"""How many uniform numbers mixing draws for a sample, or for a batch."""
+
+
+def cutmix_share(section: MixSection) -> float:
+    """The share of mixed images that get CutMix."""
+    return 0.0 if section.cutmix == 0 else 1.0 if section.mixup == 0 else section.cutmix_share
+
+
 def with_mix(plan: Plan, section: MixSection, keys_B: Tensor, seed: int, epoch: int) -> Plan:
     """The plan with partners, weights and boxes. Who is not mixed is their own partner.
 
@@ -76,18 +85,18 @@ def with_mix(plan: Plan, section: MixSection, keys_B: Tensor, seed: int, epoch: 
     batch = len(keys_B)
     one_for_all = section.per == "batch"
     addresses_B = hashes(seed, epoch, keys_B, "mix/batch").sum(0, keepdim=True) if one_for_all else keys_B
-    draws = uniforms(seed, epoch, addresses_B, {"mix": 1, "mix/kind": 1, "mix/weight": 1, "mix/box": 2})
+    draws = uniforms(seed, epoch, addresses_B, MIX_STREAMS)
     draws = {name: values.expand(batch, -1) for name, values in draws.items()}
 
     mixed_B = draws["mix"][:, 0] < section.p
-    cutmix_share = 0.0 if section.cutmix == 0 else 1.0 if section.mixup == 0 else section.cutmix_share
-    cut_B = mixed_B & (draws["mix/kind"][:, 0] < cutmix_share)
+    share = cutmix_share(section)
+    cut_B = mixed_B & (draws["mix/kind"][:, 0] < share)
     p_B = draws["mix/weight"][:, 0]
     weight_B = torch.ones_like(p_B)
     box_B4 = torch.zeros(batch, 4, dtype=torch.int32, device=keys_B.device)
-    if cutmix_share < 1:
+    if share < 1:
         weight_B = torch.where(mixed_B & ~cut_B, beta_quantile(p_B, section.mixup), weight_B)
-    if cutmix_share > 0:
+    if share > 0:
         boxes_B4 = _boxes(beta_quantile(p_B, section.cutmix), draws["mix/box"], plan.height, plan.width)
         box_B4 = torch.where(cut_B[:, None], boxes_B4, box_B4)
     itself_B = torch.arange(batch, device=keys_B.device)
@@ -96,7 +105,28 @@ def with_mix(plan: Plan, section: MixSection, keys_B: Tensor, seed: int, epoch: 
 
 
 def mixed_labels(plan: Plan, own_B: Tensor) -> MixedLabels:
-    """What `plan` makes of the classes `own_B` (int64), which lie where the plan does."""
+    """What `plan` makes of the classes `own_B` (int64), which lie where the plan does. By C++ where it is built and
+    they are on the host."""
+    if own_B.device.type != "cpu" or plan.device.type != "cpu" or not draws.available():
+        return reference_labels(plan, own_B)
+    if own_B.shape != (plan.batch,) or own_B.dtype != torch.int64:
+        raise ValueError(f"labels {own_B.dtype} {tuple(own_B.shape)} of a plan for {plan.batch}: expected int64")
+    own_B = own_B.contiguous()
+    mix = [None if part is None else part.contiguous() for part in (plan.partner_B, plan.weight_B, plan.box_B4)]
+    partner_B = mix[0]
+    if partner_B is not None and len(own_B) and not 0 <= int(partner_B.min()) <= int(partner_B.max()) < len(own_B):
+        raise IndexError(f"a plan's partners are not among the {len(own_B)} images of its batch")
+    labels = MixedLabels(torch.empty_like(own_B), torch.empty_like(own_B), torch.empty(len(own_B)))
+    call = draws.Call(batch=len(own_B), height=plan.height, width=plan.width, label_B=own_B.data_ptr())
+    for name, part in zip(("partner_B", "weight_B", "box_B4"), mix, strict=True):
+        setattr(call, name, None if part is None else part.data_ptr())
+    call.own_B, call.partner_label_B, call.share_B = (label_B.data_ptr() for label_B in labels)
+    draws.mix_labels(call)
+    return labels
+
+
+def reference_labels(plan: Plan, own_B: Tensor) -> MixedLabels:
+    """What `mixed_labels` answers, defined in torch."""
     # A tensor of its own where nothing is mixed, too: one that came twice would be compiled for anew.
     partner_B = own_B.clone() if plan.partner_B is None else own_B[plan.partner_B]
     return MixedLabels(own_B, partner_B, plan.own_share_B())
@@ -126,7 +156,10 @@ def _partners(hashes_B: Tensor) -> Tensor:
 def _boxes(own_B: Tensor, center_B2: Tensor, height: int, width: int) -> Tensor:
     """CutMix's boxes: sides the share sqrt(1 - own) of the image's, centre anywhere in it, clipped by its edges."""
     size_2 = torch.tensor([width, height], dtype=torch.float32, device=own_B.device)
-    half_B2 = (torch.sqrt(1 - own_B)[:, None] * size_2).floor() / 2
+    # By way of float64, and rounded once: how torch's root of a float32 rounds is up to the processor, and where `own`
+    # is next to nothing a box is a pixel wider for it.
+    side_B = (1 - own_B).double().sqrt().float()
+    half_B2 = (side_B[:, None] * size_2).floor() / 2
     center_B2 = (center_B2 * size_2).floor()
     corners_B4 = torch.cat([(center_B2 - half_B2).floor(), (center_B2 + half_B2).floor()], dim=1)
     return torch.minimum(corners_B4.clamp(min=0), size_2.repeat(2)).to(torch.int32)

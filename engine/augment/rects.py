@@ -22,8 +22,16 @@ from engine.recipe.sections.augment import (
     RandomErasingSection,
 )
 
+Kind = EraseSection | RandomErasingSection | CutoutSection | CornerSection
+
 # Corners of every possible rectangle (B, R, 4) in pixels, not yet rounded, and which are drawn (B, R).
 _Drawn = tuple[Tensor, Tensor]
+
+
+def kinds_in_use(section: AugmentSection) -> list[tuple[str, Kind]]:
+    """Names and sections, in the order of application."""
+    names = ("erase", "random_erasing", "cutout", "corner")
+    return [(name, getattr(section, name)) for name in names if getattr(section, name).p]
 
 
 def rect_streams(section: AugmentSection) -> dict[str, int]:
@@ -34,13 +42,13 @@ def rect_streams(section: AugmentSection) -> dict[str, int]:
         "cutout": 3,
         "corner": 3,
     }
-    return {name: count for name, count in counts.items() if getattr(section, name).p}
+    return {name: counts[name] for name, _ in kinds_in_use(section)}
 
 
 def with_rects(plan: Plan, section: AugmentSection, draws: Mapping[str, Tensor], noise_seed_B: Tensor) -> Plan:
     """The plan with the rectangles of all kinds in use, one kind after the other."""
     height, width = plan.height, plan.width
-    kinds: list[tuple[EraseSection | RandomErasingSection | CutoutSection | CornerSection, _Drawn]] = []
+    kinds: list[tuple[Kind, _Drawn]] = []
     if section.erase.p:
         kinds.append((section.erase, _erase(section.erase, draws["erase"], height, width)))
     if section.random_erasing.p:
@@ -86,9 +94,10 @@ def _random_erasing(erasing: RandomErasingSection, draws_BN: Tensor, height: int
     draws_BT2 = draws_BN[:, 1:-2].view(-1, ERASING_TRIES, 2)
     area_BT = (erasing.area[0] + (erasing.area[1] - erasing.area[0]) * draws_BT2[..., 0]) * (height * width)
     low, high = math.log(erasing.ratio[0]), math.log(erasing.ratio[1])
-    aspect_BT = torch.exp(low + (high - low) * draws_BT2[..., 1])
+    # By way of float64, and rounded once: how torch's own of float32 round is up to the processor.
+    aspect_BT = (low + (high - low) * draws_BT2[..., 1]).double().exp().float()
     size_2 = draws_BN.new_tensor([width, height])
-    sides_BT2 = torch.stack([torch.sqrt(area_BT / aspect_BT), torch.sqrt(area_BT * aspect_BT)], 2).round()
+    sides_BT2 = torch.stack([area_BT / aspect_BT, area_BT * aspect_BT], 2).double().sqrt().float().round()
     fits_BT = (sides_BT2 < size_2).all(2)
     first_B11 = fits_BT.int().argmax(1)[:, None, None]
     sides_B12 = sides_BT2.gather(1, first_B11.expand(-1, 1, 2))

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.kernels import Border, Filter, Plan
+from engine.kernels import Border, Filter, Plan, draws
 from engine.kernels.jpeg import REDUCTIONS, Region
 
 _REACH = {Filter.NEAREST: 0.5, Filter.BILINEAR: 1.0, Filter.BICUBIC: 2.0}  # of the kernel, in footprints
@@ -26,6 +28,37 @@ def needed_regions(plan: Plan, sizes_B2: Tensor, reduce: bool) -> list[Region]:
 
     With `reduce` also the largest reduction that keeps at least one decoded pixel for each output pixel.
     """
+    return [Region(*row) for row in needed_regions_B5(plan, sizes_B2, reduce).tolist()]
+
+
+def needed_regions_B5(plan: Plan, sizes_B2: Tensor, reduce: bool) -> NDArray[np.int32]:
+    """The same as numbers: x0, y0, x1, y1, reduction. By C++ where it is built and the plan lies on the host."""
+    if plan.device.type != "cpu" or not draws.available():
+        return reference_regions_B5(plan, sizes_B2, reduce)
+    matrix_B33, sizes_B2 = plan.matrix_B33.float().contiguous(), sizes_B2.to("cpu", torch.int32).contiguous()
+    border_B = None if plan.border_B is None else plan.border_B.contiguous()
+    batch = plan.batch
+    if sizes_B2.shape != (batch, 2):
+        raise ValueError(f"sizes {tuple(sizes_B2.shape)} of photos for a plan of {batch}: expected ({batch}, 2)")
+    region_B5 = np.empty((batch, 5), np.int32)
+    look = draws.Look(
+        matrix_B33=matrix_B33.data_ptr(),
+        border_B=None if border_B is None else border_B.data_ptr(),
+        size_B2=sizes_B2.data_ptr(),
+        region_B5=region_B5.ctypes.data,
+        batch=batch,
+        height=plan.height,
+        width=plan.width,
+        filter=plan.filter,
+        antialias=plan.antialias,
+        reduce=reduce,
+    )
+    draws.regions(look)
+    return region_B5
+
+
+def reference_regions_B5(plan: Plan, sizes_B2: Tensor, reduce: bool) -> NDArray[np.int32]:
+    """What `needed_regions_B5` answers, defined in torch."""
     matrix_B33 = plan.matrix_B33.double().cpu()
     corners = [(0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0), (0.5, 0.5)]
     points_35 = torch.tensor([(x * plan.width, y * plan.height, 1.0) for x, y in corners], dtype=torch.float64).T
@@ -52,8 +85,7 @@ def needed_regions(plan: Plan, sizes_B2: Tensor, reduce: bool) -> list[Region]:
     reduction_B = torch.ones(len(spare_B), dtype=torch.int64)
     for reduction in REDUCTIONS[1:]:
         reduction_B[reducible_B & (spare_B >= reduction)] = reduction
-    rows_B5 = torch.cat([boxes_B22.long().flatten(1), reduction_B[:, None]], dim=1)
-    return [Region(x0, y0, x1, y1, reduction) for x0, y0, x1, y1, reduction in rows_B5.tolist()]
+    return torch.cat([boxes_B22.long().flatten(1), reduction_B[:, None]], dim=1).int().numpy()
 
 
 def fit_to_regions(plan: Plan, corner_B2: Tensor, reduction_B: Tensor) -> Plan:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 _MULTIPLIER_1 = 0xBF58476D1CE4E5B9 - 2**64  # as int64
 _MULTIPLIER_2 = 0x94D049BB133111EB - 2**64
-_TABLE = 2048  # intervals of the beta quantile
+INTERVALS = 2048  # of the beta quantile's table
 
 
 def uniforms(seed: int, epoch: int, keys_B: Tensor, streams: Mapping[str, int]) -> dict[str, Tensor]:
@@ -36,7 +36,7 @@ def uniforms(seed: int, epoch: int, keys_B: Tensor, streams: Mapping[str, int]) 
 
 def hashes(seed: int, epoch: int, keys_B: Tensor, stream: str) -> Tensor:
     """64 random bits for each key, int64 (B,)."""
-    return _mix(_states(seed, epoch, keys_B) + _address(stream))
+    return _mix(_states(seed, epoch, keys_B) + address(stream))
 
 
 def beta_quantile(p: Tensor, alpha: float) -> Tensor:
@@ -47,16 +47,16 @@ def beta_quantile(p: Tensor, alpha: float) -> Tensor:
     is the mirrored lower half.
     """
     lower = torch.minimum(p, 1 - p).to(torch.float64)
-    table = _beta_table(alpha).to(p.device)
-    position = lower * (2 * _TABLE)
-    index = position.long().clamp(max=_TABLE - 1)
+    table = beta_table(alpha).to(p.device)
+    position = lower * (2 * INTERVALS)
+    index = position.long().clamp(max=INTERVALS - 1)
     fraction = position - index
     x = (table[index] * (1 - fraction) + table[index + 1] * fraction) ** (1 / alpha)
     return torch.where(p <= 0.5, x, 1 - x).to(torch.float32)
 
 
 def _states(seed: int, epoch: int, keys_B: Tensor) -> Tensor:
-    return _mix(keys_B + _address(f"{seed}/{epoch}"))
+    return _mix(keys_B + address(f"{seed}/{epoch}"))
 
 
 def _mix(x: Tensor) -> Tensor:
@@ -70,21 +70,22 @@ def _shift(x: Tensor, bits: int) -> Tensor:
     return (x >> bits) & ((1 << (64 - bits)) - 1)
 
 
-def _address(name: str) -> int:
+def address(name: str) -> int:
+    """64 bits that a name comes to, as int64."""
     digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little", signed=True)
 
 
 @lru_cache(maxsize=64)
 def _columns(streams: tuple[tuple[str, int], ...], device: torch.device) -> Tensor:
-    addresses = [_address(f"{name}/{i}") for name, count in streams for i in range(count)]
+    addresses = [address(f"{name}/{i}") for name, count in streams for i in range(count)]
     return torch.tensor(addresses, dtype=torch.int64, device=device)
 
 
 @lru_cache(maxsize=64)
-def _beta_table(alpha: float) -> Tensor:
-    """x ** alpha at p = 0, ..., 1/2 in _TABLE equal steps, where p = I_x(alpha, alpha), float64. By bisection."""
-    target = torch.linspace(0, 0.5, _TABLE + 1, dtype=torch.float64)
+def beta_table(alpha: float) -> Tensor:
+    """x ** alpha at p = 0, ..., 1/2 in INTERVALS equal steps, where p = I_x(alpha, alpha), float64. By bisection."""
+    target = torch.linspace(0, 0.5, INTERVALS + 1, dtype=torch.float64)
     low = torch.zeros_like(target)
     high = torch.full_like(target, 0.5**alpha)
     whole = 2 * _lower_beta(high[:1], alpha)

@@ -11,6 +11,8 @@ from engine.augment.extras import Extra, Extras
 from engine.augment.policy import Policy
 from engine.recipe.sections.augment import AugmentSection
 
+pytestmark = pytest.mark.usefixtures("drawn_by")
+
 COUNT = 4000
 KEYS = torch.arange(COUNT) * 104_729
 ALL = {"blur": 0.3, "motion": 0.3, "noise": 0.3, "jpeg": 0.3, "clahe": 0.3, "equalize": 0.3, "elastic": 0.3}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import NamedTuple
 
 import numpy as np
@@ -11,10 +12,16 @@ from scipy import stats
 from torch import Tensor
 
 from engine.augment.mix import mix_at, mixed_labels, with_mix
-from engine.kernels import Plan
-from engine.recipe.sections.augment import MixSection
+from engine.augment.policy import Policy
+from engine.kernels import Plan, draws
+from engine.recipe.sections.augment import AugmentSection, MixSection
+
+pytestmark = pytest.mark.usefixtures("drawn_by")
 
 KEYS = torch.arange(3000) * 104_729
+
+
+POLICY = Policy(AugmentSection(), (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
 
 
 class _Mix(NamedTuple):
@@ -29,7 +36,8 @@ def _plain(batch: int) -> Plan:
 
 
 def _draw(section: MixSection, keys: Tensor = KEYS, epoch: int = 0) -> _Mix:
-    plan = with_mix(_plain(len(keys)), section, keys, seed=7, epoch=epoch)
+    sizes_B2 = torch.tensor([[100, 100]]).expand(len(keys), 2)
+    plan = POLICY.draw(keys, sizes_B2, 200, 300, seed=7, epoch=epoch, mix=section)
     assert plan.partner_B is not None and plan.weight_B is not None and plan.box_B4 is not None
     return _Mix(plan.partner_B, plan.weight_B, plan.box_B4, plan.own_share_B())
 
@@ -123,6 +131,17 @@ def test_labels_are_those_of_both_partners_and_the_share_of_the_first() -> None:
     mixed = mixed_labels(plan, own_B)
     assert plan.partner_B is not None and torch.equal(mixed.partner_B, own_B[plan.partner_B])
     assert torch.equal(mixed.own_B, own_B) and torch.equal(mixed.share_B, plan.own_share_B())
+
+
+def test_labels_that_do_not_belong_to_the_plan_are_refused() -> None:
+    if not draws.available():
+        pytest.skip("torch's indexing has words of its own")
+    with pytest.raises(ValueError, match="of a plan for 4: expected int64"):
+        mixed_labels(_plain(4), torch.arange(5))
+    for partner in (4, -1):
+        plan = dataclasses.replace(_plain(4), partner_B=torch.tensor([1, 2, 3, partner]))
+        with pytest.raises(IndexError, match="not among the 4 images"):
+            mixed_labels(plan, torch.arange(4))
 
 
 def test_nothing_to_mix_is_no_mix() -> None:

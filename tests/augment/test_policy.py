@@ -15,6 +15,8 @@ from engine.augment.policy import Policy
 from engine.kernels import Border, Color, Fill, Filter, Plan
 from engine.recipe.sections.augment import AugmentSection, MixSection
 
+pytestmark = pytest.mark.usefixtures("drawn_by")
+
 COUNT = 4000
 KEYS = torch.arange(COUNT) * 15_485_863
 SIZES = torch.tensor([[300, 400]], dtype=torch.int32).repeat(COUNT, 1)
