@@ -55,7 +55,9 @@ class DaliDecoder:
         """See `Decoder`."""
         return self._others.open(contents)
 
-    def pixels(self, opened: Sequence[Opened], regions: Sequence[Region] | None = None) -> list[Pixels | Fault]:
+    def pixels(
+        self, opened: Sequence[Opened], regions: Sequence[Region] | None = None, rough: bool = False
+    ) -> list[Pixels | Fault]:
         """See `Decoder`. Whole photos, whatever the regions: on the CPU, DALI's decoding of one is hardly faster.
 
         Raises EngineError when the device is at fault and not a file.

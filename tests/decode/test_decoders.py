@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pydantic import ValidationError
 
 from engine import pictures
 from engine.decode.choose import decoder_for
@@ -68,6 +69,12 @@ def verdicts(decoder: Decoder, contents: Sequence[bytes]) -> list[str]:
     good = iter(decoder.pixels([one for one in found if isinstance(one, Opened)]))
     ends = [one if isinstance(one, Fault) else next(good) for one in found]
     return [str(one.kind) if isinstance(one, Fault) else "good" for one in ends]
+
+
+@pytest.mark.parametrize("keys", [{"decoder": "dali"}, {"device": "gpu"}])
+def test_fast_decoding_is_refused_where_there_is_none(keys: dict[str, str]) -> None:
+    with pytest.raises(ValidationError, match="fast: DALI has nothing of the kind"):
+        DecodeSection.model_validate({"fast": "on", **keys})
 
 
 def test_images_keep_their_own_sizes_and_have_the_pixels_that_pil_decodes(photo: MakePhoto, decoder: Decoder) -> None:

@@ -36,7 +36,7 @@ class Counting:
     def open(self, contents: Sequence[bytes]) -> list[Opened]:
         return [Opened(content, 512, 682) for content in contents]
 
-    def pixels(self, opened: Sequence[Opened], regions: object = None) -> list[Pixels]:
+    def pixels(self, opened: Sequence[Opened], regions: object = None, rough: bool = False) -> list[Pixels]:
         return [whole(self._photo()) for _ in opened]
 
     def _photo(self) -> torch.Tensor:
