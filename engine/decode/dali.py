@@ -103,6 +103,7 @@ class DaliDecoder:
             decoded = ndd.decoders.image(batch, device=where, output_type=rgb, adjust_orientation=False)
             decoded.evaluate()
             pixels = [tensor_of(t) for t in decoded.tensors]
+            _release(decoded)
         return [whole(one) for one in self._upright(pixels, [one.header.orientation for one in opened if one.header])]
 
     def _upright(self, pixels: Sequence[Tensor], orientations: Sequence[int]) -> list[Tensor]:
@@ -135,6 +136,13 @@ def tensor_of(decoded: Any) -> Tensor:
     memory, and torch refuses capsules of pinned memory."""
     tensor: Tensor = decoded.torch()
     return tensor
+
+
+def _release(batch: Any) -> None:
+    """Take apart a batch of DALI's whose tensors have become torch's. It and they refer to each other, so that until
+    Python's collector comes by, which goes by the number of objects and not by their size, nothing of them would be
+    given back: neither pixels, batch after batch, nor the decoder, of which each batch would then make another."""
+    batch._tensors = None
 
 
 def upright(pixels_HW3: Tensor, orientation: int) -> Tensor:

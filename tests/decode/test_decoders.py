@@ -3,6 +3,7 @@ neighbours are."""
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import re
@@ -384,3 +385,21 @@ def test_transparent_pictures_lie_over_the_background(tmp_path: Path, section: D
         decoder = decoder_for(section.model_copy(update={"background": background}), HOST)
         (pixels_HW3,) = seen(decoder, [str(tmp_path / "a.png")])
         assert np.array_equal(np.unique(pixels_HW3.reshape(-1, 3), axis=0), [expected])
+
+
+def test_dali_gives_back_a_batch_without_the_help_of_the_collector(photo: MakePhoto) -> None:
+    """Its batches and their tensors refer to each other; nobody would notice in time how large they are."""
+    import nvidia.dali.experimental.dynamic as ndd
+
+    decoder = DaliDecoder(HOST, threads=1)
+    paths = [photo("a.jpg"), photo("b.jpg", 70)]
+    decoded(decoder, paths)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            decoded(decoder, paths)
+        left = [one for one in gc.get_objects() if type(one) in (ndd.Batch, ndd.Tensor)]
+    finally:
+        gc.enable()
+    assert not left
