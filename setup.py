@@ -45,6 +45,7 @@ setup(
         Extension(
             "engine.kernels._jpeg",
             sources=["kernels/jpeg.cpp"],
+            depends=["kernels/jpeg_huffman.h"],
             extra_compile_args=["-O2", "-std=c++17", "-pthread"],
             extra_link_args=["-pthread"],
             libraries=["jpeg"],

@@ -71,7 +71,7 @@ class OnTheGpu:
     def open(self, contents: Sequence[Content]) -> list[Opened | Fault]:
         return self._others.open(contents)
 
-    def pixels(self, opened: Sequence[Opened], regions: object = None) -> list[Pixels | Fault]:
+    def pixels(self, opened: Sequence[Opened], regions: object = None, rough: bool = False) -> list[Pixels | Fault]:
         size = 3 * 640 * 640
         return [
             Pixels(Placed((1 << 32) + size * i, one.height, one.width, self), one.height, one.width)
@@ -82,7 +82,9 @@ class OnTheGpu:
 class OnTheCpu(TurboDecoder):
     """Where libjpeg-turbo stands: the regions that are asked for, at once, side by side in a slab."""
 
-    def pixels(self, opened: Sequence[Opened], regions: Sequence[Region] | None = None) -> list[Pixels | Fault]:
+    def pixels(
+        self, opened: Sequence[Opened], regions: Sequence[Region] | None = None, rough: bool = False
+    ) -> list[Pixels | Fault]:
         assert regions is not None
         sizes = [((r.y1 - r.y0) // r.reduction or 1, (r.x1 - r.x0) // r.reduction or 1) for r in regions]
         starts = [0, *itertools.accumulate(3 * height * width for height, width in sizes)]

@@ -264,10 +264,8 @@ static __attribute__((noinline)) void read_border_pixel(
 // Any footprint: taps in chunks of four columns and four rows. `Chunks` of columns when known, else 0.
 template <bool Checked, bool Cubic, int Chunks>
 static void read_row_taps(const Sample& s, float y, float x_step, int count, Scratch& scratch, float* rgb, int pitch) {
-    // AVX2 adds the products of taps 0 and 2, and of 1 and 3, in 16 bits: their weights stay under 2**13 together.
-    // At footprints up to 2 two such triangle weights sum to at most 1, at footprint 1 two cubic ones to at most 1.2.
     const bool wide = Cubic ? s.fx > 1 : s.fx > 2;
-    const float one = wide ? 63 * 64 : Cubic ? 100 * 64 : 127 * 64;
+    const float one = wide ? TAP_ONE_WIDE : Cubic ? TAP_ONE_CUBIC : TAP_ONE;
     constexpr int PATCH_BYTES = 1024;  // the largest patch of one pixel
     const int chunks = Chunks ? Chunks : (s.nx + 3) / 4, rows = Chunks ? 4 : (s.ny + 3) / 4 * 4;
     const Locator<Checked> locate(s, y, x_step);
@@ -316,7 +314,7 @@ static void read_row_taps(const Sample& s, float y, float x_step, int count, Scr
             I w[4], upper, lower;
             for (int k = 0; k < 4; k++) w[k] = round_int(wx[4 * c + k]);
             total += (w[0] + w[1]) + (w[2] + w[3]);
-            pack_weights(w[0], w[2], w[1], w[3], upper, lower);
+            pack_taps(w, upper, lower);
             storei(high + c * BLOCK + at, upper), storei(low + c * BLOCK + at, lower);
         }
         store(scale + at, reciprocal(to_float(total) * g.sum_y * set1(255)));

@@ -5,19 +5,15 @@
 // converted, and nothing at all is read after its last row. The Huffman codes before that must be read in any case.
 
 #include <csetjmp>
-#include <cstddef>
-#include <cstdint>
-#include <cstdio>
-#include <cstring>
-
-#include <jpeglib.h>  // needs cstdio and does not say so
 
 #include <algorithm>
 #include <atomic>
-#include <new>
 #include <system_error>
 #include <thread>
-#include <vector>
+
+#include "jpeg_huffman.h"
+
+using engine::Scan;
 
 namespace {
 
@@ -30,6 +26,8 @@ struct Job {
     int32_t orientation;    // EXIF, 1 to 8
     int32_t reduction;      // 1, 2, 4 or 8
     int32_t x0, y0, x1, y1; // the part, in pixels of the reduced image as stored; x0 on the edge of an MCU
+    int32_t fast;           // 1: colours may be a little off
+    int32_t alone;          // 1: libjpeg-turbo reads the Huffman codes, too
     int32_t done;           // set to 1 when `out` is filled
 };
 
@@ -73,9 +71,15 @@ void read_rows(jpeg_decompress_struct& info, int end, uint8_t* out, size_t pitch
     }
 }
 
-// Read the part into `stored`, as it is stored. False when this file needs another decoder; may longjmp.
-// `spare` has room for one row.
-__attribute__((noinline)) bool read_part(jpeg_decompress_struct& info, const Job& job, uint8_t* stored, uint8_t* spare) {
+// What reading a part needs besides its job.
+struct Memory {
+    uint8_t* stored;  // where the part goes as it is stored
+    uint8_t* spare;   // room for one row
+    Scan* scan;       // reads the coded data where it can; null: libjpeg-turbo does
+};
+
+// Read the part as it is stored. False when this file needs another decoder; may longjmp.
+__attribute__((noinline)) bool read_part(jpeg_decompress_struct& info, const Job& job, const Memory& memory) {
     jpeg_mem_src(&info, job.data, static_cast<unsigned long>(job.bytes));
     jpeg_read_header(&info, TRUE);
     if (int(info.image_height) != job.height || int(info.image_width) != job.width) return false;
@@ -83,16 +87,21 @@ __attribute__((noinline)) bool read_part(jpeg_decompress_struct& info, const Job
     info.out_color_space = JCS_RGB;
     info.scale_num = 1;
     info.scale_denom = unsigned(job.reduction);
+    if (job.fast) {
+        info.dct_method = JDCT_IFAST;
+        info.do_fancy_upsampling = FALSE;  // upsampling and conversion to RGB are one step then
+    }
     jpeg_start_decompress(&info);
     if (job.x1 > int(info.output_width) || job.y1 > int(info.output_height)) return false;
     JDIMENSION x = JDIMENSION(job.x0), width = JDIMENSION(job.x1 - job.x0);
     if (width < info.output_width) jpeg_crop_scanline(&info, &x, &width);
     if (int(x) != job.x0 || int(width) != job.x1 - job.x0) return false;
+    const bool ours = memory.scan && is_whole(job) && memory.scan->take_over(info);
     if (job.y0 > 0) jpeg_skip_scanlines(&info, JDIMENSION(job.y0));
-    read_rows(info, job.y1, stored, size_t(width) * 3);
-    if (!is_whole(job) || !runs_to_its_end(info)) {
+    read_rows(info, job.y1, memory.stored, size_t(width) * 3);
+    if (!ours && (!is_whole(job) || !runs_to_its_end(info))) {
         // Cut off, damaged, or followed by something of the camera's: reading on tells. Skipping would not look.
-        read_rows(info, int(info.output_height), spare, 0);
+        read_rows(info, int(info.output_height), memory.spare, 0);
         jpeg_finish_decompress(&info);
     }
     return info.err->num_warnings == 0;
@@ -115,40 +124,56 @@ void turn(const uint8_t* stored, ptrdiff_t height, ptrdiff_t width, int orientat
     }
 }
 
-void decode(Job& job, std::vector<uint8_t>& scratch) {
-    ptrdiff_t height = job.y1 - job.y0, width = job.x1 - job.x0;
-    bool upright = job.orientation == 1;
-    scratch.resize(size_t((upright ? 0 : height) + 1) * size_t(width) * 3);
-    uint8_t* spare = scratch.data();
-    uint8_t* stored = upright ? job.out : spare + width * 3;
+// The same, from the beginning to the end of a decompressor.
+bool stored_part(const Job& job, const Memory& memory) {
     Errors errors;
     jpeg_decompress_struct info;
     info.err = jpeg_std_error(&errors.base);
     errors.base.error_exit = fail;
     errors.base.emit_message = count;
-    if (setjmp(errors.escape) == 0) {  // longjmp calls no destructor: nothing that has one is made before it
+    volatile bool read = false;  // longjmp calls no destructor: nothing that has one is made before it
+    if (setjmp(errors.escape) == 0) {
         jpeg_create_decompress(&info);
-        if (read_part(info, job, stored, spare)) {
-            if (!upright) turn(stored, height, width, job.orientation, job.out);
-            job.done = 1;
-        }
+        read = read_part(info, job, memory);
     }
     jpeg_destroy_decompress(&info);
+    return read;
 }
+
+// What a thread keeps from job to job.
+struct Worker {
+    std::vector<uint8_t> scratch;
+    Scan scan;
+
+    void decode(Job& job) {
+        ptrdiff_t height = job.y1 - job.y0, width = job.x1 - job.x0;
+        bool upright = job.orientation == 1;
+        scratch.resize(size_t((upright ? 0 : height) + 1) * size_t(width) * 3);
+        scan.make_room(size_t(job.bytes));
+        uint8_t* spare = scratch.data();
+        uint8_t* stored = upright ? job.out : spare + width * 3;
+        if (!stored_part(job, {stored, spare, job.alone ? nullptr : &scan})) {
+            // Only libjpeg-turbo's word counts on files that are not as they should be.
+            if (!scan.gave_up() || !stored_part(job, {stored, spare, nullptr})) return;
+        }
+        if (!upright) turn(stored, height, width, job.orientation, job.out);
+        job.done = 1;
+    }
+};
 
 }  // namespace
 
-extern "C" int engine_jpeg_version() { return 1; }
+extern "C" int engine_jpeg_version() { return 2; }
 
 // Decode `count` jobs on `threads` threads, this one among them.
 extern "C" void engine_jpeg_decode(Job* jobs, int count, int threads) {
     std::atomic<int> next{0};
     auto work = [&] {
-        std::vector<uint8_t> scratch;
+        Worker worker;
         for (int i; (i = next.fetch_add(1)) < count;) {
             try {
-                decode(jobs[i], scratch);
-            } catch (const std::bad_alloc&) {  // of `scratch`: the job is left undone
+                worker.decode(jobs[i]);
+            } catch (const std::bad_alloc&) {  // the job is left undone
             }
         }
     };

@@ -2,7 +2,8 @@
 
 Training reads a crop, and a crop of a large photo at a small size; a decoder that is told so does a fraction of the
 work (`benchmarks/bench_jpeg.py` measures which). No Python binding of libjpeg-turbo offers both the region and the
-reduction, hence a small one of its own; it also decodes a whole batch in threads without the interpreter's lock.
+reduction, hence a small one of its own; it also decodes a whole batch in threads without the interpreter's lock, and
+reads the Huffman codes of plain files itself (jpeg_huffman.h), to the same pixels in less time.
 
 The library is the optional setuptools extension `engine.kernels._jpeg`. A machine without a compiler or without
 libjpeg-turbo's headers installs without it; `available()` is then False and `why_not()` says why.
@@ -22,13 +23,16 @@ import numpy as np
 from .files import Content, address_of
 
 REDUCTIONS = (1, 2, 4, 8)
-_VERSION = 1  # of struct Job
+_VERSION = 2  # of struct Job
 _JOB = np.dtype(  # struct Job of jpeg.cpp
     [
         ("data", np.uint64),
         ("out", np.uint64),
         ("bytes", np.int64),
-        *((name, np.int32) for name in ("height", "width", "orientation", "reduction", "x0", "y0", "x1", "y1", "done")),
+        *(
+            (name, np.int32)
+            for name in ("height", "width", "orientation", "reduction", "x0", "y0", "x1", "y1", "fast", "alone", "done")
+        ),
     ],
     align=True,
 )
@@ -88,12 +92,18 @@ def decode(
     regions: Sequence[Region],
     threads: int,
     memory: Callable[[int], np.ndarray] = lambda count: np.empty(count, dtype=np.uint8),
+    fast: bool = False,
+    alone: bool = False,
 ) -> list[Decoded | None]:
     """Decode one region of each image, in `threads` threads.
 
     All pixels lie in the array that `memory` is asked for once: uint8, contiguous, of the count of bytes it is given.
     None stands for a file that libjpeg-turbo cannot decode to RGB without a warning: damaged, CMYK, not a JPEG, or not
     of the size its header was said to have.
+
+    `fast`: by a transform of fewer bits and with chroma repeated and not interpolated. That saves a tenth of the time
+    and puts colours off by 1.2 of 255 steps on average, at edges of colour by up to 60 (`benchmarks/bench_jpeg.py`).
+    `alone`: libjpeg-turbo reads the Huffman codes, too; for comparison, the answers are the same.
 
     Raises ValueError for a region that is empty or reaches out of its image, or an unknown reduction or orientation,
     and RuntimeError when the library is not available.
@@ -109,8 +119,17 @@ def decode(
     for i, (content, header, layout) in enumerate(zip(encoded, headers, layouts, strict=True)):
         start = int(ends_B[i - 1]) if i else 0
         out.append(slab[start : start + layout.bytes].reshape(layout.height, layout.width, 3))
-        to = out[i].ctypes.data
-        jobs_B[i] = (address_of(content), to, len(content), *header, layout.reduction, *layout.stored, 0)
+        jobs_B[i] = (
+            address_of(content),
+            out[i].ctypes.data,
+            len(content),
+            *header,
+            layout.reduction,
+            *layout.stored,
+            fast,
+            alone,
+            0,
+        )
     library(jobs_B.ctypes.data, len(jobs_B), threads)
     return [
         Decoded(pixels, layout.x, layout.y, layout.reduction) if done else None

@@ -459,7 +459,7 @@ class LendingDecoder:
     def open(self, contents: Sequence[bytes]) -> list[Opened | Fault]:
         return self._by.open(contents)
 
-    def pixels(self, opened: Sequence[Opened], regions: object = None) -> list[Pixels | Fault]:
+    def pixels(self, opened: Sequence[Opened], regions: object = None, rough: bool = False) -> list[Pixels | Fault]:
         def decoded(one: Opened) -> Pixels:
             with Image.open(io.BytesIO(one.content)) as image:
                 return whole(self._gpu.lend(torch.from_numpy(np.array(image.convert("RGB")))))

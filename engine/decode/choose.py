@@ -25,7 +25,7 @@ def decoder_for(section: DecodeSection, device: torch.device, memory: Memory = f
         gpu = torch.cuda.current_device() if device.index is None else device.index
     device = decode_device(section, device)
     if uses_turbo(section, device):
-        return TurboDecoder(section.threads, memory, others)
+        return TurboDecoder(section.threads, memory, others, section.fast == "on")
     return DaliDecoder(device, section.threads, others, gpu)
 
 

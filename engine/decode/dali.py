@@ -57,7 +57,9 @@ class DaliDecoder:
         """See `Decoder`."""
         return self._others.open(contents)
 
-    def pixels(self, opened: Sequence[Opened], regions: Sequence[Region] | None = None) -> list[Pixels | Fault]:
+    def pixels(
+        self, opened: Sequence[Opened], regions: Sequence[Region] | None = None, rough: bool = False
+    ) -> list[Pixels | Fault]:
         """See `Decoder`. Whole photos, whatever the regions: on the CPU, DALI's decoding of one is hardly faster.
 
         Raises EngineError when the device is at fault and not a file.
@@ -103,6 +105,7 @@ class DaliDecoder:
             decoded = ndd.decoders.image(batch, device=where, output_type=rgb, adjust_orientation=False)
             decoded.evaluate()
             images = [_lent(t, self.device) for t in decoded.tensors]
+            _release(decoded)
         turns = {i: one.header.orientation for i, one in enumerate(opened) if one.header and one.header.orientation > 1}
         found: list[Tensor | Placed] = [*images]
         for i, image in self._upright({i: images[i].tensor() for i in turns}, turns).items():
@@ -164,6 +167,13 @@ def tensor_of(decoded: Any) -> Tensor:
     memory, and torch refuses capsules of pinned memory."""
     tensor: Tensor = decoded.torch()
     return tensor
+
+
+def _release(batch: Any) -> None:
+    """Take apart a batch of DALI's whose tensors have become torch's. It and they refer to each other, so that until
+    Python's collector comes by, which goes by the number of objects and not by their size, nothing of them would be
+    given back: neither pixels, batch after batch, nor the decoder, of which each batch would then make another."""
+    batch._tensors = None
 
 
 def upright(pixels_HW3: Tensor, orientation: int) -> Tensor:

@@ -68,7 +68,10 @@ class Decoder(Protocol):
         """Each file's header, or why it is no image."""
         ...
 
-    def pixels(self, opened: Sequence[Opened], regions: Sequence[Region] | None = None) -> list[Pixels | Fault]:
+    def pixels(
+        self, opened: Sequence[Opened], regions: Sequence[Region] | None = None, rough: bool = False
+    ) -> list[Pixels | Fault]:
         """Of each photo at least its region, upright, or why there are no pixels. A decoder may bring more than the
-        region, up to all of the photo, and at any smaller reduction. None: whole photos."""
+        region, up to all of the photo, and at any smaller reduction. None: whole photos. `rough`: for training, where
+        colours may be a little off if that is faster."""
         ...

@@ -39,7 +39,9 @@ class PillowDecoder:
         """See `Decoder`. No memory is taken for pixels."""
         return [self._opened(content) for content in contents]
 
-    def pixels(self, opened: Sequence[Opened], regions: Sequence[Region] | None = None) -> list[Pixels | Fault]:
+    def pixels(
+        self, opened: Sequence[Opened], regions: Sequence[Region] | None = None, rough: bool = False
+    ) -> list[Pixels | Fault]:
         """See `Decoder`. Whole pictures, whatever the regions."""
         return [*self._threads.map(self._decoded, opened)] if opened else []
 

@@ -31,7 +31,7 @@ def fresh(count: int) -> Tensor:
 
 class TurboDecoder:
     """Decodes batches of encoded images in `threads` threads (0: one per available core); `others` decodes what is no
-    plain JPEG.
+    plain JPEG. `fast`: where colours may be a little off, they are, see `jpeg.decode`.
 
     The pixels of a batch lie side by side in what `memory` is asked for once: fresh memory is mapped and faulted in for
     every batch, so whoever decodes many gives the same again.
@@ -39,23 +39,28 @@ class TurboDecoder:
 
     device = torch.device("cpu")
 
-    def __init__(self, threads: int = 0, memory: Memory = fresh, others: PillowDecoder | None = None) -> None:
+    def __init__(
+        self, threads: int = 0, memory: Memory = fresh, others: PillowDecoder | None = None, fast: bool = False
+    ) -> None:
         self._threads = threads or cores()
         self._others = others or PillowDecoder(threads)
         self._memory = memory
+        self._fast = fast
         self._slab = torch.empty(0, dtype=torch.uint8)
 
     def open(self, contents: Sequence[Content]) -> list[Opened | Fault]:
         """See `Decoder`."""
         return self._others.open(contents)
 
-    def pixels(self, opened: Sequence[Opened], regions: Sequence[Region] | None = None) -> list[Pixels | Fault]:
+    def pixels(
+        self, opened: Sequence[Opened], regions: Sequence[Region] | None = None, rough: bool = False
+    ) -> list[Pixels | Fault]:
         """See `Decoder`."""
         if regions is None:
             regions = [Region(0, 0, one.width, one.height) for one in opened]
         jpegs = [(i, one.content, one.header) for i, one in enumerate(opened) if one.header is not None]
         found: dict[int, Pixels | Fault] = {}
-        for (i, _, header), part in zip(jpegs, self._decoded(jpegs, regions), strict=True):
+        for (i, _, header), part in zip(jpegs, self._decoded(jpegs, regions, rough and self._fast), strict=True):
             if part is not None:
                 found[i] = Pixels(self._placed(part.pixels_HW3), *header.upright, part.x, part.y, part.reduction)
         others = [i for i in range(len(opened)) if i not in found]
@@ -63,10 +68,11 @@ class TurboDecoder:
         return [found[i] for i in range(len(opened))]
 
     def _decoded(
-        self, jpegs: Sequence[tuple[int, Content, Header]], regions: Sequence[Region]
+        self, jpegs: Sequence[tuple[int, Content, Header]], regions: Sequence[Region], fast: bool
     ) -> list[jpeg.Decoded | None]:
         contents, headers = [content for _, content, _ in jpegs], [header for _, _, header in jpegs]
-        return jpeg.decode(contents, headers, [regions[i] for i, _, _ in jpegs], self._threads, self._take)
+        wanted = [regions[i] for i, _, _ in jpegs]
+        return jpeg.decode(contents, headers, wanted, self._threads, self._take, fast)
 
     def _take(self, count: int) -> np.ndarray:
         self._slab = self._memory(count)

@@ -101,7 +101,8 @@ class ImageStream:
 
     `batches` are integer arrays of draws: of the N rows of `source`, draw d is row d % N (see order.py). `device` is
     the model's; where it is a GPU, that is where the images are. `draw` makes each batch's plan, in the stream's own
-    thread; then images hold what the plan looks at, with `reduce` no larger than it needs. Without it images are whole.
+    thread; then images hold what the plan looks at, with `reduce`, which is for training, no larger than it needs and
+    with colours as rough as the recipe allows. Without it images are whole.
     `supply` is what it shares with other streams.
 
     The images of a batch may be used until the next batch that has any is asked for; on a GPU also by kernels that are
@@ -363,7 +364,7 @@ class _Run:
         if not self._has_room(taken):
             return None
         try:
-            answers, slab = self._supply.pixels(opened, regions)
+            answers, slab = self._supply.pixels(opened, regions, stream.reduce)
             rows_B, pixels = _sound(rows_B, answers, faults)
             decoded = Decoded.of(pixels, rows_B, faults)
             # Where pixels are missing, or of another size than their header promised, the plan is of other photos.

@@ -146,14 +146,14 @@ class Supply:
             return self._decoder
 
     def pixels(
-        self, opened: Sequence[Opened], regions: Sequence[Region] | None
+        self, opened: Sequence[Opened], regions: Sequence[Region] | None, rough: bool
     ) -> tuple[list[Pixels | Fault], Tensor | None]:
         """`Decoder.pixels`, when no other stream is at it; and the slab that they lie in, from now on the caller's to
         give back; None where none was needed."""
         decoder = self.decoder
         with self._decoding:
             self._slab = None
-            found = decoder.pixels(opened, regions)
+            found = decoder.pixels(opened, regions, rough)
             slab, self._slab = self._slab, None
         return found, slab
 

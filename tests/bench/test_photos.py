@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine.bench.photos import LONG, SHORT, draw, photos
+from engine.bench.photos import LONG, LONGEST, SHORT, SHORTEST, draw, many_sizes, photos, size_of
 
 
 def test_a_photo_does_not_depend_on_how_many_there_are(tmp_path: Path) -> None:
@@ -44,3 +44,15 @@ def test_they_weigh_what_photos_weigh(tmp_path: Path) -> None:
 
 def test_most_stand_upright_and_some_lie() -> None:
     assert [draw(i).shape[:2] for i in range(4)] == [(LONG, SHORT)] * 3 + [(SHORT, LONG)]
+
+
+def test_many_sizes_are_spread_as_those_of_imagenet_are(tmp_path: Path) -> None:
+    sizes = np.array([size_of(i) for i in range(500)])
+    long = sizes.max(axis=1)
+    assert long.min() == SHORTEST and LONGEST / 2 < long.max() <= LONGEST
+    assert 450 < np.median(long) < 550 and 0.05 < np.mean(long > 1000) < 0.15
+    assert 0.2 < np.mean(sizes[:, 0] > sizes[:, 1]) < 0.3
+    assert 0.15e6 < np.median(sizes.prod(axis=1)) < 0.25e6  # ImageNet's: 500 x 375
+    for i, path in enumerate(many_sizes(tmp_path, 3)):
+        with Image.open(path) as image:
+            assert image.size[::-1] == size_of(i)

@@ -3,6 +3,7 @@ neighbours are."""
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import re
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pydantic import ValidationError
 
 from engine import pictures
 from engine.decode.choose import decoder_for
@@ -68,6 +70,12 @@ def verdicts(decoder: Decoder, contents: Sequence[bytes]) -> list[str]:
     good = iter(decoder.pixels([one for one in found if isinstance(one, Opened)]))
     ends = [one if isinstance(one, Fault) else next(good) for one in found]
     return [str(one.kind) if isinstance(one, Fault) else "good" for one in ends]
+
+
+@pytest.mark.parametrize("keys", [{"decoder": "dali"}, {"device": "gpu"}])
+def test_fast_decoding_is_refused_where_there_is_none(keys: dict[str, str]) -> None:
+    with pytest.raises(ValidationError, match="fast: DALI has nothing of the kind"):
+        DecodeSection.model_validate({"fast": "on", **keys})
 
 
 def test_images_keep_their_own_sizes_and_have_the_pixels_that_pil_decodes(photo: MakePhoto, decoder: Decoder) -> None:
@@ -377,3 +385,21 @@ def test_transparent_pictures_lie_over_the_background(tmp_path: Path, section: D
         decoder = decoder_for(section.model_copy(update={"background": background}), HOST)
         (pixels_HW3,) = seen(decoder, [str(tmp_path / "a.png")])
         assert np.array_equal(np.unique(pixels_HW3.reshape(-1, 3), axis=0), [expected])
+
+
+def test_dali_gives_back_a_batch_without_the_help_of_the_collector(photo: MakePhoto) -> None:
+    """Its batches and their tensors refer to each other; nobody would notice in time how large they are."""
+    import nvidia.dali.experimental.dynamic as ndd
+
+    decoder = DaliDecoder(HOST, threads=1)
+    paths = [photo("a.jpg"), photo("b.jpg", 70)]
+    decoded(decoder, paths)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            decoded(decoder, paths)
+        left = [one for one in gc.get_objects() if type(one) in (ndd.Batch, ndd.Tensor)]
+    finally:
+        gc.enable()
+    assert not left

@@ -221,6 +221,78 @@ def test_a_region_that_is_not_there_is_refused(region: Region) -> None:
         decode([WHOLE], [Header(64, 80, 1)], [region], threads=1)
 
 
+OPTIONS = [
+    {},
+    {"subsampling": 0, "quality": 99},
+    {"subsampling": 1, "quality": 30},
+    {"restart_marker_rows": 1},
+    {"restart_marker_blocks": 3, "subsampling": 0},
+    {"optimize": True, "quality": 97},
+    {"quality": 1},
+    {"progressive": True},
+]
+
+
+def both(content: bytes, header: Header, region: Region, fast: bool = False) -> tuple[np.ndarray | None, ...]:
+    """What comes of a file by our reading of its codes, and by libjpeg-turbo's."""
+    return tuple(
+        None if found is None else found.pixels_HW3
+        for alone in (False, True)
+        for found in decode([content], [header], [region], threads=1, fast=fast, alone=alone)
+    )
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("fast", [False, True])
+def test_our_reading_of_the_codes_changes_no_pixel(options: dict[str, object], fast: bool) -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (70, 53, 3), dtype=np.uint8)
+    for image in (photo(83, 121), photo(16, 16), photo(7, 200).convert("L"), Image.fromarray(noise)):
+        for region in (
+            (0, 0, image.width, image.height),
+            (image.width // 2, image.height // 2, image.width, image.height),
+        ):
+            for reduction in (1, 2, 8):
+                ours, theirs = both(
+                    encode(image, **options), Header(image.height, image.width, 1), Region(*region, reduction), fast
+                )
+                assert ours is not None and theirs is not None
+                assert np.array_equal(ours, theirs)
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_our_reading_of_the_codes_changes_no_verdict(data: st.DataObject) -> None:
+    """Bytes changed, taken out and put in anywhere: what libjpeg-turbo makes of the file is what comes of it."""
+    content = bytearray(encode(photo(70, 90), **data.draw(st.sampled_from(OPTIONS), label="options")))
+    for _ in range(data.draw(st.integers(1, 3), label="damages")):
+        at = data.draw(st.integers(2, len(content)), label="at")
+        out, put = data.draw(st.integers(0, 2), label="bytes out"), data.draw(st.binary(max_size=3), label="bytes in")
+        content[at : at + out] = put
+    y = data.draw(st.integers(0, 60), label="from row")
+    ours, theirs = both(bytes(content), Header(70, 90, 1), Region(0, y, 90, y + 10))
+    assert (ours is None) == (theirs is None)
+    assert ours is None or theirs is None or np.array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("spare", range(10))
+def test_bytes_behind_the_last_code_are_judged_by_libjpeg_turbo(spare: int) -> None:
+    content = encode(photo(70, 90), restart_marker_rows=1)
+    for mark in (content.index(b"\xff\xd0"), len(content) - 2):
+        ours, theirs = both(content[:mark] + bytes(spare) + content[mark:], Header(70, 90, 1), Region(0, 0, 90, 70))
+        assert (ours is None) == (theirs is None)
+
+
+def test_fast_pixels_are_a_little_off_and_a_region_has_those_of_the_whole() -> None:
+    content, header = encode(photo(120, 160)), Header(120, 160, 1)
+    (whole,) = decode([content], [header], [Region(0, 0, 160, 120)], threads=1, fast=True)
+    (part,) = decode([content], [header], [Region(70, 33, 150, 90)], threads=1, fast=True)
+    assert whole is not None and part is not None
+    off = np.abs(whole.pixels_HW3.astype(int) - decode_one(content, header, Region(0, 0, 160, 120)).pixels_HW3)
+    assert 0 < off.mean() < 4  # of colours that change as fast as few photos' do
+    rows, columns, _ = part.pixels_HW3.shape
+    assert np.array_equal(part.pixels_HW3, whole.pixels_HW3[part.y : part.y + rows, part.x : part.x + columns])
+
+
 def test_damage_anywhere_in_a_file_crashes_nothing() -> None:
     """In a process of its own, so that a crash would fail this test alone."""
     program = """

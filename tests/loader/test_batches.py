@@ -108,6 +108,19 @@ def test_a_large_photo_decoded_smaller_makes_nearly_the_same_batch(
     assert colour_difference(turbo, dali) < 1.0
 
 
+@turbo_only
+def test_fast_decoding_is_for_training_and_leaves_what_is_scored_exact(write: Callable[..., Samples]) -> None:
+    samples, policy = write(4), Policy(SECTION, MEAN, STD)
+    contract = Contract(48, 40, MEAN, STD, fit="letterbox")
+    exact, fast = (
+        Loader(samples, section("turbo").model_copy(update={"fast": switch}), HOST) for switch in ("off", "on")
+    )
+    (one,), (other,) = (train(loader, [[0, 1, 2, 3]], policy) for loader in (exact, fast))
+    assert 0 < colour_difference(one, other) < 4
+    (one,), (other,) = (list(loader.valid([np.arange(4)], contract)) for loader in (exact, fast))
+    assert torch.equal(one.images_BCHW, other.images_BCHW)
+
+
 def test_a_sample_looks_the_same_in_any_batch(write: Callable[..., Samples]) -> None:
     loader, policy = Loader(write(6), section(), HOST), Policy(SECTION, MEAN, STD)
     together = train(loader, [range(6)], policy)[0]

@@ -260,7 +260,7 @@ def test_a_header_that_promised_another_size_leaves_its_batch_without_a_plan(
         def open(self, contents: Sequence[bytes]) -> list[Opened | Fault]:
             return [Opened(content, 30, 40) for content in contents]
 
-        def pixels(self, opened: Sequence[Opened], regions: object = None) -> list[Pixels | Fault]:
+        def pixels(self, opened: Sequence[Opened], regions: object = None, rough: bool = False) -> list[Pixels | Fault]:
             return [whole(torch.zeros(30, 40 + len(one.content) % 2, 3, dtype=torch.uint8)) for one in opened]
 
     monkeypatch.setattr(supply, "decoder_for", lambda *args, **options: Mistaken())

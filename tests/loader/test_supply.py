@@ -40,7 +40,7 @@ class Counting:
     def open(self, contents: Sequence[bytes]) -> list[Opened]:
         return [Opened(content, 512, 682) for content in contents]
 
-    def pixels(self, opened: Sequence[Opened], regions: object = None) -> list[Pixels]:
+    def pixels(self, opened: Sequence[Opened], regions: object = None, rough: bool = False) -> list[Pixels]:
         Counting.busy += 1
         Counting.at_once = max(Counting.at_once, Counting.busy)
         photos = [whole(self._photo()) for _ in opened]
