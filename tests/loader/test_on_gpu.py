@@ -104,7 +104,7 @@ def test_extras_wait_for_nothing_and_keep_to_their_launches(
         for _ in islice(running, 5):
             pass
         assert not gpu.waits_here and not gpu.blocking_uploads and not gpu.pageable_uploads
-        made = gpu.launches["pass"]  # batches, the one or two among them that are ahead
+        made = gpu.launches["look"]  # batches, the one or two among them that are ahead
         assert 5 - 2 <= made <= 5 + 2
         assert len(gpu.uploads) <= 2 * (made + 2)  # as without extras
         assert not gpu.on_default_stream
