@@ -3,7 +3,7 @@
     python benchmarks/gpu_suite.py [--minutes 9.5] [--only checks,pass,...] [--results DIR]
     python benchmarks/gpu_suite.py --rehearse            # without a GPU: every line, on the tests' double of one
 
-For a machine that is at hand for minutes, without a network, with torch, torchvision, timm and triton and perhaps no
+For a machine that is at hand for minutes, without a network, with torch, torchvision and triton and perhaps no
 more (benchmarks/pack_gpu.py packs the rest). Each part runs as a process of its own with a time limit; one that fails
 or runs out of time stops no other, and what it has found is on disk row by row. Compiling is timed apart from rates.
 
@@ -40,7 +40,6 @@ from gpu_parts.context import DEVICE, Context, Part
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE = ROOT / "recipes" / "progressive_768.toml"
 STEPS = 8  # of the first stage in the train part
-_GPU_TESTS = ("tests/augment", "tests/kernels", "tests/loader", "tests/inference", "tests/bench")
 Line = tuple[str, str, str]  # part, how it went, what it came to
 
 
@@ -118,7 +117,7 @@ def command_of(part: Planned, options: argparse.Namespace) -> list[str]:
         rehearse = ["--rehearse"] if options.rehearse else []
         return [sys.executable, __file__, "--part", part.name, "--results", str(options.results), *rehearse]
     if part.name == "tests":
-        return [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "gpu", *_GPU_TESTS]
+        return [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "gpu", *gpu_tests()]
     if part.name == "bench":
         small = ["--set", "model.backbone=test_convnext", "--batch", "2", "--res", "64"] if options.rehearse else []
         picture = ["--picture", str(path.with_suffix(".svg")), "--profile", str(options.results / "gpu_trace.json.gz")]
@@ -127,6 +126,12 @@ def command_of(part: Planned, options: argparse.Namespace) -> list[str]:
     return [sys.executable, __file__, "--part", part.name, "--results", str(options.results)] + (
         ["--rehearse"] if options.rehearse else []
     )
+
+
+def gpu_tests() -> list[str]:
+    """The files with such tests: others want libraries that a bare machine has not."""
+    files = sorted((ROOT / "tests").glob("*/test_*.py"))
+    return [str(file.relative_to(ROOT)) for file in files if "pytest.mark.gpu" in file.read_text("utf-8")]
 
 
 def run_part(part: Planned, options: argparse.Namespace) -> None:

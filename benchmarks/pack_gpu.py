@@ -3,7 +3,7 @@
     python benchmarks/pack_gpu.py .gpu [--python 3.12] [--arch 90] [--trip-mib 56]
 
 It takes the versions that are installed here, fetches their wheels for the other Python, and leaves what the other
-machine has: torch, torchvision, timm, triton and what these bring. Of the libraries it keeps the device code of one
+machine has: torch, torchvision, triton and what these bring. Of the libraries it keeps the device code of one
 architecture: that of the others is overwritten with zeros, which take no room when packed. Our own C++ travels built,
 with libjpeg. All of it comes as folders of at most `--trip-mib`, `.gpu/1`, `.gpu/2`, ..., for machines that take only
 so much at once. There, trip by trip, in the root of a checkout:
@@ -11,7 +11,7 @@ so much at once. There, trip by trip, in the root of a checkout:
     mkdir -p ~/site && for part in .gpu/*/*.tar.xz; do tar xJf $part -C ~/site; done
     PYTHONPATH=~/site:. LD_LIBRARY_PATH=~/site/lib python benchmarks/gpu_suite.py
 
-About five minutes, most of them for packing tightly.
+Some minutes, most of them for packing tightly.
 """
 
 from __future__ import annotations
@@ -38,9 +38,21 @@ from packaging.utils import canonicalize_name
 from engine.system import cores
 
 ROOT = Path(__file__).resolve().parents[1]
-THERE = ("torch", "torchvision", "timm", "triton")  # and what they bring
+THERE = ("torch", "torchvision", "triton")  # and what they bring
+OLDER = ("packaging", "typing-extensions")  # brought there, too, but perhaps older than ours want
 WANTED = (
-    *("nvidia-dali-cuda130", "kornia", "numpy", "pandas", "pyarrow", "scikit-learn", "scipy", "simplejpeg", "pillow"),
+    *(
+        "nvidia-dali-cuda130",
+        "timm",
+        "kornia",
+        "numpy",
+        "pandas",
+        "pyarrow",
+        "scikit-learn",
+        "scipy",
+        "simplejpeg",
+        "pillow",
+    ),
     *("anyascii", "click", "pydantic", "rich", "safetensors", "threadpoolctl", "tomlkit", "pytest", "hypothesis"),
 )
 # Parts of wheels that nothing of ours opens.
@@ -85,7 +97,7 @@ def main() -> None:
 
 def wanted() -> list[str]:
     """NAME==VERSION of all that is to travel, as installed here."""
-    bare, own = _closure(THERE), _closure(WANTED)
+    bare, own = _closure(THERE) - {*OLDER}, _closure(WANTED)
     return sorted(f"{name}=={importlib.metadata.version(name)}" for name in own - bare)
 
 
