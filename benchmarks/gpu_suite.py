@@ -165,8 +165,9 @@ def train(folder: Path, options: argparse.Namespace) -> int:
         place = folder / "photos" / f"class {number % 12}"
         place.mkdir(parents=True, exist_ok=True)
         (place / Path(path).name).symlink_to(path)
-    sets += [f"data.train={folder / 'photos'}", "data.folds.count=2", "data.folds.run=[0]"]
+    sets += [f"data.train={folder / 'photos'}", "data.folds.count=2", "data.folds.run=[0]", "data.check=header"]
     sets += [f"data.cache={folder}", f"output={folder / 'models'}", "model.pretrained=false", "stage.*.epochs=1"]
+    sets += ["track.tensorboard=false"]
     command = engine("train", str(RECIPE), *(word for text in sets for word in ("--set", text)))
     done = subprocess.run(command, cwd=ROOT)
     log = folder / "models" / "log.jsonl"
