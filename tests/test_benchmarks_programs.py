@@ -259,8 +259,10 @@ def test_every_result_says_what_it_depends_on(path: Path) -> None:
 
 
 def test_the_suite_tells_what_a_bench_has_found() -> None:
-    told = gpu_suite._rates(frame.RESULTS / "bench_cpu_256.json")
-    assert told.startswith("decode 1,583, augmentation 1,975, loader 985, training step 15")
+    name, figures = gpu_suite.line_of({"phase": "decode", "windows": [1500.0, 1583.4, 1600.0], "waited": None})
+    assert (name, figures) == ("decode", "images/s 1,583")
+    name, figures = gpu_suite.line_of({"check": "bad files", "ok": False, "worst": 2.0, "words": "verdicts"})
+    assert name == "bad files" and "ok False" in figures and "worst 2" in figures
 
 
 def test_the_tables_of_speed_are_those_of_the_results() -> None:

@@ -17,7 +17,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -151,6 +150,8 @@ def perceptual_hash(gray_HW: NDArray[np.uint8]) -> bytes:
     Zauner 2010, "Implementation and benchmarking of perceptual image hash functions", 3.2, with signs in place of a
     comparison with the median: then a mirrored or turned picture has the same bits in other places (see `near`).
     """
+    import cv2  # only where pixels are looked at: `data.check = "header"` does without it
+
     small = cv2.resize(gray_HW, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.float64)
     waves = _DCT @ small @ _DCT.T
     waves[0, 0] = 0
@@ -184,6 +185,8 @@ def _look_at(path: str, sha1: str, background: RGB) -> _Facts:
     pixels_HW3 = pictures.read_pixels(content, background)
     if isinstance(pixels_HW3, Fault):
         return _Facts(sha1, header.format, pixels_HW3.kind, pixels_HW3.detail)
+    import cv2
+
     return _facts(sha1, header.format, cv2.cvtColor(pixels_HW3, cv2.COLOR_RGB2GRAY), complaint)
 
 
