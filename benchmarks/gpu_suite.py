@@ -127,7 +127,8 @@ def _run(command: list[str], limit_s: float) -> tuple[bool, str]:
 
 
 def _rates(path: Path) -> str:
-    return ", ".join(f"{row['phase']} {row['images_per_second']:,.0f}" for row in read(path).rows)
+    rates = {row["phase"]: row["images_per_second"] for row in read(path).rows if row["images_per_second"]}
+    return ", ".join(f"{phase} {rate:,.0f}" for phase, rate in rates.items())
 
 
 def _last(text: str) -> str:
