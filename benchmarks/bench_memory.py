@@ -82,6 +82,16 @@ CASES = {
             predict={"batch": 2},
         ),
         _case("png", "test_convnext", 96, 16, photo=(1000, 1500, ".png"), predict={"batch": 16}),
+        _case("dali", "test_convnext", 96, 16, decode={"decoder": "dali"}, predict={"batch": 16}),
+        _case(
+            "dali 6 megapixels",
+            "test_convnext",
+            96,
+            4,
+            photo=(2000, 3000, ".jpg"),
+            decode={"decoder": "dali"},
+            predict={"batch": 4},
+        ),
         _case("extras", "test_convnext", 224, 24, augment={"extras": {"blur": 1.0}}),
     )
 }

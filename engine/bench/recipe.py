@@ -1,4 +1,5 @@
-"""What is measured: the user's recipe cut to one stage, or one made for the bench where there is none."""
+"""What is measured: the stages of the user's recipe, one of them, or a stage made for the bench where there is no
+recipe."""
 
 from __future__ import annotations
 
@@ -20,25 +21,26 @@ FULL_POLICY: dict[str, Any] = {
 
 
 def default_recipe(device: torch.device, sets: tuple[str, ...] = ()) -> Recipe:
-    """A model and a batch of the size that `device` is used for, every common operation, one stage of 256 pixels; then
-    changed by `sets` (texts "key=value"). Raises RecipeError for one that cannot be applied."""
+    """A model and a batch of the size that `device` is used for, every common operation, one stage of 256 pixels, two
+    views; then changed by `sets` (texts "key=value"). Raises RecipeError for one that cannot be applied."""
     on_gpu = device.type == "cuda"
     values = {
         "model": {"backbone": "convnext_base" if on_gpu else "convnext_atto", "pretrained": False},
         "augment": FULL_POLICY,
         "stage": [{"size": 256, "batch": 64 if on_gpu else 16, "epochs": 1, "lr": 1e-4}],
+        "predict": {"tta": 2},
     }
     return parse_recipe(values, sets, "engine bench")
 
 
 def bench_recipe(recipe: Recipe, size: tuple[int, int] | None, batch: int | None) -> Recipe:
-    """`recipe` with the one stage that is measured: the one of `size`, else the first; at `size` and `batch` if given.
-    Weights are not fetched: they do not change how long anything takes."""
-    stage = next((stage for stage in recipe.stage if stage.size == size), recipe.stage[0])
-    changes = {name: value for name, value in (("size", size), ("batch", batch)) if value is not None}
-    return recipe.model_copy(
-        update={
-            "stage": (stage.model_copy(update=changes),),
-            "model": recipe.model.model_copy(update={"pretrained": False, "weights": ""}),
-        }
-    )
+    """`recipe` with the stages that are measured: all of them; with a `size` the one of that size, else the first at
+    it. All at `batch`, if that is given. Weights are not fetched: they do not change how long anything takes."""
+    stages = recipe.stage
+    if size is not None:
+        stage = next((stage for stage in stages if stage.size == size), stages[0])
+        stages = (stage.model_copy(update={"size": size}),)
+    if batch is not None:
+        stages = tuple(stage.model_copy(update={"batch": batch}) for stage in stages)
+    model = recipe.model.model_copy(update={"pretrained": False, "weights": ""})
+    return recipe.model_copy(update={"stage": stages, "model": model})

@@ -95,6 +95,11 @@ class Learner:
             self.average.update()
         return loss
 
+    def loss_of(self, batch: Batch) -> Tensor:
+        """The loss of a batch with all that its gradients need; nothing is learnt. `begin_epoch` comes first."""
+        assert self._step is not None, "begin_epoch comes first"
+        return self._step.forward(batch.images_BCHW, batch.labels)
+
     def take_into_mean(self) -> bool:
         """Take the weights into the mean over epochs; whether batch norms are to be estimated anew for it."""
         assert self.mean is not None  # the recipe says so

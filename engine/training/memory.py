@@ -5,8 +5,13 @@ the backward pass is counted tensor by tensor, instead of being guessed from a t
 the optimiser is asked what it keeps, and the photos' parts that a batch decodes are those of plans drawn for the sizes
 in the manifest.
 
-Not counted: Python with its libraries, which are there before (0.5 to 1 GiB), a CUDA context, and torch.compile, which
-keeps fewer activations. Held to measured peaks on the CPU by `benchmarks/bench_memory.py`.
+On a GPU batches are finished ahead of the model: of what is decoded little is alive at a time, and what waits are
+normalised images, in buffers that go round (engine/loader). DALI's own memory is what it was measured to take on a CPU,
+and on a GPU what its documentation says that it takes for each of its threads.
+
+Not counted: Python with its libraries, which are there before (0.5 to 1 GiB), a CUDA context, the process that compiles
+a stage ahead of its time (a network's weights and a context), and torch.compile, which keeps fewer activations. Held to
+measured peaks on the CPU by `benchmarks/bench_memory.py`; what it says of a GPU has been held to none.
 """
 
 from __future__ import annotations
@@ -34,7 +39,7 @@ from engine.model.build import backbone_config, build_shapes
 from engine.model.runtime import Runtime
 from engine.order import Sampler
 from engine.pictures import suffixes
-from engine.ranks import Ranks
+from engine.ranks import Ranks, own_cores
 from engine.recipe.sections import DecodeSection, ModelSection, Recipe, StageSection, TrainSection
 from engine.training.optim import kept_share
 
@@ -44,6 +49,11 @@ OVERHEAD = 1.15
 FIRST_USE = 64 * 2**20
 
 _SLAB_SPARE = 1.25  # memory for a batch's parts is taken a little larger, for the next one (loader/supply.py)
+_ON_SIDE = 3  # batches of decoded pixels that are alive beside a GPU's model: made, sent, read by the pass
+# DALI's own: on the host, once it is loaded; and for each thread of its decoder for a GPU, on the device and, twice, in
+# pinned memory (device_memory_padding and host_memory_padding of DALI 2.4's decoders.image).
+_DALI = 96 * 2**20
+_DALI_THREAD = (16 * 2**20, 2 * 8 * 2**20)
 _LOOKED_AT = 4  # batches for which plans are drawn
 _EXTRAS = 6  # images at the output's size, in float32, that blurring and noise hold at once for each image
 
@@ -148,15 +158,16 @@ def training_memory(
     pixels = stage.batch * stage.size[0] * stage.size[1] * 3
     extras = _EXTRAS * 4 * pixels if _has_extras(recipe) else 0
     decoding = _Decoding.of(recipe.decode, ranks.device)
+    output = pixels * runtime.dtype.itemsize
     parts, counts = _trained_parts(recipe, stage, train, decoding), (len(train.sizes_N2), stage.batch)
-    training, ahead = (decoding.bytes(parts, rounds, *counts) for rounds in (decoding.rounds, decoding.rounds - 1))
+    training, ahead = (decoding.alive(parts, *counts, output, waiting) for waiting in (False, True))
     parts, counts = _scored_parts(recipe, stage.size, stage.batch, held, decoding), (len(held.sizes_N2), stage.batch)
-    scoring = decoding.bytes(parts, decoding.rounds, *counts)
+    scoring = decoding.alive(parts, *counts, output)
     files = int(3 * stage.batch * (train.bytes_N.mean() if len(train.bytes_N) else 0))
     working = max(step.peak + extras, scored)
-    # While images are scored, the next epoch's first batches are decoded.
-    photos = max(training, ahead + scoring if len(held.sizes_N2) else 0)
-    together = max(step.peak + extras + training, scored + ahead + scoring)
+    # While images are scored, the next epoch's first batches are made.
+    photos = training.most(ahead + scoring if len(held.sizes_N2) else training)
+    together = max(step.peak + extras + training.decoded, scored + ahead.decoded + scoring.decoded)
     return _placed(ranks, decoding, together, working, photos, files, certain=step.fixed + step.activations)
 
 
@@ -175,10 +186,11 @@ def answering_memory(recipe: Recipe, classes: int, held: Photos, ranks: Ranks) -
     working = models * step.weights + pixels + int(3 * step.largest * shown)
     decoding = _Decoding.of(recipe.decode, ranks.device)
     parts = _scored_parts(recipe, stage.size, batch, held, decoding, views)
-    photos = decoding.bytes(parts, decoding.rounds, len(held.sizes_N2), batch)
+    output = batch * stage.size[0] * stage.size[1] * 3 * runtime.dtype.itemsize if len(views) == 1 else 0
+    photos = decoding.alive(parts, len(held.sizes_N2), batch, output)
     files = int(3 * batch * (held.bytes_N.mean() if len(held.bytes_N) else 0))
     certain = models * step.weights + pixels
-    return _placed(ranks, decoding, working + photos, working, photos, files, certain)
+    return _placed(ranks, decoding, working + photos.decoded, working, photos, files, certain)
 
 
 def _shown(runtime: Runtime, size: tuple[int, int], batch: int) -> int:
@@ -189,13 +201,15 @@ def _shown(runtime: Runtime, size: tuple[int, int], batch: int) -> int:
 
 
 def _placed(
-    ranks: Ranks, decoding: _Decoding, together: int, working: int, photos: int, files: int, certain: int
+    ranks: Ranks, decoding: _Decoding, together: int, working: int, photos: _Alive, files: int, certain: int
 ) -> Memory:
-    """Host and device apart: on a CPU `together` is the peak of model and photos; on a GPU each has its own."""
+    """Host and device apart: on a CPU `together` is the peak of model and photos; on a GPU each has its own, and pixels
+    that the CPU decodes are there and here."""
+    on_host, on_device = decoding.own
     if ranks.device.type == "cpu":
-        return Memory(int(together * OVERHEAD) + files + FIRST_USE, 0, certain, 0)
-    on_device = working + (photos if decoding.device.type == "cuda" else 0)
-    on_host = files + (0 if decoding.device.type == "cuda" else photos)
+        return Memory(int(together * OVERHEAD) + files + FIRST_USE + on_host, 0, certain, 0)
+    on_device += working + photos.decoded + photos.finished
+    on_host += files + (0 if decoding.device.type == "cuda" else photos.decoded)
     return Memory(int(on_host * OVERHEAD) + FIRST_USE, int(on_device * OVERHEAD), 0, certain)
 
 
@@ -203,29 +217,66 @@ def _placed(
 
 
 @dataclasses.dataclass(frozen=True)
+class _Alive:
+    """Bytes of batches that are alive at once: of decoded pixels, and of normalised images that wait for a GPU's model,
+    besides the batch that it has."""
+
+    decoded: int
+    finished: int = 0
+
+    def __add__(self, other: _Alive) -> _Alive:
+        return _Alive(self.decoded + other.decoded, self.finished + other.finished)
+
+    def most(self, other: _Alive) -> _Alive:
+        """The larger of the two in all."""
+        return max(self, other, key=lambda one: one.decoded + one.finished)
+
+
+@dataclasses.dataclass(frozen=True)
 class _Decoding:
-    """Where and how photos are decoded, how many batches of them are alive at once, and in how many bytes."""
+    """Where and how photos are decoded for a model on `model`, how many batches are made ahead of it, and the bytes in
+    which."""
 
     device: torch.device
+    model: torch.device
     parts: bool  # only the part of a JPEG that is looked at
-    rounds: int
+    prefetch: int
     limit: int
+    threads: int
 
     @classmethod
     def of(cls, section: DecodeSection, device: torch.device) -> _Decoding:
         where = decode_device(section, device)
-        # Those in the queue, the model's and the one that is being made; on a GPU also those whose kernels are queued.
-        rounds = section.prefetch + 2 + (section.prefetch + 1 if where.type == "cuda" else 0)
-        return cls(where, uses_turbo(section, where), rounds, prefetch_bytes(section, device))
+        limit, threads = prefetch_bytes(section, device), section.threads or own_cores()
+        return cls(where, device, uses_turbo(section, where), section.prefetch, limit, threads)
 
-    def bytes(self, batches: Sequence[int], rounds: int, images: int, batch: int) -> int:
-        """Of `rounds` batches, if so many `images` make so many: as large as the largest of those looked at, where
-        their memory is used again."""
+    @property
+    def own(self) -> tuple[int, int]:
+        """Bytes that the decoder itself takes, on the host and on the device."""
+        if self.parts:  # libjpeg-turbo
+            return 0, 0
+        if self.device.type == "cpu":
+            return _DALI, 0
+        return _DALI + self.threads * _DALI_THREAD[1], self.threads * _DALI_THREAD[0]
+
+    def alive(self, batches: Sequence[int], images: int, batch: int, output: int, waiting: bool = False) -> _Alive:
+        """Of so many `images` in batches like `batches` (bytes of pixels of some of them), each of which becomes
+        `output` bytes of normalised images; 0: the model's side makes them, of whole photos. waiting: nobody has asked
+        for one yet."""
         if not batches:
-            return 0
-        each = max(batches) if self.parts else np.mean(batches)
-        # The model's batch and the one that is being made are there whatever the limit.
-        return int(min(min(rounds, -(-images // batch)) * each, max(self.limit, 2 * each)))
+            return _Alive(0)
+        # As large as the largest of those looked at, where their memory is used again.
+        each = int(max(batches) if self.parts else np.mean(batches))
+        there, queued = -(-images // batch), self.prefetch + 1  # with the one that is being made
+        if self.model.type == "cpu":
+            # The model's batch and the one that is being made are there whatever the limit.
+            rounds = min(queued + (not waiting), there)
+            return _Alive(int(min(rounds * each, max(self.limit, 2 * each))))
+        # What is handed out as pixels is read by kernels that are queued, as many batches behind as there are ahead.
+        rounds = _ON_SIDE if output else queued + self.prefetch + 2
+        decoded, finished = min(rounds, there) * each, min(queued, there) * output
+        allowed = max(self.limit, 2 * (each + output))
+        return _Alive(min(decoded, allowed), min(finished, max(0, allowed - decoded)))
 
 
 def _trained_parts(recipe: Recipe, stage: StageSection, photos: Photos, decoding: _Decoding) -> list[int]:

@@ -41,6 +41,8 @@ class TrainStep:
         if runtime.compile:
             dynamo = torch._dynamo.config
             dynamo.recompile_limit = max(dynamo.recompile_limit, _MOST_STAGES)
+            # Both directions at once: who compiles ahead of time runs nothing (see ahead.py).
+            torch._functorch.config.force_non_lazy_backward_lowering = True
             self._forward = torch.compile(_loss_of, dynamic=False)
 
     def __call__(self, images_BCHW: Tensor, labels: Labels, parts: int = 1, last: bool = True) -> Tensor:
@@ -55,6 +57,11 @@ class TrainStep:
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
         return loss.detach()
+
+    def forward(self, images_BCHW: Tensor, labels: Labels) -> Tensor:
+        """The loss with all that its gradients need, as a step makes it; nothing is learnt."""
+        with self.runtime.autocast():
+            return self._forward(self._model, self._loss, images_BCHW, labels)
 
     def _alone(self) -> contextlib.AbstractContextManager[None]:
         """Gradients stay on this rank: they are put together with the last part."""

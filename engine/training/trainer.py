@@ -6,7 +6,8 @@ goes on with exactly the batches it would have seen. Dropout and stochastic dept
 therefore seeded at every step from the same address.
 
 Decoding of an epoch begins before the one ahead of it is scored, across the switch to another stage, too: its first
-batches are ready when they are asked for.
+batches are ready when they are asked for. And while a stage's last epoch is learnt, the next one's step is compiled
+beside it (ahead.py).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from engine.augment.mix import Labels
 from engine.errors import EngineError, Interrupted
 from engine.events import EpochEnded, EpochRecord, FileSetAside, FoldBegan, ImagesDone, Stop, Watcher
 from engine.exhausted import Where, told_when_exhausted
@@ -39,6 +41,7 @@ from engine.store import checkpoint
 from engine.store.epochs import EpochAnswers, add_epoch
 from engine.store.resume import load_resume, save_begun, save_resume
 from engine.store.run_folder import FoldFolder, MemberFolder
+from engine.training.ahead import Ahead, Task, worth_it
 from engine.training.feed import Feed, FoldData
 from engine.training.history import TRAIN_LOSS, epochs_without_gain, kept_epochs
 from engine.training.learner import Learner
@@ -47,6 +50,7 @@ from engine.training.position import Position, Timetable, own_randomness, seed_t
 from engine.training.writer import Writer, set_apart
 
 HEAR_EVERY = 16  # steps between reads of the loss: each read makes the CPU wait for the GPU
+_COMPILED: set[str] = set()  # what this process has had compiled ahead of time
 _GOES_ON = "the same command goes on from here"
 
 
@@ -83,6 +87,7 @@ class FoldTrainer:
             self.learner = Learner(recipe.model, recipe.train, len(data.classes), size, self.runtime, counts_C)
         self._stage_best: dict[str, Tensor] | None = None  # weights, for a stage that starts from the best of this one
         self._ahead: Generator[Batch, None, None] | None = None  # the next epoch's batches, being decoded
+        self._compiling: Ahead | None = None  # of the next stage's step
         self._writer = Writer()
         self._named: set[str] = set()  # bad files that the watcher has heard of
 
@@ -109,6 +114,8 @@ class FoldTrainer:
                     self._run_epoch(watcher, stop)
             finally:
                 self._drop_ahead()
+                if self._compiling is not None:
+                    self._compiling.close()
         if self.ranks.leads:
             for member in (self.folder, *self.folder.epochs()):
                 member.mark_finished()
@@ -131,6 +138,9 @@ class FoldTrainer:
     def _begin_stage(self, restored: bool) -> None:
         """Settings of the stage; and its starting weights, unless they were restored with the position."""
         stage, learner = self.stage, self.learner
+        if self._compiling is not None:
+            self._compiling.wait()  # where it has failed, the first step compiles
+            self._compiling = None
         learner.begin_stage(stage)
         if restored:
             return
@@ -201,6 +211,8 @@ class FoldTrainer:
                 self._seed(at.step * parts + part)
                 self.learner.set_rate(self.timetable.rate(at, at.step))
                 losses.append(self.learner.take_step(batch, part, parts))
+                if number == 0 and self._ends_stage:
+                    self._compile_next(batch.labels)
                 seen = len(batch.rows_B) * self.ranks.world
                 images += seen
                 if part < parts - 1:
@@ -234,6 +246,22 @@ class FoldTrainer:
         None after the last."""
         at, following = self.position, self.timetable.stage_after(self.position)
         return None if following is None else self.feed.epoch(self.recipe.stage[following], at.run_epoch + 1)
+
+    @property
+    def _ends_stage(self) -> bool:
+        """Whether this is the last epoch of a stage that another follows, as planned."""
+        return self.timetable.stage_after(self.position) not in (None, self.position.stage)
+
+    def _compile_next(self, labels: Labels) -> None:
+        """Have the next stage's step compiled while this epoch's batches are learnt, where that is worth it and has not
+        been done by this process, for an earlier fold."""
+        following = self.recipe.stage[self.position.stage + 1]
+        if not worth_it(self.runtime, self.ranks, self.stage, following):
+            return
+        task = Task.of(self.recipe, following, self.data.class_counts, labels, self.ranks.device)
+        if (text := task.text()) not in _COMPILED:
+            _COMPILED.add(text)
+            self._compiling = Ahead(task)
 
     def _drop_ahead(self) -> None:
         if self._ahead is not None:
@@ -380,7 +408,7 @@ class _Waits:
 
     It is the host's time. On a GPU the host runs ahead: it may wait here while the GPU has steps queued and loses
     nothing, and what the GPU loses between launches that come too slowly is not in it. It stays near 0 where data is no
-    bottleneck; where it does not, compare the whole rate with `engine bench`'s of the model alone.
+    bottleneck; where it does not, `engine bench` measures what is lost, by comparison.
     """
 
     def __init__(self) -> None:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import time
+from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 
-from engine.bench.timers import WINDOWS, Busy, PeakMemory, Rate, measure
+from engine.bench.timers import WINDOWS, Busy, PeakMemory, Rate, alternately, in_turn, measure
 
 CPU = torch.device("cpu")
 
 
 def test_the_median_and_not_the_mean_counts() -> None:
-    rate = Rate((90.0, 100.0, 3.0, 110.0, 5000.0), (0.5, 0.1, 0.2, 0.3, 0.9))
-    assert (rate.median, rate.waited) == (100.0, 0.3)
-    assert Rate((1.0,)).waited is None
+    rate = Rate((90.0, 100.0, 3.0, 110.0, 5000.0))
+    assert rate.median == 100.0
+    assert rate.waited(Rate((100.0, 200.0, 4.0, 110.0, 5000.0))) == pytest.approx(0.1)
 
 
 def test_a_rate_is_images_over_time() -> None:
@@ -54,19 +57,53 @@ def test_a_step_longer_than_a_window_is_measured_once_in_each() -> None:
     assert calls == 2 + WINDOWS
 
 
-@pytest.mark.parametrize(("work_s", "wait_s", "low", "high"), [(0.006, 0.018, 0.5, 0.95), (0.018, 0.002, 0.0, 0.4)])
-def test_waiting_is_the_time_outside_spans(work_s: float, wait_s: float, low: float, high: float) -> None:
-    busy = Busy(CPU)
-
-    def step() -> int:
-        time.sleep(wait_s)
-        with busy.span():
-            time.sleep(work_s)
+def test_waiting_is_what_the_same_work_does_without_it() -> None:
+    def work() -> int:
+        time.sleep(0.006)
         return 1
 
-    waited = measure(step, CPU, seconds=0.2, busy=busy).waited
-    assert waited is not None
-    assert low < waited < high
+    def fed() -> int:
+        time.sleep(0.018)
+        return work()
+
+    alone, whole = in_turn([work, fed], CPU, seconds=0.2)
+    assert 0.5 < whole.waited(alone) < 0.95
+    assert alone.waited(whole) == 0
+
+
+def test_windows_take_turns_after_what_is_not_counted() -> None:
+    order: list[str] = []
+
+    def step(name: str) -> Callable[[], int]:
+        def run() -> int:
+            order.append(name)
+            time.sleep(0.002)
+            return 1
+
+        return run
+
+    def before(index: int) -> None:
+        order.append(f"before {index}")
+        time.sleep(0.02)
+
+    rates = in_turn([step("a"), step("b")], CPU, seconds=0.02, windows=2, before=before)
+    turns = [name for name, _ in itertools.groupby(order)]
+    assert turns == ["a", "b", "before 0", "a", "before 1", "b", "before 0", "a", "before 1", "b"]
+    assert min(rates[0].windows) > 100
+
+
+def test_what_is_told_from_differences_takes_turns_call_by_call() -> None:
+    cleared = 0
+
+    def clear() -> None:
+        nonlocal cleared
+        cleared += 1
+        time.sleep(0.005)
+
+    short, long = alternately([lambda: time.sleep(0.001), lambda: time.sleep(0.004)], CPU, 0.1, between=clear)
+    assert len(short) == len(long) == WINDOWS
+    assert 0.002 < np.median(np.array(long) - np.array(short)) < 0.02
+    assert cleared >= 2 * (2 + WINDOWS)
 
 
 def test_work_is_taken_once() -> None:
@@ -87,12 +124,12 @@ def test_gpu_work_is_timed_on_the_gpu() -> None:
     a = torch.randn(4096, 4096, device=gpu)
     memory, busy = PeakMemory(gpu), Busy(gpu)
 
-    def step() -> int:
-        with busy.span():
-            for _ in range(20):
-                a @ a
-        return 1
-
-    waited = measure(step, gpu, seconds=0.5, busy=busy).waited
-    assert waited is not None and waited < 0.2  # queued far faster than done: the host's clock would call it waiting
+    torch.cuda.synchronize(gpu)
+    began = time.perf_counter()
+    with busy.span():
+        for _ in range(20):
+            a @ a
+    queued_s = time.perf_counter() - began
+    torch.cuda.synchronize(gpu)
+    assert busy.take() > 2 * queued_s  # queued far faster than done
     assert memory.gib is not None and memory.gib > 0.1

@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 import torch
 
+from engine.decode.choose import uses_turbo
 from engine.errors import EngineError
 from engine.model.build import build_model
 from engine.ranks import Ranks
-from engine.recipe.sections import ModelSection, Recipe, StageSection, TrainSection
+from engine.recipe.sections import DecodeSection, ModelSection, Recipe, StageSection, TrainSection
 from engine.training.memory import (
     OVERHEAD,
+    Memory,
     Photos,
     StepMemory,
     answering_memory,
@@ -38,6 +40,7 @@ UNTRAINED = ModelSection(backbone="test_convnext", pretrained=False)
 HERE = Ranks(0, 1, torch.device("cpu"))
 
 MakeRecipe = Callable[..., Recipe]
+Stage = Callable[..., dict[str, Any]]
 
 
 @functools.cache
@@ -189,7 +192,43 @@ def test_on_a_gpu_photos_and_model_are_counted_where_they_lie(
     gpu = Ranks(0, 1, torch.device("cuda", 0))
     made = recipe(decode={"device": "cpu", "decoder": "dali"}, train={"precision": "fp32"})
     memory = training_memory(made, made.stage[0], 3, photos(), photos(), gpu)
-    assert memory.device < 2**30 < memory.host
+    pixels = 8 * 2000 * 3000 * 3
+    assert memory.host > 2 * pixels  # in pinned memory
+    assert memory.device > 2 * pixels  # and where they are copied to
+
+
+def on_gpu(made: Recipe, seen: Photos) -> Memory:
+    return training_memory(made, made.stage[0], 3, seen, photos(0), Ranks(0, 1, torch.device("cuda", 0)))
+
+
+def test_on_a_gpu_what_waits_for_the_model_are_finished_images(
+    recipe: MakeRecipe, make_stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda *_: (70 * 2**30, 80 * 2**30))
+    few, many = (
+        on_gpu(
+            recipe(decode={"device": "cpu", "prefetch": count}, train={"precision": "fp32"}, stage=[make_stage()]),
+            photos(96),
+        )
+        for count in (2, 6)
+    )
+    assert many.device - few.device == pytest.approx(4 * 8 * 32 * 32 * 3 * 4 * OVERHEAD, rel=0.01)
+    assert many.host == few.host
+
+
+def test_dali_counts_where_it_decodes(recipe: MakeRecipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = photos(height=60, width=60)
+    if uses_turbo(DecodeSection(), torch.device("cpu")):
+        dali, turbo = recipe(decode={"decoder": "dali"}), recipe()
+        assert 64 * 2**20 < training(dali, small) - training(turbo, small) < 128 * 2**20
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda *_: (70 * 2**30, 80 * 2**30))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    one, five = (
+        on_gpu(recipe(decode={"device": "gpu", "threads": threads}, train={"precision": "fp32"}), small)
+        for threads in (1, 5)
+    )
+    assert five.device - one.device == pytest.approx(4 * 16 * 2**20 * OVERHEAD, rel=0.01)
+    assert five.host > one.host
 
 
 # --- what there is ---------------------------------------------------------------------------------------------------
