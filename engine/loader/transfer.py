@@ -8,7 +8,6 @@ stream of its own, made by the thread that decoded it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeGuard
 
 import torch
 from torch import Tensor
@@ -37,19 +36,11 @@ def _moved(images: Ragged, slab: Tensor | None, device: torch.device) -> Sequenc
     """What lies in the slab by one copy of it, and others by a second one."""
     if slab is None:
         return upload(images.tensors, device)
-    base, end = slab.data_ptr(), 0
-    for one in images.images:
-        if _within(one, slab):
-            end = max(end, one.address - base + 3 * one.height * one.width)
-    outside = [one.tensor() if isinstance(one, Placed) else one for one in images.images if not _within(one, slab)]
-    others = iter(upload(outside, device) if outside else ())
-    there = slab[:end].to(device, non_blocking=True)
+    inside = [one if isinstance(one, Placed) and one.keep is slab else None for one in images.images]
+    outside = [one for one, place in zip(images.images, inside, strict=True) if place is None]
+    others = iter(upload(Ragged(outside).tensors, device) if outside else ())
+    base = slab.data_ptr()
+    end = max((place.address + 3 * place.height * place.width for place in inside if place), default=base)
+    there = slab[: end - base].to(device, non_blocking=True)
     shift = there.data_ptr() - base
-    return [
-        Placed(one.address + shift, one.height, one.width, there) if _within(one, slab) else next(others)
-        for one in images.images
-    ]
-
-
-def _within(image: Tensor | Placed, slab: Tensor) -> TypeGuard[Placed]:
-    return isinstance(image, Placed) and image.keep is slab
+    return [Placed(one.address + shift, one.height, one.width, there) if one else next(others) for one in inside]
