@@ -64,6 +64,7 @@ class OnTheGpu:
 
     def __init__(self, *_: object) -> None:
         self._others = PillowDecoder(1)
+        self._known: dict[tuple[int, int, int], Pixels] = {}
 
     def data_ptr(self) -> int:
         return 1 << 32
@@ -72,11 +73,14 @@ class OnTheGpu:
         return self._others.open(contents)
 
     def pixels(self, opened: Sequence[Opened], regions: object = None, rough: bool = False) -> list[Pixels | Fault]:
-        size = 3 * 640 * 640
-        return [
-            Pixels(Placed((1 << 32) + size * i, one.height, one.width, self), one.height, one.width)
-            for i, one in enumerate(opened)
-        ]
+        return [self._at(i, one.height, one.width) for i, one in enumerate(opened)]
+
+    def _at(self, place: int, height: int, width: int) -> Pixels:
+        found = self._known.get((place, height, width))
+        if found is None:
+            address = self.data_ptr() + 3 * 640 * 640 * place
+            found = self._known[place, height, width] = Pixels(Placed(address, height, width, self), height, width)
+        return found
 
 
 class OnTheCpu(TurboDecoder):

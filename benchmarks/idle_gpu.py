@@ -5,8 +5,9 @@
 
 For benchmarks of the host's part on a machine without a GPU. Copies and Triton kernels are replaced by loops that keep
 the interpreter's lock for as long as the host takes to queue one; streams and events by objects that do nothing;
-tensors "on cuda" are the CPU's, which say another device of themselves. Nothing is computed: the double in
-tests/fake_cuda.py, which computes and checks, takes far too long to measure with.
+tensors "on cuda" are the CPU's that lie in a range of addresses of their own, one over the other. Nothing is computed,
+and nothing that is there may be read: the double in tests/fake_cuda.py, which computes and checks, takes far too long
+to measure with.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Self
 from unittest import mock
 
@@ -23,30 +25,9 @@ import torch
 from torch import Tensor
 
 DEVICE = torch.device("cuda", 0)
+_HOST = torch.device("cpu")
+_MEMORY = 1 << 30  # bytes of addresses; none of them is touched
 _MODULES = ("triton_pass", "triton_extras")  # of kernels/, those that are there
-
-
-class There(Tensor):
-    """A tensor of the CPU that claims to lie on the GPU, as what is made of it does."""
-
-    device = property(lambda self: DEVICE)
-    is_cuda = property(lambda self: True)
-
-    @classmethod
-    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        with torch._C.DisableTorchFunctionSubclass():
-            made = func(*args, **(kwargs or {}))
-        return there(made) if type(made) is Tensor else made
-
-    def record_stream(self, stream: object) -> None:
-        pass
-
-    def to(self, *args: object, **options: object) -> Any:
-        return self
-
-
-def there(tensor: Tensor) -> Tensor:
-    return torch.Tensor._make_subclass(There, tensor)
 
 
 class Stream:
@@ -87,6 +68,8 @@ class IdleGpu:
         self.launches = self.copies = 0
         self._launch_s, self._copy_s = launch_us * 1e-6, copy_us * 1e-6
         self._stack = contextlib.ExitStack()
+        self._memory = torch.empty(_MEMORY, dtype=torch.uint8)
+        self._used = 0
 
     def __enter__(self) -> Self:
         stream = Stream()
@@ -103,6 +86,12 @@ class IdleGpu:
         }
         for name, replacement in patches.items():
             self._stack.enter_context(mock.patch.object(torch.cuda, name, replacement))
+        start = self._memory.data_ptr()
+        where = property(lambda tensor: DEVICE if 0 <= tensor.data_ptr() - start < _MEMORY else _HOST)
+        self._stack.enter_context(mock.patch.object(Tensor, "device", where))
+        is_there = property(lambda tensor: tensor.device is DEVICE)
+        self._stack.enter_context(mock.patch.object(Tensor, "is_cuda", is_there))
+        self._stack.enter_context(mock.patch.object(Tensor, "record_stream", lambda tensor, stream: None))
         self._stack.enter_context(mock.patch.object(torch, "empty", self._making(torch.empty)))
         self._stack.enter_context(mock.patch.object(Tensor, "to", self._moving(Tensor.to)))
         for module, name in _kernels():
@@ -116,12 +105,24 @@ class IdleGpu:
         self.launches += 1
         _busy(self._launch_s)
 
+    def _new(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        size = math.prod(shape) * dtype.itemsize
+        start = self._used if self._used + size <= _MEMORY else 0
+        self._used = start + -(-size // 64) * 64
+        return self._memory[start : start + size].view(dtype).view(shape)
+
     def _making(self, real: Any) -> Any:
-        def empty(*size: Any, device: Any = None, pin_memory: bool = False, **options: Any) -> Tensor:
-            if device is not None and torch.device(device).type == "cuda":
-                return there(real(*size, **options))
-            made: Tensor = real(*size, device=device, **options)
-            return made
+        def empty(
+            *shape: Any,
+            dtype: torch.dtype = torch.float32,
+            device: Any = None,
+            pin_memory: bool = False,
+            **options: Any,
+        ) -> Tensor:
+            if device is None or torch.device(device).type != "cuda":
+                made: Tensor = real(*shape, dtype=dtype, device=device, **options)
+                return made
+            return self._new(shape[0] if isinstance(shape[0], Sequence) else shape, dtype)
 
         return empty
 
@@ -132,9 +133,11 @@ class IdleGpu:
             if not isinstance(device, (str, torch.device)) or torch.device(device).type != "cuda":
                 moved: Tensor = real(tensor, *args, **options)
                 return moved
+            if tensor.device is DEVICE:
+                return tensor
             self.copies += 1
             _busy(self._copy_s)
-            return there(tensor)
+            return self._new(tensor.shape, tensor.dtype)
 
         return to
 

@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 
 from engine.errors import EngineError
+from engine.kernels import cpu_pass
 from engine.system import cores, settle_environment
 
 T = TypeVar("T")
@@ -72,6 +73,8 @@ def join_ranks() -> Iterator[Ranks]:
         torch.cuda.set_device(device)
     else:
         device = torch.device("cpu")
+    if own_cores() < cores() and cpu_pass.available():
+        cpu_pass.set_threads(own_cores())  # every process of this machine would take them all
     if world == 1:
         yield Ranks(0, 1, device)
         return

@@ -38,7 +38,7 @@ def test_tensors_on_the_idle_gpu_say_that_they_are_there() -> None:
     with IdleGpu(0, 0) as gpu:
         made = torch.empty(6, device=DEVICE)
         moved = torch.ones(3).to(DEVICE, non_blocking=True)
-        for tensor in (made, made[:4].view(2, 2), moved, moved.to(DEVICE), moved + 1):
+        for tensor in (made, made[:4].view(2, 2), moved, moved.to(DEVICE), moved.view(torch.int32)):
             assert tensor.device == DEVICE and tensor.is_cuda
         assert torch.empty(3, pin_memory=True).device == torch.ones(2).to(torch.float16).device == torch.device("cpu")
         assert gpu.copies == 1

@@ -46,17 +46,19 @@ class PillowDecoder:
         return [*self._threads.map(self._decoded, opened)] if opened else []
 
     def _opened(self, content: Content) -> Opened | Fault:
-        # Whoever read the file may have looked: then not a byte of it is copied here.
-        walked = content.header if isinstance(content, Encoded) else None
-        if walked is None:
-            header = pictures.read_header(bytes(content))
-            if isinstance(header, Fault):
-                return header
-            stored, plain = Header(header.height, header.width, header.orientation), header.plain
-        else:
-            stored, plain = Header(*walked[:3]), walked.plain
-        height, width = stored.upright
-        jpeg = stored if plain else None
+        known = content.header if isinstance(content, Encoded) else None
+        if known is not None and known.height * known.width <= self._most_megapixels * 1e6:
+            # Whoever read the file has looked. A batch is some hundred of these: no detours.
+            stored_height, stored_width, orientation, plain, _ = known
+            header = Header(stored_height, stored_width, orientation) if plain else None
+            if orientation >= 5:
+                return Opened(content, stored_width, stored_height, header)
+            return Opened(content, stored_height, stored_width, header)
+        found = pictures.read_header(bytes(content))
+        if isinstance(found, Fault):
+            return found
+        height, width = found.upright
+        jpeg = Header(found.height, found.width, found.orientation) if found.plain else None
         return pictures.too_large(height, width, self._most_megapixels) or Opened(content, height, width, jpeg)
 
     def _decoded(self, opened: Opened) -> Pixels | Fault:

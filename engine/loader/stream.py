@@ -23,7 +23,7 @@ from torch import Tensor
 from engine.augment.regions import fit_to_regions, needed_regions
 from engine.decode.decoder import Opened, Pixels
 from engine.decode.turbo import TurboDecoder
-from engine.kernels import Plan, Ragged
+from engine.kernels import Placed, Plan, Ragged
 from engine.kernels.files import Content
 from engine.kernels.jpeg import Region
 from engine.loader.passes import Buffer
@@ -56,8 +56,15 @@ class Decoded:
     faults: Mapping[int, Fault] = dataclasses.field(default_factory=dict)  # by row or draw
 
     @classmethod
-    def of(cls, pixels: Sequence[Pixels], rows_B: np.ndarray, faults: Mapping[int, Fault] | None = None) -> Decoded:
-        images = Ragged([one.image for one in pixels])
+    def of(
+        cls,
+        pixels: Sequence[Pixels],
+        rows_B: np.ndarray,
+        faults: Mapping[int, Fault] | None = None,
+        moved: Sequence[Tensor | Placed] | None = None,
+    ) -> Decoded:
+        """What a decoder answers, its images perhaps `moved` elsewhere."""
+        images = Ragged([one.image for one in pixels] if moved is None else moved)
         frames = np.array([one[1:] for one in pixels], dtype=np.int32).reshape(-1, 5)
         whole = bool((frames[:, :2] == images.sizes_B2.numpy()).all() and (frames[:, 2:] == (0, 0, 1)).all())
         return cls(images, rows_B, None if whole else torch.from_numpy(frames), faults=faults or {})
@@ -366,7 +373,13 @@ class _Run:
         try:
             answers, slab = self._supply.pixels(opened, regions, stream.reduce)
             rows_B, pixels = _sound(rows_B, answers, faults)
-            decoded = Decoded.of(pixels, rows_B, faults)
+            moved, there = None, None
+            if self._transfer is not None and pixels:
+                moved, there = self._transfer.send([one.image for one in pixels], slab)
+                if slab is not None:
+                    self._sending.append((slab, there))
+                    slab = None
+            decoded = Decoded.of(pixels, rows_B, faults, moved)
             # Where pixels are missing, or of another size than their header promised, the plan is of other photos.
             if plan is not None and len(pixels) == len(opened) and torch.equal(sizes_B2, decoded.sizes_B2):
                 decoded = dataclasses.replace(decoded, plan=decoded.fit(plan))
@@ -375,12 +388,7 @@ class _Run:
             raise
         found = decoded.images.bytes
         room.take(found - taken)
-        if self._transfer is None or not found:
-            return _Made(decoded, found, slab)
-        images, there = self._transfer.send(decoded.images, slab)
-        if slab is not None:
-            self._sending.append((slab, there))
-        return _Made(dataclasses.replace(decoded, images=images), found, there=there)
+        return _Made(decoded, found, slab, there)
 
     def _finishing(self, made: Iterator[_Made], finish: Finish) -> Iterator[_Finished]:
         """Finished batches of the decoded ones, whose memory is kept until the kernels that read it have ended."""

@@ -14,11 +14,13 @@ import torch
 
 from engine.decode.decoder import Opened, Pixels, whole
 from engine.errors import EngineError
+from engine.kernels import cpu_pass
 from engine.loader import supply as supply_module
 from engine.loader.batches import Loader, Samples
 from engine.loader.source import Memory
 from engine.loader.stream import ImageStream
 from engine.loader.supply import Slabs, Supply, prefetch_bytes, shared_supplies, supply_for
+from engine.ranks import join_ranks
 from engine.recipe.sections import DecodeSection
 from engine.system import total_host_bytes
 
@@ -173,3 +175,11 @@ def test_processes_of_a_machine_share_its_cores(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     assert all(Supply(DecodeSection(threads=threads), HOST).decoder for threads in (0, 7))
     assert asked == [4, 7]
+    passes: list[int] = []
+    monkeypatch.setattr(cpu_pass, "available", lambda: True)
+    monkeypatch.setattr(cpu_pass, "set_threads", passes.append)
+    with join_ranks():
+        assert passes == [4]
+    monkeypatch.delenv("LOCAL_WORLD_SIZE")
+    with join_ranks():
+        assert passes == [4]  # alone, it takes what there is

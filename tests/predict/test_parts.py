@@ -63,7 +63,7 @@ class Reader:
                 quarantine.add(samples.ids[row], content)
                 continue
             seen.append(samples.ids[row])
-            p.append(np.bincount(np.frombuffer(content, np.uint8) % 3, minlength=3) + 1.0)
+            p.append(np.bincount(np.frombuffer(bytes(content), np.uint8) % 3, minlength=3) + 1.0)
             told(len(seen) + len(quarantine))
         if not seen:
             return quarantine
