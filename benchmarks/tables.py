@@ -43,6 +43,9 @@ def loader_table(result: Envelope) -> str:
     """The loader and its peers on the CPU."""
     labels: dict[tuple[str, ...], str] = {
         ("engine",): "engine (libjpeg-turbo decodes parts)",
+        ("engine, fast decoding",): "engine, decode.fast",
+        ("engine, AVX2",): "engine, its pass by AVX2",
+        ("engine, AVX2, fast decoding",): "engine, its pass by AVX2, decode.fast",
         ("engine, DALI decodes",): "engine (DALI decodes)",
         ("Albumentations + OpenCV",): "Albumentations + OpenCV, 2 workers",
         ("DALI pipeline",): "DALI's own pipeline",

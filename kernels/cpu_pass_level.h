@@ -131,6 +131,19 @@ struct Readable {
     }
 };
 
+// Whether all `count` points of a row from `start` on can be read straight from the image, by the first and the last: an
+// affine map goes one way along both axes, in floats, too. `first_tap` gives the tap's column and row for a point.
+template <class FirstTap>
+static inline bool all_readable(const Readable& readable, int start, int count, int64_t stride, FirstTap first_tap) {
+    I p, q, last_p, last_q;
+    first_tap(start, p, q);
+    first_tap(start + (count - 1) / N * N, last_p, last_q);
+    const int left = p[0] < last_p[N - 1] ? p[0] : last_p[N - 1], right = p[0] + last_p[N - 1] - left;
+    const int top = q[0] < last_q[N - 1] ? q[0] : last_q[N - 1], bottom = q[0] + last_q[N - 1] - top;
+    return left >= 0 && top >= 0 && right < readable.columns && bottom < readable.rows
+        && bottom * stride + 3 * right <= readable.last;
+}
+
 // Which pixels have a tap inside.
 static inline M touches(const Sample& s, I p, I q) {
     return both(below(p + (s.nx - 1), s.width + s.nx - 1), below(q + (s.ny - 1), s.height + s.ny - 1));
@@ -154,7 +167,12 @@ static void read_row_2x2(const Sample& s, float y, float x_step, int count, floa
         I p, q;
         bool inside;
     };
-    auto weigh = [&](int i, int at) {  // the vector of pixels at i; its weights go to `at` of the block
+    auto first_tap = [&](int i, I& p, I& q) {
+        F u, v;
+        locate(i, u, v);
+        p = to_int(floor(u - half)), q = to_int(floor(v - half));
+    };
+    auto weigh = [&](int i, int at, bool known_inside) {  // the vector of pixels at i; its weights go to `at` of the block
         Group g;
         F u, v;
         g.has_source = locate(i, u, v);
@@ -168,11 +186,11 @@ static void read_row_2x2(const Sample& s, float y, float x_step, int count, floa
         I upper, lower;
         pack_weights(int(ONE) - wx - wy + wxy, wx - wxy, wy - wxy, wxy, upper, lower);
         storei(offset + at, address), storei(high + at, upper), storei(low + at, lower);
-        g.inside = all(both(g.has_source, readable(g.p, g.q, address)));
+        g.inside = known_inside || all(both(g.has_source, readable(g.p, g.q, address)));
         return g;
     };
     auto read_border = [&](int i, int at, F out[3]) {
-        const Group g = weigh(i, at);
+        const Group g = weigh(i, at, false);
         const M touched = touches(s, g.p, g.q);
         if (s.border == CONSTANT && !any(both(touched, g.has_source))) return fill_color(s, out);
         alignas(64) uint8_t patch[N * 2 * PATCH_STRIDE];
@@ -197,7 +215,12 @@ static void read_row_2x2(const Sample& s, float y, float x_step, int count, floa
     for (int start = 0; start < count; start += BLOCK) {
         const int end = count - start < BLOCK ? count - start : BLOCK;
         uint32_t inside = 0;
-        for (int at = 0; at < end; at += N) inside |= uint32_t(weigh(start + at, at).inside) << (at / N);
+        if (!Checked && all_readable(readable, start, end, s.stride, first_tap)) {
+            inside = UINT32_MAX;
+            for (int at = 0; at < end; at += N) weigh(start + at, at, true);
+        } else {
+            for (int at = 0; at < end; at += N) inside |= uint32_t(weigh(start + at, at, false).inside) << (at / N);
+        }
         for (int at = 0; at < end; at += N) {
             F out[3];
             if (__builtin_expect(inside >> (at / N) & 1, 1)) {
@@ -292,7 +315,12 @@ static void read_row_taps(const Sample& s, float y, float x_step, int count, Scr
         F sum_y;
         bool inside;
     };
-    auto weigh = [&](int i, int at) {  // the vector of pixels at i; its weights go to `at` of the block
+    auto first_tap = [&](int i, I& p, I& q) {
+        F u, v;
+        locate(i, u, v);
+        p = to_int(floor(u - reach_x) + set1(1)), q = to_int(floor(v - reach_y) + set1(1));
+    };
+    auto weigh = [&](int i, int at, bool known_inside) {  // the vector of pixels at i; its weights go to `at` of the block
         Group g;
         F u, v;
         g.has_source = locate(i, u, v);
@@ -300,7 +328,7 @@ static void read_row_taps(const Sample& s, float y, float x_step, int count, Scr
         g.p = to_int(column), g.q = to_int(row);
         const I address = g.q * stride + g.p * 3;
         storei(offset + at, address);
-        g.inside = all(both(g.has_source, readable(g.p, g.q, address)));
+        g.inside = known_inside || all(both(g.has_source, readable(g.p, g.q, address)));
         if constexpr (Chunks == 1 && !Cubic) {
             four_triangle_weights(column - u, per_fx, one, wx);
             g.sum_y = four_triangle_weights(row - v, per_fy, 1, wy_here);
@@ -321,7 +349,7 @@ static void read_row_taps(const Sample& s, float y, float x_step, int count, Scr
         return g;
     };
     auto read_border = [&](int i, int at, F out[3]) {
-        const Group g = weigh(i, at);
+        const Group g = weigh(i, at, false);
         if (s.border == CONSTANT && !any(both(g.has_source, touches(s, g.p, g.q)))) return fill_color(s, out);
         alignas(64) int32_t columns[N], tops[N];
         storei(columns, g.p), storei(tops, g.q);
@@ -358,7 +386,12 @@ static void read_row_taps(const Sample& s, float y, float x_step, int count, Scr
     for (int start = 0; start < count; start += BLOCK) {
         const int end = count - start < BLOCK ? count - start : BLOCK;
         uint32_t inside = 0;
-        for (int at = 0; at < end; at += N) inside |= uint32_t(weigh(start + at, at).inside) << (at / N);
+        if (!Checked && all_readable(readable, start, end, s.stride, first_tap)) {
+            inside = UINT32_MAX;
+            for (int at = 0; at < end; at += N) weigh(start + at, at, true);
+        } else {
+            for (int at = 0; at < end; at += N) inside |= uint32_t(weigh(start + at, at, false).inside) << (at / N);
+        }
         for (int at = 0; at < end; at += N) {
             F out[3];
             if (__builtin_expect(inside >> (at / N) & 1, 1)) {

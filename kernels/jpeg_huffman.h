@@ -41,7 +41,7 @@ static inline int number_of(uint32_t bits, int size) {
 class Meaning {
 public:
     Meaning() = default;
-    Meaning(int code_length, int symbol) : word_(uint32_t(code_length + (symbol & 15) | symbol << 8)) {}
+    Meaning(int code_length, int symbol) : word_(uint32_t((code_length + (symbol & 15)) | symbol << 8)) {}
 
     // The same where all of the number is seen.
     Meaning with(int number) const { return Meaning(word_ | 1 << 7 | uint32_t(number) << 16); }
