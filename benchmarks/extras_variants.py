@@ -54,11 +54,12 @@ def launches_of(op: Extra) -> Sequence[Launch]:
 
 
 def followed(stage: str) -> tuple[list[tuple[int, int, int]], int]:
-    """Places in the grid away from the image's edges, and how many pixels they make together."""
+    """Places in the grid, and how many pixels they make together: rows from edge to edge in the middle of the image."""
     if stage in ("count", "table"):
         return [(27, channel, 0) for channel in range(3)], 1024  # a tile of 32 x 32
     if stage == "chroma":
-        return [(27, 0, 0)], 1024
+        return [(32 + i, 0, 0) for i in range(8)], 32 * SIZE
     if stage == "block":
-        return [(119, 0, 0)], 256
-    return [(96 + i, 0, 0) for i in range(3)], 1024  # a third of a row of pixels each, four rows
+        return [(112 + i, 0, 0) for i in range(16)], 16 * SIZE
+    tiles = 3 * SIZE // triton_extras._TILE_V
+    return [(16 * tiles + i, 0, 0) for i in range(tiles)], triton_extras._TILE_Y * SIZE
