@@ -6,14 +6,14 @@ forward calls our kernels where these run and is the module's own elsewhere (tor
 parametrises or shards). So weights files, copies, layers that are frozen and averages know nothing of it, and on a CPU
 no bit of an answer changes.
 
-Under autocast torch writes norms in float32, for the next product to cast; here they come in the product's type at once.
-That is done only where a product follows: in blocks, and ahead of a convolution that makes a map smaller.
+Under autocast torch writes norms in float32, for the next product to cast; here they come in the product's type at
+once. That is done only where a product follows: in blocks, and ahead of a convolution that makes a map smaller.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from timm.layers import DropPath, LayerNorm, LayerNorm2d, Mlp
@@ -55,7 +55,7 @@ class FusedDepthwise(nn.Conv2d):
         return network.depthwise(input, self.weight, self.bias, _working(input))
 
 
-class FusedBlock(ConvNeXtBlock):
+class FusedBlock(ConvNeXtBlock):  # type: ignore[misc]  # timm's has no types
     """timm's ConvNeXt block with a LayerScale and a plain MLP, of linear layers or of 1 x 1 convolutions."""
 
     def forward(self, maps_BCHW: Tensor) -> Tensor:
@@ -128,11 +128,10 @@ def _is_depthwise(_: str, module: nn.Module) -> bool:
     )
 
 
-def _is_block(name: str, module: nn.Module) -> bool:
-    """Also of blocks whose norms have our kernels already: names come from the outside in, so there are none."""
+def _is_block(_: str, module: Any) -> bool:
     if type(module) is not ConvNeXtBlock or type(module.mlp) is not Mlp or module.gamma is None:
         return False
-    mlp = module.mlp
+    mlp: Any = module.mlp
     plain = isinstance(mlp.norm, nn.Identity) and not (mlp.drop1.p or mlp.drop2.p)
     norm = type(module.norm) in (LayerNorm, LayerNorm2d) and _is_affine(module.norm)
     # GELU by the error function: the other one, by tanh, is a class of timm's, or says so.
@@ -156,12 +155,12 @@ def _working(maps: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else maps.dtype
 
 
-def _normal(norm: nn.Module, maps: Tensor) -> Tensor:
+def _normal(norm: Any, maps: Tensor) -> Tensor:
     """The norm of maps (..., C)."""
     return network.layer_norm(maps, norm.weight, norm.bias, norm.eps, _working(maps))
 
 
-def _kept(drop_path: nn.Module, maps: Tensor) -> Tensor | None:
+def _kept(drop_path: Any, maps: Tensor) -> Tensor | None:
     """Each image's factor under stochastic depth, drawn as timm draws it; None when nothing is dropped."""
     if not isinstance(drop_path, DropPath) or not drop_path.training or drop_path.drop_prob == 0:
         return None
