@@ -191,9 +191,10 @@ def _weight_gradient_kernel(
     tl.store(own + 49 * channels, tl.sum(of_bias, 0), mask=known)
 
 
-def _empty(batch: int, channels: int, height: int, width: int, like: Tensor, dtype: torch.dtype) -> Tensor:
+def _empty(like_BCHW: Tensor, dtype: torch.dtype) -> Tensor:
     """Channels-last to the letter: what torch calls so has other strides where a map is of one pixel or channel."""
-    return torch.empty((batch, height, width, channels), device=like.device, dtype=dtype).permute(0, 3, 1, 2)
+    batch, channels, height, width = like_BCHW.shape
+    return torch.empty((batch, height, width, channels), device=like_BCHW.device, dtype=dtype).permute(0, 3, 1, 2)
 
 
 def _strips(images_BCHW: Tensor) -> tuple[int, int, tuple[int, int]]:
@@ -204,8 +205,8 @@ def _strips(images_BCHW: Tensor) -> tuple[int, int, tuple[int, int]]:
 
 
 def _convolve(images_BCHW: Tensor, weight_C49: Tensor, bias_C: Tensor | None, dtype: torch.dtype) -> Tensor:
-    batch, channels, height, width = images_BCHW.shape
-    out_BCHW = _empty(batch, channels, height, width, images_BCHW, dtype)
+    _, channels, height, width = images_BCHW.shape
+    out_BCHW = _empty(images_BCHW, dtype)
     tiles_x, strips, grid = _strips(images_BCHW)
     with torch.cuda.device_of(images_BCHW):
         _depthwise_kernel[grid](
@@ -261,12 +262,12 @@ def _weight_gradient(images_BCHW: Tensor, gradient_BCHW: Tensor) -> Tensor:
 
 @depthwise.register_fake
 def _(images_BCHW, weight_C177, bias_C, dtype):
-    return _empty(*images_BCHW.shape, images_BCHW, dtype)
+    return _empty(images_BCHW, dtype)
 
 
 @_image_gradient.register_fake
 def _(gradient_BCHW, weight_C177, dtype):
-    return _empty(*gradient_BCHW.shape, gradient_BCHW, dtype)
+    return _empty(gradient_BCHW, dtype)
 
 
 @_weight_gradient.register_fake

@@ -28,7 +28,7 @@ Fused = Literal["off", "norm", "depthwise", "all"]
 _AHEAD_OF_PRODUCTS = {"blocks", "downsample"}  # parts of the names of modules whose norms a product follows
 
 
-class FusedNorm(LayerNorm):
+class FusedNorm(LayerNorm):  # type: ignore[misc]  # timm's have no types
     """timm's LayerNorm over the last dimension."""
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -37,7 +37,7 @@ class FusedNorm(LayerNorm):
         return network.layer_norm(maps, self.weight, self.bias, self.eps, _working(maps))
 
 
-class FusedNorm2d(LayerNorm2d):
+class FusedNorm2d(LayerNorm2d):  # type: ignore[misc]
     """timm's LayerNorm over the channels of (B, C, H, W)."""
 
     def forward(self, maps_BCHW: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ class FusedDepthwise(nn.Conv2d):
         return network.depthwise(input, self.weight, self.bias, _working(input))
 
 
-class FusedBlock(ConvNeXtBlock):  # type: ignore[misc]  # timm's has no types
+class FusedBlock(ConvNeXtBlock):  # type: ignore[misc]
     """timm's ConvNeXt block with a LayerScale and a plain MLP, of linear layers or of 1 x 1 convolutions."""
 
     def forward(self, maps_BCHW: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ CUDA graphs.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -94,7 +94,9 @@ class Recording:
         self._graph = None
         self._key, self._taken = key, 0
         self._images_BCHW = torch.empty_like(images_BCHW)
-        own = {name: torch.empty_like(each) for name, each in labels._asdict().items() if isinstance(each, Tensor)}
+        own: dict[str, Any] = {
+            name: torch.empty_like(each) for name, each in labels._asdict().items() if isinstance(each, Tensor)
+        }
         self._labels: Labels = labels._replace(**own)
         self._graph = self._make()
 

@@ -67,7 +67,8 @@ class TrainStep:
             self._lowered.hand_over()
         if last:
             if self.clip:
-                nn.utils.clip_grad_norm_(self._parameters, self.clip)
+                # foreach: else it looks for it, each gradient in turn, twice a step.
+                nn.utils.clip_grad_norm_(self._parameters, self.clip, foreach=True)
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
             if self._lowered is not None:
