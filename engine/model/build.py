@@ -7,6 +7,7 @@ memory (on torch's meta device, a fraction of a second), run once, and what come
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import logging
@@ -19,13 +20,15 @@ import timm
 import torch
 from timm.layers import DropPath
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from engine.errors import RecipeError
+from engine.model.fused import check_fused, fuse
 from engine.model.heads import ArcFaceHead, LinearHead, MlpHead
 from engine.model.pooling import MapPooling
 from engine.model.weights import fit_weights, load_weights
 from engine.recipe.sections import ModelSection
-from engine.text import nearest
+from engine.text import count, nearest
 
 log = logging.getLogger(__name__)
 
@@ -61,12 +64,23 @@ class Classifier(nn.Module):
         self.backbone = backbone
         self.pool = pool
         self.head = head
+        self.lowered = False  # whether the backbone's weights are of a lower precision; see `features`
         self._drop_paths = [(m, m.drop_prob / _FULL_DROP_PATH) for m in backbone.modules() if isinstance(m, DropPath)]
 
     def features(self, images_BCHW: Tensor) -> Tensor:
+        maps = self._lowered(images_BCHW) if self.lowered else self.outputs(images_BCHW)
+        return maps[0] if self.pool is None else self.pool(maps)
+
+    def _lowered(self, images_BCHW: Tensor) -> list[Tensor]:
+        """Autocast would make float32 of what its rules say; a lowered backbone does all in its weights' precision."""
+        with torch.autocast(images_BCHW.device.type, enabled=False):
+            return self.outputs(images_BCHW.to(torch.bfloat16))
+
+    def outputs(self, images_BCHW: Tensor) -> list[Tensor]:
+        """The backbone's vector (B, E), or the maps that are to be pooled."""
         if self.pool is None:
-            return self.backbone(images_BCHW)
-        return self.pool(_maps(self.backbone, images_BCHW, len(self.pool.pools)))
+            return [self.backbone(images_BCHW)]
+        return _maps(self.backbone, images_BCHW, len(self.pool.pools))
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         return self.head(self.features(images_BCHW))
@@ -140,6 +154,13 @@ def check_drop_path(model: ModelSection, size: tuple[int, int], rates: Sequence[
         raise RecipeError(_no_drop_path(max(rates), backbone))
 
 
+def check_kernels(model: ModelSection, size: tuple[int, int]) -> None:
+    """Raise RecipeError where `model.fused` asks for kernels that the backbone, built for images of (height, width),
+    has no use for."""
+    backbone, _ = _build_meta(model.backbone, size)
+    check_fused(backbone, model.backbone, model.fused)
+
+
 def build_shapes(model: ModelSection, num_classes: int, size: tuple[int, int]) -> Classifier:
     """`build_model` without weights and memory, on torch's meta device."""
     with torch.device("meta"):
@@ -187,6 +208,7 @@ def build_model(model: ModelSection, num_classes: int, size: tuple[int, int]) ->
     else:
         backbone = timm.create_model(name, num_classes=0, **arguments)
     _drop_unused(backbone, used)
+    fuse(backbone, model.fused)
 
     pool = None if model.pooling == "avg" else MapPooling(channels)
     head: nn.Module
@@ -213,6 +235,31 @@ def set_drop_path(model: Classifier, rate: float) -> None:
         raise RecipeError(_no_drop_path(rate, model.backbone))
     for layer, share in model._drop_paths:
         layer.drop_prob = share * rate
+
+
+def set_checkpointing(model: Classifier, on: bool) -> None:
+    """Whether training keeps of the backbone's blocks only what goes into them, and computes the rest again for the
+    gradients. Raises RecipeError where timm has no way to, and for batch norms: these would count each batch twice.
+
+    Source: Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016; torch's checkpoint, as timm places it.
+    """
+    backbone: Any = model.backbone
+    if not on:
+        if hasattr(backbone, "set_grad_checkpointing"):
+            with contextlib.suppress(AssertionError):  # so do those say that cannot
+                backbone.set_grad_checkpointing(False)
+        return
+    if norms := sum(isinstance(module, _BatchNorm) for module in backbone.modules()):
+        raise RecipeError(
+            f"stage checkpoint_activations: {type(backbone).__name__} has {count(norms, 'batch norm')}, whose "
+            "statistics would take in every batch twice; leave it out, or choose a backbone without batch norms"
+        )
+    try:
+        backbone.set_grad_checkpointing(True)
+    except (AttributeError, AssertionError, NotImplementedError):
+        raise RecipeError(
+            f"stage checkpoint_activations: timm has no way to do so for {type(backbone).__name__}; leave it out"
+        ) from None
 
 
 def _no_drop_path(rate: float, backbone: nn.Module) -> str:

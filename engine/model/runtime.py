@@ -11,6 +11,7 @@ import torch
 from engine.errors import RecipeError
 from engine.model.build import Classifier
 from engine.recipe.sections import TrainSection
+from engine.recipe.sections.train import RECORDING_MODES
 from engine.system import compiler
 
 # By device: pixels, and images at most, that a network answers about at once. A core has enough to do with 16 small
@@ -26,13 +27,16 @@ class Runtime:
     bf16: bool
     channels_last: bool
     compile: bool
+    compile_mode: str = "default"  # torch's
+    cuda_graphs: bool = False  # steps of training are recorded
+    bf16_weights: bool = False  # steps of training go through a copy of the weights
 
     @classmethod
     def of(cls, section: TrainSection, device: torch.device) -> Self:
         """What the recipe says, `auto` decided: channels-last everywhere, as batches come out of the one pass; bf16 and
         compiling on a GPU alone, the latter where there is a compiler."""
         on_gpu = device.type == "cuda"
-        bf16 = section.precision == "bf16" or (
+        bf16 = section.precision in ("bf16", "bf16_weights") or (
             section.precision == "auto" and on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
         )
         return cls(
@@ -41,6 +45,9 @@ class Runtime:
             channels_last=section.channels_last != "off",
             compile=section.compile == "on"
             or (section.compile == "auto" and on_gpu and compiler(_language(device)) is not None),
+            compile_mode=section.compile_mode,
+            cuda_graphs=section.cuda_graphs and on_gpu,
+            bf16_weights=section.precision == "bf16_weights",
         )
 
     def settled(self, section: TrainSection) -> TrainSection:
@@ -54,6 +61,11 @@ class Runtime:
         if section.channels_last == "auto" and device.type != "cuda":
             section = section.model_copy(update={"channels_last": "off"})
         return cls.of(section, device)
+
+    @property
+    def recorded_compiling(self) -> bool:
+        """Whether what is compiled is launched as CUDA graphs, whose results the next launch overwrites."""
+        return self.compile and self.compile_mode in RECORDING_MODES
 
     @property
     def dtype(self) -> torch.dtype:
@@ -91,6 +103,27 @@ def check_compiler(section: TrainSection, device: torch.device) -> str:
     if device.type == "cuda":
         return f"no {language} compiler is here, so the training step is not compiled, and slower: {install}"
     return ""
+
+
+def check_speed(section: TrainSection, device: torch.device, world: int, accumulates: bool) -> list[str]:
+    """What of `train` changes nothing on the device, in words. Raises RecipeError for what several processes cannot do,
+    `accumulates` saying whether a step is put together from several batches."""
+    if world > 1 and section.cuda_graphs:
+        raise RecipeError(
+            "train.cuda_graphs records the step of one process, without the exchange of gradients: set it to false, "
+            'or train.compile_mode = "reduce-overhead", or start one process'
+        )
+    if world > 1 and accumulates and section.precision == "bf16_weights":
+        raise RecipeError(
+            'train.precision = "bf16_weights" with accumulate and several processes would add gradients up in bf16: '
+            'set precision to "bf16", or accumulate to 1'
+        )
+    said = []
+    if section.cuda_graphs and device.type != "cuda":
+        said.append(f"train.cuda_graphs changes nothing on the {device.type.upper()}: it is for GPUs")
+    if section.compile_mode != "default" and not Runtime.of(section, device).compile:
+        said.append(f'train.compile_mode = "{section.compile_mode}" changes nothing: the step is not compiled here')
+    return said
 
 
 def _language(device: torch.device) -> Literal["C", "C++"]:

@@ -30,8 +30,8 @@ class Average:
         self.steps = 0
         self.model = copy.deepcopy(model).eval()
         pairs = [*zip(self.model.state_dict().values(), model.state_dict().values(), strict=True)]
-        self._numbers = [pair for pair in pairs if pair[0].is_floating_point()]
-        self._counters = [pair for pair in pairs if not pair[0].is_floating_point()]
+        self._mine, self._theirs = _sides([pair for pair in pairs if pair[0].is_floating_point()])
+        self._counters = _sides([pair for pair in pairs if not pair[0].is_floating_point()])
 
     @torch.no_grad()
     def update(self) -> None:
@@ -39,17 +39,17 @@ class Average:
         self.steps += 1
         before = self.steps - 1
         decay = min(1 - (1 + before) ** (-2 / 3), self.decay) if before else 0.0
-        mine, theirs = ([pair[side] for pair in self._numbers] for side in (0, 1))
-        torch._foreach_lerp_(mine, theirs, weight=1.0 - decay)
-        for mine_, theirs_ in self._counters:
-            mine_.copy_(theirs_)
+        torch._foreach_lerp_(self._mine, self._theirs, weight=1.0 - decay)
+        if self._counters[0]:
+            torch._foreach_copy_(*self._counters)
 
     @torch.no_grad()
     def restart(self) -> None:
         """Begin again from the current weights."""
         self.steps = 0
-        for mine, theirs in self._numbers + self._counters:
-            mine.copy_(theirs)
+        torch._foreach_copy_(self._mine, self._theirs)
+        if self._counters[0]:
+            torch._foreach_copy_(*self._counters)
 
     def state_dict(self) -> dict[str, object]:
         return {"steps": self.steps, "weights": self.model.state_dict()}
@@ -59,6 +59,11 @@ class Average:
         assert isinstance(steps, int) and isinstance(weights, dict)
         self.steps = steps
         self.model.load_state_dict(weights)
+
+
+def _sides(pairs: list[tuple[Tensor, Tensor]]) -> tuple[list[Tensor], list[Tensor]]:
+    """The first of each, and the second."""
+    return [mine for mine, _ in pairs], [theirs for _, theirs in pairs]
 
 
 class EpochMean:

@@ -19,14 +19,24 @@ from engine.decode.choose import decoder_for
 from engine.errors import DataError, RecipeError
 from engine.inference.ask import check_views
 from engine.kernels import cpu_pass
-from engine.model.build import Classifier, build_shapes, check_drop_path, check_sizes, check_weights
-from engine.model.runtime import check_compiler
+from engine.model.build import (
+    Classifier,
+    build_shapes,
+    check_drop_path,
+    check_kernels,
+    check_sizes,
+    check_weights,
+    set_checkpointing,
+)
+from engine.model.fused import slower_without_gpu
+from engine.model.runtime import check_compiler, check_speed
 from engine.ranks import Ranks
 from engine.recipe.sections import Recipe, StageSection
 from engine.recipe.sections.augment import MixSection
 from engine.text import count, nearest
 from engine.training.feed import FoldData
 from engine.training.freeze import Freezer, thawed_layers, to_training
+from engine.training.lowered import check_lowered
 from engine.training.optim import build_optimizer, check_optimizer
 
 _TOP = {"top3_accuracy": 3, "top5_accuracy": 5}  # metrics that are 1 whatever is answered, up to so many classes
@@ -38,9 +48,11 @@ def check_recipe(recipe: Recipe, classes: Sequence[str], known: Sequence[str] = 
     check_sizes(recipe.model, [stage.size for stage in recipe.stage])
     for size in dict.fromkeys(stage.size for stage in recipe.stage):
         check_views(views_of(recipe.predict), recipe.model, recipe.stage[0].size, size)
+    check_kernels(recipe.model, recipe.stage[0].size)
     check_drop_path(recipe.model, recipe.stage[0].size, [stage.drop_path for stage in recipe.stage])
     check_optimizer(recipe.train)
     _check_layers(recipe, len(classes))
+    _check_ways(recipe, len(classes))
     _check_boosts(recipe, [*known, *classes])
     _check_metrics(recipe, len(classes))
     _check_held_out(recipe)
@@ -77,8 +89,10 @@ def check_start(recipe: Recipe, classes: int, ranks: Ranks) -> list[str]:
     to be said about the weights that training begins with, and about a compiler that is missed, in words."""
     decoder_for(recipe.decode, ranks.device)
     _check_executor(recipe, ranks.device)
-    slower = check_compiler(recipe.train, ranks.device)
-    return [*filter(None, [slower, check_weights(recipe.model, classes, recipe.stage[0].size)])]
+    slower = [check_compiler(recipe.train, ranks.device), slower_without_gpu(recipe.model.fused, ranks.device)]
+    accumulates = any(stage.accumulate > 1 for stage in recipe.stage)
+    slower += check_speed(recipe.train, ranks.device, ranks.world, accumulates)
+    return [*filter(None, [*slower, check_weights(recipe.model, classes, recipe.stage[0].size)])]
 
 
 # --- stages and settings --------------------------------------------------------------------------------------------
@@ -100,6 +114,14 @@ def _check_layers(recipe: Recipe, classes: int) -> None:
                 "images or more on each process to learn from (accumulate does not help them). Set it to 2 or more, "
                 "or choose a backbone without batch norms, such as convnext_tiny"
             )
+
+
+def _check_ways(recipe: Recipe, classes: int) -> None:
+    """Ways of taking a step that not every backbone has."""
+    if recipe.train.precision == "bf16_weights":
+        check_lowered(recipe.model, classes, recipe.stage[0].size)
+    if any(stage.checkpoint_activations for stage in recipe.stage):
+        set_checkpointing(build_shapes(recipe.model, classes, recipe.stage[0].size), True)
 
 
 def _learning_norms(network: Classifier, stage: StageSection) -> int:

@@ -13,13 +13,13 @@ from typing import Any
 from torch import Tensor
 
 from engine.loader.batches import Batch
-from engine.model.build import Classifier, build_model, set_drop_path
+from engine.model.build import Classifier, build_model, set_checkpointing, set_drop_path
 from engine.model.losses import build_loss
 from engine.model.runtime import Runtime
 from engine.recipe.sections import ModelSection, StageSection, TrainSection
 from engine.training.averaging import EpochMean, build_average
 from engine.training.freeze import Freezer, thawed_layers, to_training
-from engine.training.optim import build_optimizer, set_rate
+from engine.training.optim import build_optimizer, load_optimizer, set_rate
 from engine.training.step import TrainStep
 
 
@@ -42,7 +42,7 @@ class Learner:
         self.section, self.runtime = train, runtime
         self.model: Classifier = runtime.place(build_model(model, classes, size))
         self.loss = build_loss(model, train, counts_C).to(runtime.device)
-        self.optimizer = build_optimizer(self.model, train)
+        self.optimizer = build_optimizer(self.model, train, runtime.cuda_graphs)
         self.average = build_average(self.model, train.ema)
         self.mean = EpochMean(self.model) if train.swa_epochs else None
         self._freezer = Freezer(self.model)
@@ -58,12 +58,19 @@ class Learner:
     def begin_stage(self, stage: StageSection) -> None:
         """Take over a stage's settings; weights stay as they are."""
         set_drop_path(self.model, stage.drop_path)
+        set_checkpointing(self.model, stage.checkpoint_activations)
+        self._forget()
         self.loss.set_margin(stage.margin)
+
+    def _forget(self) -> None:
+        """A step that holds the model as it was, as a recording or a copy, is made anew before the next one."""
+        if self.runtime.cuda_graphs or self.runtime.bf16_weights:
+            self._step = None
 
     def start_from(self, weights: Mapping[str, Tensor]) -> None:
         """Go on from other weights, with a new optimiser: moments of other weights mislead."""
         self.model.load_state_dict(weights)
-        self.optimizer = build_optimizer(self.model, self.section)
+        self.optimizer = build_optimizer(self.model, self.section, self.runtime.cuda_graphs)
         self._step = None
 
     def restart_average(self) -> None:
@@ -74,9 +81,9 @@ class Learner:
     def begin_epoch(self, stage: StageSection, epoch: int) -> None:
         """Training mode, and what learns in an epoch of the stage let learn."""
         changed = self._freezer.thaw(thawed_layers(stage, epoch))
+        to_training(self.model)
         if self._step is None or changed:
             self._step = TrainStep(self.model, self.loss, self.optimizer, self.section.clip, self.runtime)
-        to_training(self.model)
 
     def set_rate(self, lr: float) -> None:
         """Set the learning rate; the head's and the layers' are multiples of it."""
@@ -125,7 +132,8 @@ class Learner:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state_dict` gave."""
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"], self.runtime.cuda_graphs)
+        self._forget()
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         if self.mean is not None:

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -35,7 +35,7 @@ from engine.decode.choose import decode_device, uses_turbo
 from engine.exhausted import Where
 from engine.kernels import Plan
 from engine.loader.supply import prefetch_bytes
-from engine.model.build import backbone_config, build_shapes
+from engine.model.build import backbone_config, build_shapes, set_checkpointing
 from engine.model.runtime import Runtime
 from engine.order import Sampler
 from engine.pictures import suffixes
@@ -61,7 +61,10 @@ _EXTRAS = 6  # images at the output's size, in float32, that blurring and noise 
 @dataclasses.dataclass(frozen=True)
 class StepMemory:
     """Bytes of one optimiser step: of the weights, of as many gradients, of what the optimiser keeps, of the averages;
-    of the activations that autograd keeps, and of the largest map among them."""
+    of the activations that autograd keeps, and of the largest map among them.
+
+    `again`: what of activations is not kept but computed again, one block's at a time (`stage.checkpoint_activations`).
+    """
 
     weights: int
     optimizer: int
@@ -69,6 +72,7 @@ class StepMemory:
     activations: int
     largest: int
     gradients_stay: bool  # from one backward pass to the next: they are put together, or exchanged between processes
+    again: int = 0
 
     @property
     def fixed(self) -> int:
@@ -78,7 +82,7 @@ class StepMemory:
     @property
     def peak(self) -> int:
         """Activations go as gradients come; a map's own gradient is there twice while it is handed on."""
-        working = self.activations + 2 * self.largest
+        working = self.activations + self.again + 2 * self.largest
         gradients = self.weights
         return self.fixed + (working + gradients if self.gradients_stay else max(working, gradients))
 
@@ -115,37 +119,75 @@ class Photos:
 def step_memory(
     model: ModelSection, train: TrainSection, classes: int, stage: StageSection, bf16: bool, world: int = 1
 ) -> StepMemory:
-    """What an optimiser step of `stage` takes on each of `world` processes, uncompiled."""
-    kept: dict[int, int] = {}  # address of a storage -> bytes
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        kept[storage._cdata] = storage.nbytes()
-        return tensor
-
+    """What an optimiser step of `stage` takes on each of `world` processes, uncompiled. Of "bf16_weights" maps are
+    counted as under autocast, which keeps more of them."""
     network = build_shapes(model, classes, stage.size).train()
+    blocks = _Blocks(network.backbone)
     if stage.batch == 1:  # batch norms refuse to learn from one image: where it is trained so, they rest
         for module in network.modules():
             if isinstance(module, _BatchNorm):
                 module.eval()
     with FakeTensorMode(allow_non_fake_inputs=True), torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
         network.to_empty(device="cpu")  # fake too, in this mode; autocast knows no meta device
-        own = {p.untyped_storage()._cdata for p in network.parameters()}
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            answer = network(torch.zeros(stage.batch, 3, *stage.size))
-        activations = [size for address, size in kept.items() if address not in own]
-        del answer
+        images_BCHW = torch.zeros(stage.batch, 3, *stage.size)
+        activations = _kept(network, images_BCHW, blocks)
+        largest, again = max(activations, default=0), 0
+        if stage.checkpoint_activations:
+            set_checkpointing(network, True)
+            activations, again = _kept(network, images_BCHW, _Blocks(network.backbone)), blocks.most
     weights = sum(p.numel() * 4 for p in network.parameters())
+    copies = weights // 2 if train.precision == "bf16_weights" else 0  # of the weights, and as much of gradients
     buffers = sum(b.numel() * b.element_size() for b in network.buffers())
     averages = (train.ema > 0) + (train.swa_epochs > 0)
     return StepMemory(
-        weights=weights,
+        weights=weights + copies,
         optimizer=int(weights * kept_share(train)),
         averages=buffers + averages * (weights + buffers),
         activations=sum(activations),
-        largest=max(activations, default=0),
+        largest=largest,
         gradients_stay=stage.accumulate > 1 or world > 1,
+        again=again,
     )
+
+
+class _Blocks:
+    """Bytes that autograd keeps of each block of a backbone: of modules that stand in a list and hold no list."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        self.total = self.most = 0
+        for name, module in backbone.named_modules():
+            if name.rpartition(".")[2].isdecimal() and not _holds_list(module):
+                module.register_forward_pre_hook(self._begin)
+                module.register_forward_hook(self._end)
+
+    def _begin(self, *_: object) -> None:
+        self._before = self.total
+
+    def _end(self, *_: object) -> None:
+        self.most = max(self.most, self.total - self._before)
+
+
+def _holds_list(module: nn.Module) -> bool:
+    return any(name.rpartition(".")[2].isdecimal() for name, _ in module.named_modules())
+
+
+def _kept(network: nn.Module, images_BCHW: Tensor, blocks: _Blocks) -> list[int]:
+    """Bytes of each storage that autograd keeps when these images are shown, but for weights."""
+    known = {p.untyped_storage()._cdata for p in network.parameters()}
+    found: list[int] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in known:
+            known.add(storage._cdata)
+            found.append(storage.nbytes())
+            blocks.total += found[-1]
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        answer = network(images_BCHW)
+    del answer
+    return found
 
 
 def training_memory(

@@ -66,9 +66,29 @@ def parameter_groups(model: Classifier, section: TrainSection) -> list[dict[str,
     return [{"params": group, "weight_decay": decay, "scale": scale} for (scale, decay), group in members.items()]
 
 
-def build_optimizer(model: Classifier, section: TrainSection) -> torch.optim.Optimizer:
-    """The optimiser over `parameter_groups`; `set_rate` gives it its learning rates. Raises RecipeError."""
-    return _create(parameter_groups(model, section), section)
+def build_optimizer(model: Classifier, section: TrainSection, recorded: bool = False) -> torch.optim.Optimizer:
+    """The optimiser over `parameter_groups`; `set_rate` gives it its learning rates. Raises RecipeError.
+
+    `recorded`: its steps will be CUDA graphs, so that all that changes between them lies on the device.
+    """
+    optimizer = _create(parameter_groups(model, section), section)
+    _settle(optimizer, recorded)
+    return optimizer
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any], recorded: bool = False) -> None:
+    """Go on from what its `state_dict` gave, whether that one was recorded or not."""
+    optimizer.load_state_dict(state)
+    _settle(optimizer, recorded)
+
+
+def _settle(optimizer: torch.optim.Optimizer, recorded: bool) -> None:
+    """Where the learning rates lie: on the device of what learns, or on the host."""
+    for group in optimizer.param_groups:
+        if "capturable" in group:
+            group["capturable"] = recorded
+        rate = float(group["lr"])
+        group["lr"] = torch.tensor(rate, device=group["params"][0].device) if recorded else rate
 
 
 def check_optimizer(section: TrainSection) -> None:
@@ -94,7 +114,11 @@ def kept_share(section: TrainSection) -> float:
 def set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """Set the learning rate: each group's is `lr` times its scale."""
     for group in optimizer.param_groups:
-        group["lr"] = lr * group["scale"]
+        rate = lr * group["scale"]
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
 def _create(groups: list[dict[str, object]], section: TrainSection) -> torch.optim.Optimizer:

@@ -23,6 +23,7 @@ from engine.recipe.sections.predict import PredictSection
 from engine.recipe.sections.specialist import SpecialistSection
 from engine.recipe.sections.track import TrackSection
 from engine.recipe.sections.train import (
+    RECORDING_MODES,
     EarlyStopSection,
     Metric,
     SamplingSection,
@@ -137,4 +138,25 @@ def _fault_of_stages(recipe: Recipe) -> str:
         return "stage.0.start_from: there is no stage before the first one"
     if not recipe.train.ema and any(stage.start_from == "average" for stage in recipe.stage):
         return 'stage start_from = "average" needs a moving average: set train.ema'
+    return _fault_of_recording(recipe)
+
+
+def _fault_of_recording(recipe: Recipe) -> str:
+    """What of the stages cannot be recorded as a CUDA graph, "" for nothing."""
+    train, key = recipe.train, "train.cuda_graphs"
+    if not train.cuda_graphs:
+        if train.compile_mode not in RECORDING_MODES:
+            return ""
+        key = f'train.compile_mode = "{train.compile_mode}"'
+    for i, stage in enumerate(recipe.stage):
+        if stage.accumulate > 1:
+            return (
+                f"stage.{i}.accumulate = {stage.accumulate}: {key} records steps of one batch; set accumulate to 1, or "
+                "leave the other out"
+            )
+        if stage.checkpoint_activations and train.cuda_graphs:
+            return (
+                f"stage.{i}.checkpoint_activations: what is computed again asks for the state of the random numbers, "
+                f"which {key} cannot record; leave out one of the two"
+            )
     return ""

@@ -28,3 +28,7 @@ class ModelSection(Section):
     subcenters: int = Field(3, ge=1, le=16, description="arcface: centres per class (K).")
     scale: float = Field(30.0, gt=0, description="arcface: factor on the cosine logits (s).")
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before the head.")
+    fused: Literal["off", "norm", "depthwise", "all"] = Field(
+        "off",
+        description="On a GPU, kernels of our own in the backbone. norm: LayerNorms, and in ConvNeXt's blocks bias with GELU, and bias with LayerScale and the residual, each in one kernel; depthwise: 7 x 7 depthwise convolutions, forward and backward; all: both. Weights and their names stay as they are. On a CPU it changes nothing.",
+    )

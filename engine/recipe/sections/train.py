@@ -27,6 +27,10 @@ Metric = Literal[
 ]
 
 
+# Modes of torch.compile in which what is compiled is recorded as CUDA graphs.
+RECORDING_MODES = ("reduce-overhead", "max-autotune")
+
+
 class ScheduleSection(Section):
     """How the learning rate moves, as a factor on the stage's; it is set anew at every step."""
 
@@ -112,6 +116,10 @@ class StageSection(Section):
         ge=0,
         description="Blocks of the backbone that join each epoch after those, from the last one down. 0: all at once.",
     )
+    checkpoint_activations: bool = Field(
+        False,
+        description="Keep of the backbone's blocks only what goes into them, and compute the rest again for the gradients: much less memory, for about a third more work. The weights come out as without it. Not for backbones with batch norms.",
+    )
 
 
 class SamplingSection(Section):
@@ -181,14 +189,39 @@ class TrainSection(Section):
     keep_best: int = Field(0, ge=0, description="The same of the best so many epochs, by `select`.")
     early_stop: EarlyStopSection = Field(EarlyStopSection(), description="Ending a stage early.")
     sampling: SamplingSection = Field(SamplingSection(), description="What an epoch is made of.")
-    precision: Literal["auto", "bf16", "fp32"] = Field(
-        "auto", description="auto: bf16 autocast on a GPU that has it, else fp32."
+    precision: Literal["auto", "bf16", "fp32", "bf16_weights"] = Field(
+        "auto",
+        description="auto: bf16 autocast on a GPU that has it, else fp32. bf16_weights: steps go through a bf16 copy of the backbone, nothing in it being float32 but batch norms; the optimiser changes the float32 weights, which are what is averaged, scored and saved.",
     )
     channels_last: Switch = Field(
         "auto",
         description="Channels-last weights. auto: on, as batches are. off: for comparison; the last bits of answers differ.",
     )
     compile: Switch = Field("auto", description="torch.compile for the training step. auto: on the GPU.")
+    compile_mode: Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] = Field(
+        "default",
+        description="torch.compile's mode. reduce-overhead: what is compiled is launched as CUDA graphs; max-autotune: kernels are tried out as well, which takes minutes a stage; max-autotune-no-cudagraphs: that alone.",
+    )
+    cuda_graphs: bool = Field(
+        False,
+        description="On a GPU, record the whole step (forward, backward, clipping, optimiser) as one CUDA graph in each stage and launch it as one: for steps so short that launching their kernels takes longer than running them. Takes a copy of the batch. With adamw or adam, on one process, without accumulate and checkpoint_activations. On a CPU it changes nothing.",
+    )
+
+    @model_validator(mode="after")
+    def _steps_are_compiled_and_recorded_once(self) -> TrainSection:
+        if self.compile == "off" and self.compile_mode != "default":
+            raise ValueError('compile_mode: with compile = "off" nothing is compiled; leave out one of the two')
+        if self.cuda_graphs and self.compile_mode in RECORDING_MODES:
+            raise ValueError(
+                f'cuda_graphs: compile_mode = "{self.compile_mode}" records what is compiled already; leave out '
+                'cuda_graphs, or set compile_mode = "default" or "max-autotune-no-cudagraphs"'
+            )
+        if self.cuda_graphs and self.optimizer.lower() not in ("adamw", "adam"):
+            raise ValueError(
+                f'cuda_graphs: "{self.optimizer}" counts its steps on the host, which a recording would not see; '
+                'set optimizer = "adamw" or "adam", or leave out cuda_graphs'
+            )
+        return self
 
     @model_validator(mode="after")
     def _smoothing_has_a_loss(self) -> TrainSection:
