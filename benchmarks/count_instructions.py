@@ -50,12 +50,14 @@ class Launch:
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """A launch of which `blocks`, places in the grid (x, y, z), are followed; together they make `pixels` of output."""
+    """A launch of which `blocks`, places in the grid (x, y, z), are followed; together they make `pixels` of output.
+    What it reads of launches `before` it, these write first: they are run whole, and not counted."""
 
     name: str
     launch: Launch
     blocks: Sequence[tuple[int, ...]]
     pixels: int
+    before: Sequence[Launch] = ()
     reached: Sequence[Tensor] = ()  # tensors that the kernel finds by address, besides its arguments
     most_registers: int = 255
     most_spilled: int = 0  # bytes
@@ -93,6 +95,19 @@ def compiled(launch: Launch, capability: int) -> tuple[Program, bytes, int]:
     source = ASTSource(launch.kernel, signature, constexprs=constants, attrs=attributes)
     made = triton.compile(source, GPUTarget("cuda", capability, 32), dict(launch.options))
     return Program.of(made.asm["cubin"], capability), pack_parameters(parameters), made.metadata.shared
+
+
+def tensors_of(launch: Launch) -> list[Tensor]:
+    return [value for value in launch.arguments.values() if isinstance(value, Tensor)]
+
+
+def run(launch: Launch, capability: int, reached: Sequence[Tensor] = ()) -> None:
+    """All blocks of a launch, one after the other: what it writes is then in its tensors."""
+    program, parameters, shared_bytes = compiled(launch, capability)
+    memory = Memory([*reached, *tensors_of(launch)])
+    width, height, depth = (*launch.grid, 1, 1)[:3]
+    for place in np.ndindex(depth, height, width):
+        run_block(program, parameters, memory, place[::-1], launch.options.get("num_warps", 4), shared_bytes)
 
 
 def _whole(value: Argument) -> bool:
@@ -151,10 +166,11 @@ def counted(variant: Variant, capability: int, lines: int = 0) -> dict[str, Any]
         "occupancy": round(occupancy(program, warps, shared_bytes), 3),
         "code": len([one for one in program.instructions if one.name != "NOP"]),
     }
-    tensors = [*variant.reached, *(value for value in launch.arguments.values() if isinstance(value, Tensor))]
-    memory = Memory(tensors)
     counts = np.zeros(len(program.instructions), dtype=np.int64)
+    memory = Memory([*variant.reached, *tensors_of(launch)])
     try:
+        for one in variant.before:
+            run(one, capability, variant.reached)
         for block in variant.blocks:
             counts += run_block(program, parameters, memory, block, warps, shared_bytes)
     except UnknownInstruction as error:
@@ -172,17 +188,28 @@ def counted(variant: Variant, capability: int, lines: int = 0) -> dict[str, Any]
     return row
 
 
+def beyond(variant: Variant, row: Mapping[str, Any]) -> list[str]:
+    """Which of its limits a variant's row does not keep."""
+    limits = {
+        "registers": variant.most_registers,
+        "spilled_bytes": variant.most_spilled,
+        "instructions": variant.most_instructions,
+    }
+    return [f"{name}: {row[name]}, at most {most}" for name, most in limits.items() if row.get(name, 0) > most]
+
+
 # --- the kernels ------------------------------------------------------------------------------------------------------
 
 
-def pass_variants() -> Iterable[Variant]:
-    from pass_variants import variants
+def passes(every: bool) -> Iterable[Variant]:
+    from pass_variants import all_variants, counted_variants
 
-    return variants()
+    return all_variants() if every else counted_variants()
 
 
-# Name -> what makes its variants. A kernel's owner adds a line.
-KERNELS: dict[str, Callable[[], Iterable[Variant]]] = {"pass": pass_variants}
+# Name -> what makes its variants: those to be followed, or, asked for `every`, all that can be compiled. A kernel's
+# owner adds a line.
+KERNELS: dict[str, Callable[[bool], Iterable[Variant]]] = {"pass": passes}
 
 
 def main() -> None:
@@ -191,11 +218,12 @@ def main() -> None:
     parser.add_argument("--only", default="", help="variants whose name contains this")
     parser.add_argument("--targets", default=",".join(map(str, TARGETS)), help="compute capabilities")
     parser.add_argument("--lines", type=int, default=0, help="show so many lines of source by what they cost")
+    parser.add_argument("--all", action="store_true", help="every variant: compiled, not followed, held to its limits")
     frame.json_option(parser)
     options = parser.parse_args()
     rows = []
     for name in options.kernels.split(","):
-        for variant in KERNELS[name]():
+        for variant in KERNELS[name](options.all):
             if options.only in variant.name:
                 rows += [{"kernel": name} | counted(variant, int(t), options.lines) for t in options.targets.split(",")]
                 print(rows[-1])

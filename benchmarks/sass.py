@@ -32,6 +32,7 @@ import triton
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 _RZ, _URZ, _PT = 255, 63, 7
+_STRANGE = 0xEE
 _LIMIT = 2_000_000  # instructions of one block: more is a loop without an end
 _READY, _AT_BARRIER, _EXITED = -1, -2, -3  # a thread's state; 0 and above: waits at that convergence barrier
 Lanes = np.ndarray
@@ -165,10 +166,9 @@ class Memory:
         self._bytes = [t.numpy() for t in bytes_of]
         self._ends = self._starts + np.array([len(b) for b in self._bytes], dtype=np.uint64)
 
-    def _where(self, addresses: Lanes, size: int) -> Lanes:
-        place = np.searchsorted(self._starts, addresses, side="right") - 1
-        wrong = (place < 0) | (addresses + np.uint64(size) > self._ends[place])
-        # An aligned word may begin before a tensor or end behind it where a granule of the allocator does not.
+    def _where(self, addresses: Lanes, size: int, spare: int = 0) -> Lanes:
+        place = np.searchsorted(self._starts, addresses + np.uint64(spare), side="right") - 1
+        wrong = (place < 0) | (addresses + np.uint64(size) > self._ends[place] + np.uint64(spare))
         if wrong.any():
             raise IllegalAddress(f"{size} bytes at {int(addresses[wrong][0]):#x} are in none of the kernel's tensors")
         if (addresses % np.uint64(size)).any():
@@ -176,13 +176,15 @@ class Memory:
         return place
 
     def read(self, addresses: Lanes, size: int) -> Lanes:
-        """(N, size) bytes at N addresses."""
-        place = self._where(addresses, size)
+        """(N, size) bytes at N addresses. An aligned word may begin before a tensor, or end behind it, as no allocation
+        does on a GPU; what is not the tensor's is then `_STRANGE`."""
+        place = self._where(addresses, size, spare=3 if size == 4 else 0)
         made = np.empty((len(addresses), size), dtype=np.uint8)
         for one in np.unique(place):
             here = place == one
-            at = (addresses[here] - self._starts[one]).astype(np.int64)
-            made[here] = self._bytes[one][at[:, None] + np.arange(size)]
+            at = (addresses[here].astype(np.int64) - int(self._starts[one]))[:, None] + np.arange(size)
+            own = (at >= 0) & (at < len(self._bytes[one]))
+            made[here] = np.where(own, self._bytes[one][np.where(own, at, 0)], _STRANGE)
         return made
 
     def write(self, addresses: Lanes, content: Lanes) -> None:

@@ -86,7 +86,7 @@ def test_a_step_waits_for_nothing_and_uploads_little(gpu: FakeCuda, section: Dec
         here = [one for one in gpu.uploads if one.stream == gpu.default_stream.number]
         assert len(here) == 4 * 2  # a plan with its labels, the pass's table
         assert len(gpu.uploads) <= 4 * 3 + 2  # the pixels, a batch or two ahead
-        assert gpu.launches == {"look": 4, "pass": 4}
+        assert gpu.launches == {"prepare": 4, "pass": 4}
 
 
 def test_extras_wait_for_nothing(gpu: FakeCuda, section: DecodeSection, samples: Samples) -> None:
