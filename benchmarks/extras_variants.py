@@ -13,7 +13,6 @@ import torch
 
 # The tool's own file, which names this one.
 from count_instructions import Launch, Variant, launches  # type: ignore[import-not-found,unused-ignore]
-
 from engine.kernels import triton_extras
 from engine.kernels.extras import Extra, jobs_of
 

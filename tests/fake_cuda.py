@@ -200,9 +200,7 @@ class FakeCuda:
         untraced = SimpleNamespace(StackSummary=summary, walk_stack=lambda frame: ())
         self._stack.enter_context(mock.patch.object(_sanitizer, "traceback", untraced))
         self._stack.enter_context(mock.patch.object(Tensor, "record_stream", self._record_stream))
-        for name in ("pass", "look"):
-            self._stack.enter_context(mock.patch.object(triton_pass, f"_{name}_kernel", _PassKernels(self, name)))
-        for patch in _ExtrasKernels(self).patches():
+        for patch in (*_PassKernels(self).patches(), *_ExtrasKernels(self).patches()):
             self._stack.enter_context(patch)
         self._stack.enter_context(self._modes())
         return self
@@ -285,7 +283,8 @@ class FakeCuda:
         changed = {memory.number for memory in written}
         only_read = {memory.number for memory in read} - changed
         names = {number: [name] for number in changed | only_read}
-        errors = self._handler._handle_kernel_launch(stream, only_read, changed, changed, name, names)
+        with self._lock:  # a launch of another thread must not take this one's number for its own
+            errors = self._handler._handle_kernel_launch(stream, only_read, changed, changed, name, names)
         for error in errors:
             before = error.previous_access  # type: ignore[attr-defined]
             self._faults.append(f"{name} on stream {stream} races with {before.operator} on stream {before.stream}")
@@ -678,31 +677,39 @@ def _tensors(value: object) -> Iterator[Tensor]:
 
 
 class _PassKernels:
-    """The pass's two kernels: they read a table of addresses and what is there, and write a batch, here on the CPU."""
+    """The pass's two kernels: the first reads a plan, a table of addresses and what is there, the second what the first
+    has written and the images, and it writes a batch, here on the CPU."""
 
-    def __init__(self, gpu: FakeCuda, name: str) -> None:
-        self._gpu, self._name = gpu, name
+    def __init__(self, gpu: FakeCuda) -> None:
+        self._gpu = gpu
+        self._prepared: dict[int, tuple[list[Tensor], Plan]] = {}  # by the rows that the first kernel has written
 
-    def __getitem__(self, grid: object) -> Callable[..., None]:
-        return self._run
+    def patches(self) -> Iterator[Any]:
+        for name, run in (("prepare", self._prepare), ("pass", self._pass)):
+            kernel = getattr(triton_pass, f"_{name}_kernel")
+            yield mock.patch.object(triton_pass, f"_{name}_kernel", _Launching(kernel.arg_names, run))
 
-    def _run(self, *args: Any, FILTER: int, ANTIALIAS: bool = True, **options: object) -> None:
-        gpu = self._gpu
-        tensors = [one for one in args if isinstance(one, Tensor)]
-        table_B3 = next(one for one in tensors if one.dtype == torch.int64 and one.dim() == 2)
+    def _prepare(self, named: dict[str, Any]) -> None:
+        gpu, rows = self._gpu, named["rows"]
         with _Unseen(gpu), torch._C.DisableTorchFunction():
-            images = [gpu.at(address, (height, width, 3)) for address, height, width in table_B3.tolist()]
-        if self._name == "look":
-            gpu.launch("look", [*images, *tensors])
-            return
-        out, _, matrix, border, border_color, op, arg, _, _, rect, fill, color, seed, _, partner, weight, box = args[
-            :17
-        ]
-        gpu.launch("pass", [*images, *tensors[1:]], [out])
+            images = [gpu.at(address, (height, width, 3)) for address, height, width in named["table"].tolist()]
+        tensors = [one for name, one in named.items() if isinstance(one, Tensor) and name != "rows"]
+        gpu.launch("prepare", [*images, *tensors], [rows])
+        scale, shift = ([named[f"{what}_{channel}"] for channel in "rgb"] for what in ("scale", "shift"))
+        mean = tuple(-b / a for a, b in zip(scale, shift, strict=True))
+        own = ("border", "border_color", "color_op", "color_arg", "rect", "rect_fill", "rect_color", "noise_seed")
         plan = Plan(
-            *(args[18], args[19], matrix, args[20:23], tuple(1 / scale for scale in args[23:26])),
-            *(Filter(FILTER), ANTIALIAS, border, border_color, op, arg, rect, fill, color, seed, partner, weight, box),
+            *(named["height"], named["width"], named["matrix"], mean, tuple(1 / a for a in scale)),
+            *(Filter(named["FILTER"]), named["ANTIALIAS"], *(named[name] for name in own)),
         )
+        self._prepared[_address(rows)] = images, plan
+
+    def _pass(self, named: dict[str, Any]) -> None:
+        gpu, out, rows = self._gpu, named["out"], named["rows"]
+        images, plan = self._prepared.pop(_address(rows))
+        mix = [named["partner"], named["weight"], named["box"]]
+        gpu.launch("pass", [*images, rows, *(one for one in mix if one is not None)], [out])
+        plan = dataclasses.replace(plan, partner_B=mix[0], weight_B=mix[1], box_B4=mix[2])
         with _Unseen(gpu), torch._C.DisableTorchFunction():
             out.copy_(one_pass(Ragged(images), plan))
 
@@ -750,6 +757,17 @@ class _ExtrasKernels:
             warped_NHW3 = places[: pixels_NHW3.numel()].view(pixels_NHW3.shape)
             extras = self._drawn.pop(id(jobs))
             return pixels_NHW3.copy_(neighbourhood.changed(extras, warped_NHW3.permute(0, 3, 1, 2)))
+
+
+class _Launching:
+    """Stands for a Triton kernel: `kernel[grid](...)` calls `run` with the arguments by name."""
+
+    def __init__(self, names: Sequence[str], run: Callable[[dict[str, Any]], None]) -> None:
+        self.arg_names, self._run = names, run
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+        assert min(grid) > 0
+        return lambda *args, **more: self._run(dict(zip(self.arg_names, args, strict=False)) | more)
 
 
 def _is_cuda(device: object) -> bool:
