@@ -49,7 +49,7 @@ _HALF_EVEN = tl.constexpr(1.5 * 2**23)  # added and taken away, it rounds a floa
 _ROOT_2 = tl.constexpr(math.sqrt(2))
 # Chroma at half the size: a Gaussian of deviation 1/2 over three pixels, then the mean of two.
 _TAIL = math.exp(-2) / (1 + 2 * math.exp(-2))
-_OUTER = tl.constexpr(_TAIL / 2)
+_OUTER = tl.constexpr(_TAIL / 2)  # of the four pixels the first and the last
 _INNER = tl.constexpr((1 - _TAIL) / 2)
 
 
@@ -509,7 +509,7 @@ def _chroma_kernel(places, jobs, quant, first, height, width):
         row = tl.minimum(_mirrored(2 * i - 1 + below, padded_h), height - 1)
         for beside in tl.static_range(4):
             column = tl.minimum(_mirrored(2 * j - 1 + beside, padded_w), width - 1)
-            weight = _tap(below) * _tap(beside)
+            weight = (_OUTER if below % 3 == 0 else _INNER) * (_OUTER if beside % 3 == 0 else _INNER)
             at = here + (row * width + column) * 3
             red += weight * tl.load(at)
             green += weight * tl.load(at + 1)
@@ -523,11 +523,6 @@ def _chroma_kernel(places, jobs, quant, first, height, width):
     tl.store(there, blue, mask=mask)
     red = _coded(((red - luma) * 0.713 + 0.5) * 255.0, quant, divisors)
     tl.store(there + half_h * half_w, red, mask=mask)
-
-
-@triton.constexpr_function
-def _tap(number):
-    return _OUTER if number in (0, 3) else _INNER
 
 
 @triton.jit(do_not_specialize=["first", "height", "width"])

@@ -17,9 +17,10 @@ from PIL import Image
 from engine.augment.contract import Contract
 from engine.augment.policy import Policy
 from engine.decode import choose
-from engine.kernels import jpeg
+from engine.kernels import Ragged, jpeg
 from engine.kernels.extras import STAGES
 from engine.loader.batches import Batch, Epoch, Loader, Samples
+from engine.loader.neighbourhood import apply_extras
 from engine.loader.source import Memory
 from engine.quarantine import Fault, FaultKind
 from engine.recipe.sections import DecodeSection
@@ -121,6 +122,25 @@ def test_extras_wait_for_nothing_and_keep_to_their_launches(
         }
         assert gpu.launches["change"] > 0 and gpu.launches["block"] > 0
         assert gpu.launches.total() <= (made + 1) * (3 + most * STAGES)
+
+
+def test_extras_by_themselves_are_one_copy(gpu: FakeCuda, pictures: Ragged) -> None:
+    """As offline copies ask for them; who drew none keeps his memory."""
+    policies = policy(most=2, **dict.fromkeys(EXTRAS, 0.15))
+    keys = torch.arange(len(pictures)) * 104_729
+    plan, extras = policies.draw(keys, pictures.sizes_B2, 24, 24, 2, 1), policies.extras(keys, 2, 1)
+    assert extras is not None
+    expected, _ = apply_extras(extras, pictures, plan, "reference")
+    there = Ragged([image.to(DEVICE) for image in pictures.tensors])
+    gpu.clear()
+    changed, _ = apply_extras(extras, there, plan)
+    assert len(gpu.uploads) == 1 and not gpu.blocking_uploads and not gpu.waits
+    drew_N = extras.op_BE.any(1).tolist()
+    assert 0 < sum(drew_N) < len(drew_N)
+    for drew, image, before, other in zip(drew_N, changed.tensors, there.tensors, expected.tensors, strict=True):
+        assert drew or image is before
+        # The double warps by another executor than the one that was asked for.
+        assert (image.cpu().float() - other.float()).abs().mean() < 0.5
 
 
 def test_memory_is_the_gpus_until_it_has_read_it(gpu: FakeCuda, section: DecodeSection, samples: Samples) -> None:
