@@ -60,10 +60,8 @@ class Batch:
         self._epoch = 0
 
     def compiled(self) -> dict[str, Draw]:
-        arrays = (self.keys_B.numpy(), self.sizes_B2.numpy())
-        batch = {"labels_B": self.labels_B, "regions": True}
         return {
-            "all": lambda: self.policy.draw_batch(*arrays, self.side, self.side, *self._next(), self.mix, **batch),
+            "all": self._all_by_compiled,
             "plan": lambda: self.policy.draw(self.keys_B, self.sizes_B2, self.side, self.side, *self._next(), self.mix),
             "extras": lambda: self.policy.extras(self.keys_B, *self._next()),
             "regions": lambda: needed_regions_B5(self.plan, self.sizes_B2, True),
@@ -78,6 +76,11 @@ class Batch:
             "regions": lambda: reference_regions_B5(self.plan, self.sizes_B2, True),
             "labels": lambda: reference_labels(self.plan, self.own_B),
         }
+
+    def _all_by_compiled(self) -> object:
+        size, at = (self.side, self.side), self._next()
+        batch = (self.keys_B.numpy(), self.sizes_B2.numpy())
+        return self.policy.draw_batch(*batch, *size, *at, self.mix, labels_B=self.labels_B, regions=True)
 
     def _plan_by_torch(self) -> object:
         size = (self.side, self.side)
