@@ -117,6 +117,15 @@ def _cpu_kernel() -> Finding:
     return Finding("warn", f"plain torch instead, many times slower: {cpu_pass.why_not()}", remedy)
 
 
+def _draws() -> Finding:
+    from engine.kernels import draws
+
+    if draws.available():
+        return Finding("ok", "what is done to a batch is drawn by compiled code")
+    remedy = "install g++ or clang++, and then engine again, which builds it"
+    return Finding("warn", f"plain torch instead, some twenty times slower: {draws.why_not()}", remedy)
+
+
 def _jpeg() -> Finding:
     from engine.kernels import jpeg
 
@@ -211,6 +220,7 @@ CHECKS: dict[str, Callable[[], Finding]] = {
     "decoding on the GPU": partial(_decode, "cuda"),
     "fast JPEGs on the CPU": _jpeg,
     "augmentation on the CPU": _cpu_kernel,
+    "draws": _draws,
     "Triton": _triton,
     "torch.compile": _compile,
     "exported files": _exported,
