@@ -131,6 +131,13 @@ def kornia(task: Task) -> Batches:
     from torchvision.io import ImageReadMode, decode_jpeg, read_file
 
     crop = K.RandomResizedCrop(task.size, SCALE, RATIO)
+
+    def read(path: str) -> torch.Tensor:
+        image = decode_jpeg(read_file(path), ImageReadMode.RGB)
+        cropped: torch.Tensor = crop(image[None].float() / 255)[0]
+        return cropped
+
+    batches = _in_workers(task, read)  # first: it forks
     change = K.AugmentationSequential(
         K.RandomAffine(DEGREES, (SHIFT, SHIFT), (1 - ZOOM, 1 + ZOOM), p=1.0),
         K.RandomHorizontalFlip(p=0.5),
@@ -138,13 +145,7 @@ def kornia(task: Task) -> Batches:
         K.RandomErasing(p=0.5),
         K.Normalize(torch.tensor(MEAN), torch.tensor(STD)),
     ).to(task.device)
-
-    def read(path: str) -> torch.Tensor:
-        image = decode_jpeg(read_file(path), ImageReadMode.RGB)
-        cropped: torch.Tensor = crop(image[None].float() / 255)[0]
-        return cropped
-
-    return (change(batch_BCHW) for batch_BCHW in _in_workers(task, read))
+    return (change(batch_BCHW) for batch_BCHW in batches)
 
 
 def dali(task: Task) -> Batches:

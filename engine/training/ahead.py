@@ -30,7 +30,11 @@ from engine.ranks import Ranks
 from engine.recipe.sections import ModelSection, Recipe, StageSection, TrainSection
 from engine.training.learner import Learner
 
-PATIENCE_S = 600.0  # that a switch waits for a process that has begun
+PATIENCE_S = 300.0  # that a switch waits for a process that has begun
+# What a stage may change without another step to compile: all that is decided outside of it, and the margin, a tensor.
+NOT_COMPILED = frozenset(
+    ("epochs", "lr", "schedule", "early_stop", "start_from", "ema_restart", "mix", "accumulate", "margin")
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,8 +120,9 @@ class Ahead:
 def worth_it(runtime: Runtime, ranks: Ranks, now: StageSection, then: StageSection) -> bool:
     """Whether the step of the stage `then` has to be compiled anew after that of `now`, and can be ahead of its time.
     Where several processes train together the network is compiled in pieces that only they know."""
-    keys = ("size", "batch", "drop_path", "head_only", "thaw_blocks")
-    return runtime.compile and ranks.world == 1 and any(getattr(now, key) != getattr(then, key) for key in keys)
+    apart = set(NOT_COMPILED)
+    differ = now.model_dump(exclude=apart) != then.model_dump(exclude=apart)
+    return runtime.compile and ranks.world == 1 and differ
 
 
 def compile_step(task: Task) -> None:

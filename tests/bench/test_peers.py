@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,11 +39,12 @@ def test_a_peer_is_measured_beside_the_engine_or_said_to_be_missing(
     assert len(heard) == 2
 
 
-def test_a_peer_that_fails_says_why(tmp_path: Path) -> None:
-    broken = tmp_path / "a.jpg"
-    broken.write_bytes(b"no picture")
-    windows, note = peers._apart("Pillow + torchvision", peers.Task([str(broken)], (32, 32), 2, "cpu", 0.1))
-    assert not windows and note.startswith("failed: ")
+def test_a_peer_that_fails_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    failing = subprocess.run
+    command = [sys.executable, "-c", "import sys; sys.stdin.read(); print(2); sys.exit('no such codec')"]
+    monkeypatch.setattr(peers.subprocess, "run", lambda _, **options: failing(command, **options))
+    windows, note = peers._apart("Kornia", peers.Task(["a.jpg"], (32, 32), 2, "cpu", 0.1))
+    assert (windows, note) == ([], "failed: no such codec")
 
 
 def test_the_engine_brings_what_the_others_bring(tmp_path: Path) -> None:

@@ -96,6 +96,7 @@ def test_a_run_that_ends_early_ends_the_process(
 @pytest.mark.parametrize(("changes", "expected"), [({}, False), ({"lr": 1e-5}, False), ({"size": (48, 48)}, True)])
 def test_only_what_changes_the_step_is_worth_compiling(changes: dict[str, Any], expected: bool) -> None:
     stage = StageSection(size=(32, 32), batch=4, epochs=1, lr=1e-3)
+    assert StageSection.model_fields.keys() >= ahead.NOT_COMPILED
     runtime = Runtime(HERE.device, bf16=False, channels_last=True, compile=True)
     assert worth_it(runtime, HERE, stage, stage.model_copy(update=changes)) is expected
     assert not worth_it(runtime, Ranks(0, 2, HERE.device), stage, stage.model_copy(update=changes))
