@@ -69,9 +69,20 @@ def _image_row(pixels, x, width, known, channels, J: tl.constexpr):
     return tl.load(pixels + (J - 3) * channels, mask=inside, other=0.0).to(tl.float32)
 
 
-@triton.jit(do_not_specialize=["height", "width", "tiles_x", "strips"])
+@triton.jit(do_not_specialize=["height", "width", "tiles_x", "strips", "programs"])
 def _depthwise_kernel(
-    images, weight, bias, out, height, width, tiles_x, strips, channels, TILE_X: tl.constexpr, TILE_C: tl.constexpr
+    images,
+    weight,
+    bias,
+    out,
+    height,
+    width,
+    tiles_x,
+    strips,
+    programs,
+    channels,
+    TILE_X: tl.constexpr,
+    TILE_C: tl.constexpr,
 ):
     """Strips of the images, one of so many apart: `weight` (49, C), `bias` (C) or None."""
     c = tl.program_id(0) * TILE_C + tl.arange(0, TILE_C)[None, :]
@@ -87,7 +98,7 @@ def _depthwise_kernel(
     weights4 = _weights(weight + c, channels, known, 4)
     weights5 = _weights(weight + c, channels, known, 5)
     weights6 = _weights(weight + c, channels, known, 6)
-    for strip in range(tl.program_id(1), strips, tl.num_programs(1)):
+    for strip in range(tl.program_id(1), strips, programs):
         x = (strip % tiles_x) * TILE_X + tl.arange(0, TILE_X)[:, None]
         at = (strip // tiles_x).to(tl.int64) * height * row + (x * channels + c)
         sums = (fresh, fresh, fresh, fresh, fresh, fresh, fresh)  # rows y - 3 to y + 3
@@ -135,7 +146,7 @@ def _leave(partial, sums, channels, known, J: tl.constexpr):
         tl.store(partial + (i * 7 + J) * channels, tl.sum(sums[i], 0), mask=known)
 
 
-@triton.jit(do_not_specialize=["height", "width", "tiles_x", "strips"])
+@triton.jit(do_not_specialize=["height", "width", "tiles_x", "strips", "programs"])
 def _weight_gradient_kernel(
     images,
     gradient,
@@ -144,6 +155,7 @@ def _weight_gradient_kernel(
     width,
     tiles_x,
     strips,
+    programs,
     channels,
     TILE_X: tl.constexpr,
     TILE_C: tl.constexpr,
@@ -157,7 +169,7 @@ def _weight_gradient_kernel(
     of_bias = zero
     sums0 = (zero, zero, zero, zero, zero, zero, zero)
     sums1, sums2, sums3, sums4, sums5, sums6 = sums0, sums0, sums0, sums0, sums0, sums0
-    for strip in range(tl.program_id(1), strips, tl.num_programs(1)):
+    for strip in range(tl.program_id(1), strips, programs):
         x = (strip % tiles_x) * TILE_X + tl.arange(0, TILE_X)[:, None]
         at = (strip // tiles_x).to(tl.int64) * height * row + (x * channels + c)
         # Rows y - 3 to y + 3 of the output's gradient, all of which row y of the image was used for.
@@ -218,6 +230,7 @@ def _convolve(images_BCHW: Tensor, weight_C49: Tensor, bias_C: Tensor | None, dt
             width,
             tiles_x,
             strips,
+            grid[1],
             channels,
             TILE_X=_TILE_X,
             TILE_C=_TILE_C,
@@ -252,6 +265,7 @@ def _weight_gradient(images_BCHW: Tensor, gradient_BCHW: Tensor) -> Tensor:
             width,
             tiles_x,
             strips,
+            grid[1],
             channels,
             TILE_X=_TILE_X,
             TILE_C=_TILE_C,

@@ -49,7 +49,7 @@ def _norm_kernel(
     tl.store(scales + r, scale, mask=r < rows)
 
 
-@triton.jit(do_not_specialize=["rows"])
+@triton.jit(do_not_specialize=["rows", "programs"])
 def _norm_backward_kernel(
     gradient,
     maps,
@@ -59,6 +59,7 @@ def _norm_backward_kernel(
     of_maps,
     partial,
     rows,
+    programs,
     channels,
     TILE_R: tl.constexpr,
     TILE_C: tl.constexpr,
@@ -70,7 +71,7 @@ def _norm_backward_kernel(
     gain = tl.load(weight + c, mask=known, other=0.0).to(tl.float32)
     of_weight = tl.zeros((TILE_R, TILE_C), tl.float32)
     of_bias = tl.zeros((TILE_R, TILE_C), tl.float32)
-    for tile in range(tl.program_id(0), tl.cdiv(rows, TILE_R), tl.num_programs(0)):
+    for tile in range(tl.program_id(0), tl.cdiv(rows, TILE_R), programs):
         r = tile * TILE_R + tl.arange(0, TILE_R)
         inside = (r[:, None] < rows) & known
         at = r.to(tl.int64)[:, None] * channels + c
@@ -138,6 +139,7 @@ def _layer_norm_backward(
             of_maps,
             partial_P2C,
             rows,
+            programs,
             channels,
             **tile,
             **_LAUNCH,
@@ -201,9 +203,18 @@ def _gelu_kernel(maps, bias, out, rows, channels, TILE_R: tl.constexpr, TILE_C: 
     tl.store(out + at, y.to(out.dtype.element_ty), mask=inside)
 
 
-@triton.jit(do_not_specialize=["rows"])
+@triton.jit(do_not_specialize=["rows", "programs"])
 def _gelu_backward_kernel(
-    gradient, maps, bias, of_maps, partial, rows, channels, TILE_R: tl.constexpr, TILE_C: tl.constexpr
+    gradient,
+    maps,
+    bias,
+    of_maps,
+    partial,
+    rows,
+    programs,
+    channels,
+    TILE_R: tl.constexpr,
+    TILE_C: tl.constexpr,
 ):
     """Tiles of a block of columns, one of so many apart: the map's gradient, and `partial` (programs, C) sums of it,
     which are the bias's."""
@@ -211,7 +222,7 @@ def _gelu_backward_kernel(
     known = c < channels
     shift = tl.load(bias + c, mask=known, other=0.0).to(tl.float32)
     of_bias = tl.zeros((TILE_R, TILE_C), tl.float32)
-    for tile in range(tl.program_id(0), tl.cdiv(rows, TILE_R), tl.num_programs(0)):
+    for tile in range(tl.program_id(0), tl.cdiv(rows, TILE_R), programs):
         r = tile * TILE_R + tl.arange(0, TILE_R)[:, None]
         inside = (r < rows) & known
         at = r.to(tl.int64) * channels + c
@@ -250,12 +261,22 @@ def bias_gelu(maps: Tensor, bias_C: Tensor) -> Tensor:
 def _bias_gelu_backward(gradient: Tensor, maps: Tensor, bias_C: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of the map, and (C), float32, of the bias."""
     of_maps = torch.empty(maps.shape, dtype=maps.dtype, device=maps.device)
-    tiles, tile = _tiles(*_rows(maps))
+    rows, channels = _rows(maps)
+    tiles, tile = _tiles(rows, channels)
     grid = _walkers(tiles)
-    partial_PC = torch.empty((grid[0], maps.shape[-1]), device=maps.device)
+    partial_PC = torch.empty((grid[0], channels), device=maps.device)
     with torch.cuda.device_of(maps):
         _gelu_backward_kernel[grid](
-            gradient.contiguous(), maps.contiguous(), bias_C, of_maps, partial_PC, *_rows(maps), **tile, **_LAUNCH
+            gradient.contiguous(),
+            maps.contiguous(),
+            bias_C,
+            of_maps,
+            partial_PC,
+            rows,
+            grid[0],
+            channels,
+            **tile,
+            **_LAUNCH,
         )
     return of_maps, partial_PC.sum(0)
 
@@ -306,7 +327,7 @@ def _scale_add_kernel(
     tl.store(out + at, y.to(out.dtype.element_ty), mask=inside)
 
 
-@triton.jit(do_not_specialize=["rows", "positions"])
+@triton.jit(do_not_specialize=["rows", "programs", "positions"])
 def _scale_add_backward_kernel(
     gradient,
     maps,
@@ -316,6 +337,7 @@ def _scale_add_backward_kernel(
     of_maps,
     partial,
     rows,
+    programs,
     positions,
     channels,
     TILE_R: tl.constexpr,
@@ -329,7 +351,7 @@ def _scale_add_backward_kernel(
     share = tl.load(scale + c, mask=known, other=0.0).to(tl.float32)
     of_scale = tl.zeros((TILE_R, TILE_C), tl.float32)
     of_bias = tl.zeros((TILE_R, TILE_C), tl.float32)
-    for tile in range(tl.program_id(0), tl.cdiv(rows, TILE_R), tl.num_programs(0)):
+    for tile in range(tl.program_id(0), tl.cdiv(rows, TILE_R), programs):
         r = tile * TILE_R + tl.arange(0, TILE_R)[:, None]
         inside = (r < rows) & known
         at = r.to(tl.int64) * channels + c
@@ -392,6 +414,7 @@ def _scale_add_backward(
             of_maps,
             partial_P2C,
             rows,
+            grid[0],
             rows // len(maps),
             channels,
             **tile,

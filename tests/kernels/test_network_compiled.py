@@ -54,7 +54,7 @@ def used(cubin: bytes, folder: Path) -> tuple[int, int]:
 
 @pytest.mark.parametrize(
     ("kernel", "tile", "registers", "capability"),
-    [(*each, 90) for each in KERNELS] + [(*KERNELS[which], 80) for which in (0, 5)],
+    [(*each, 90) for each in KERNELS] + [(*KERNELS[0], 80), (*KERNELS[5], 80), (*KERNELS[9], 89)],
 )
 def test_they_compile_within_their_registers(
     kernel: Any, tile: dict[str, int], registers: int, capability: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
