@@ -24,6 +24,7 @@ from engine.augment.policy import Policy
 from engine.augment.views import PLAIN, View, view_plan
 from engine.kernels import Plan, Ragged
 from engine.loader.assemble import Assembler
+from engine.loader.decoded_cache import DecodedCache, Shelf
 from engine.loader.passes import BufferedPass, Name
 from engine.loader.source import Source
 from engine.loader.stream import Decoded, Draw, ImageStream
@@ -80,8 +81,8 @@ class Epoch:
 class Loader:
     """Makes batches of `samples` on `device`; `quarantine` collects the files it had to leave out and why.
 
-    `dtype` is that of the images (float32, bfloat16 or float16); `executor` is the recipe's `augment.executor`.
-    Decoding begins at once, before the first batch is asked for.
+    `dtype` is that of the images (float32, bfloat16 or float16); `executor` is the recipe's `augment.executor`; `cache`
+    keeps decoded photos of these samples. Decoding begins at once, before the first batch is asked for.
     """
 
     def __init__(
@@ -91,8 +92,10 @@ class Loader:
         device: torch.device,
         executor: Name = "auto",
         dtype: torch.dtype = torch.float32,
+        cache: DecodedCache | None = None,
     ) -> None:
         self.samples = samples
+        self.cache = cache
         self.decode = decode
         self.device = device
         self.quarantine = Quarantine()
@@ -110,7 +113,8 @@ class Loader:
         def draw(draws_B: np.ndarray, sizes_B2: Tensor) -> Plan:
             return self._draw(draws_B, sizes_B2, policy, epoch)
 
-        filled = _filled(self._decoded(batches, draw, reduce=True), batches)
+        shelf = self.cache.trained(policy, epoch.height, epoch.width) if self.cache is not None else None
+        filled = _filled(self._decoded(batches, draw, reduce=True, shelf=shelf), batches)
         return (self.augment(decoded, policy, epoch) for decoded in filled)
 
     def augment(self, decoded: Decoded, policy: Policy, epoch: Epoch) -> Batch:
@@ -128,7 +132,10 @@ class Loader:
         def draw(_: np.ndarray, sizes_B2: Tensor) -> Plan:
             return view_plan(view, contract, sizes_B2, torch.device("cpu"))
 
-        seen = (decoded for decoded in self._decoded(batches, draw) if len(decoded.rows_B))
+        shelf = None
+        if self.cache is not None and view == PLAIN and len(batches):
+            shelf = self.cache.scored(contract, self.samples.rows(np.concatenate(batches)))
+        seen = (decoded for decoded in self._decoded(batches, draw, shelf=shelf) if len(decoded.rows_B))
         return (
             self._batch(each.images, each.rows_B, each.plan or each.fit(draw(each.rows_B, each.sizes_B2)))
             for each in seen
@@ -148,9 +155,13 @@ class Loader:
         return torch.from_numpy(self.samples.draw_keys(draws_B))
 
     def _decoded(
-        self, batches: Sequence[np.ndarray], draw: Draw | None = None, reduce: bool = False
+        self,
+        batches: Sequence[np.ndarray],
+        draw: Draw | None = None,
+        reduce: bool = False,
+        shelf: Shelf | None = None,
     ) -> Generator[Decoded, None, None]:
-        stream = ImageStream(self.samples.source, batches, self.decode, self.device, draw, reduce, self._supply)
+        stream = ImageStream(self.samples.source, batches, self.decode, self.device, draw, reduce, self._supply, shelf)
         return self._noting(iter(stream))
 
     def _noting(self, running: Generator[Decoded, None, None]) -> Generator[Decoded, None, None]:

@@ -21,10 +21,11 @@ import torch
 from torch import Tensor
 
 from engine.augment.regions import fit_to_regions, needed_regions
-from engine.decode.decoder import Opened, Pixels
+from engine.decode.decoder import Decoder, Opened, Pixels
 from engine.decode.turbo import TurboDecoder
 from engine.kernels import Plan, Ragged
 from engine.kernels.jpeg import Region
+from engine.loader.decoded_cache import Shelf
 from engine.loader.source import Source
 from engine.loader.supply import Supply
 from engine.loader.transfer import Transfer
@@ -85,7 +86,8 @@ class ImageStream:
     `batches` are integer arrays of draws: of the N rows of `source`, draw d is row d % N (see order.py). `device` is
     the model's; where it is a GPU, that is where the images are. `draw` makes each batch's plan, in the stream's own
     thread; then images hold what the plan looks at, with `reduce` no larger than it needs. Without it images are whole.
-    `supply` is what it shares with other streams.
+    `supply` is what it shares with other streams. `shelf`: where photos are that need neither be read nor decoded, and
+    where others are left.
 
     The images of a batch may be used until the next batch that has any is asked for; on a GPU also by kernels that are
     queued by then, on the stream that is current where batches are asked for, and until these have ended. Those of the
@@ -103,6 +105,7 @@ class ImageStream:
         draw: Draw | None = None,
         reduce: bool = False,
         supply: Supply | None = None,
+        shelf: Shelf | None = None,
     ) -> None:
         self.source = source
         self.batches = batches
@@ -111,6 +114,7 @@ class ImageStream:
         self.draw = draw
         self.reduce = reduce
         self.supply = supply
+        self.shelf = shelf
 
     def __iter__(self) -> Generator[Decoded, None, None]:
         running = _Run(self, self.supply or Supply(self.section, self.device)).batches()
@@ -140,7 +144,8 @@ class _Run:
         self._stream, self._supply, self._room = stream, supply, supply.room
         self._lane = supply.lane()
         self._on_gpu = stream.device.type == "cuda"
-        self._carries = self._on_gpu and self._lane.decoder.device.type == "cpu"
+        places = [self._lane.decoder.device, *([stream.shelf.device] if stream.shelf else [])]
+        self._carries = self._on_gpu and any(place.type == "cpu" for place in places)
         self._ready: queue.Queue[_Made | BaseException | None] = queue.Queue(maxsize=supply.prefetch)
         # Guarded by the room's lock:
         self._stopped = False
@@ -225,43 +230,72 @@ class _Run:
                     if made is None:
                         return
                     self._ready.put(made)
+            if self._stream.shelf is not None:
+                self._stream.shelf.end()
             self._ready.put(None)
         except BaseException as error:  # handed to the consumer, whose thread can tell the user
             self._ready.put(error)
 
-    def _contents(self, readers: ThreadPoolExecutor) -> Iterator[tuple[np.ndarray, list[bytes | Fault]]]:
-        """Batches of draws with what their files hold, each read while the one before it is decoded."""
-        reading: deque[tuple[np.ndarray, list[Future[list[bytes | Fault]]]]] = deque()
+    def _contents(self, readers: ThreadPoolExecutor) -> Iterator[tuple[np.ndarray, list[bytes | Fault | Pixels]]]:
+        """Batches of draws with what their files hold, each read while the one before it is decoded; with pixels where
+        they are kept."""
+        shelf = self._stream.shelf
+        if shelf is not None:
+            shelf.begin()
+        reading: deque[_Reading] = deque()
         for draws_B in self._stream.batches:
             rows_B = draws_B % len(self._stream.source)
+            kept = shelf.find(rows_B) if shelf is not None else [None] * len(rows_B)
+            rows_B = rows_B[[one is None for one in kept]]
             # A few files a task: a task costs as much as reading a small file.
             size = -(-len(rows_B) // READERS) or 1
             tasks = [
                 readers.submit(self._stream.source.read, rows_B[at : at + size]) for at in range(0, len(rows_B), size)
             ]
-            reading.append((draws_B, tasks))
+            reading.append(_Reading(draws_B, kept, tasks))
             if len(reading) > 1:
-                yield _finished(reading.popleft())
+                yield reading.popleft().finished()
         while reading:
-            yield _finished(reading.popleft())
+            yield reading.popleft().finished()
 
-    def _made(self, rows_B: np.ndarray, contents: Sequence[bytes | Fault], transfer: Transfer | None) -> _Made | None:
+    def _made(
+        self, rows_B: np.ndarray, contents: Sequence[bytes | Fault | Pixels], transfer: Transfer | None
+    ) -> _Made | None:
         """One batch, when there is room for it; None when none is wanted any more."""
-        stream, decoder, room = self._stream, self._lane.decoder, self._room
+        stream, decoder, room, shelf = self._stream, self._lane.decoder, self._room, self._stream.shelf
         faults: dict[int, Fault] = {}
+        encoded: list[bytes | Pixels]
+        opened: list[Opened | Pixels]
         rows_B, encoded = _sound(rows_B, contents, faults)
-        rows_B, opened = _sound(rows_B, decoder.open(encoded), faults)
+        rows_B, opened = _sound(rows_B, _opened(decoder, encoded), faults)
         plan: Plan | None = None
         regions: list[Region] | None = None
         sizes_B2 = torch.tensor([(one.height, one.width) for one in opened], dtype=torch.int32)
         if stream.draw is not None and opened:
             plan = stream.draw(rows_B, sizes_B2)
-            regions = needed_regions(plan, sizes_B2, stream.reduce)
-        taken = _bytes(opened, regions if isinstance(decoder, TurboDecoder) else None)
+            whole = shelf.regions(sizes_B2) if shelf is not None else None
+            regions = whole or needed_regions(plan, sizes_B2, stream.reduce)
+        taken = _bytes(opened, regions, isinstance(decoder, TurboDecoder))
         if not self._has_room(taken):
             return None
         try:
-            rows_B, pixels = _sound(rows_B, decoder.pixels(opened, regions), faults)
+            answers = _pixels(decoder, opened, regions)
+            if shelf is not None and regions is not None:
+                shelf.keep(rows_B % len(stream.source), opened, answers, regions)
+            rows_B, pixels = _sound(rows_B, answers, faults)
+            slab = self._lane.taken()
+            images, there = [one.pixels_HW3 for one in pixels], None
+            if transfer is not None and images:
+                images, there = transfer.send(images, slab)
+                if slab is not None:
+                    self._sending.append((slab, there))
+                    slab = None
+            elif shelf is not None and not self._on_gpu:  # a GPU may decode for a CPU
+                images = [image.to(stream.device) for image in images]
+            # What is kept takes no room, but for its copies.
+            kept = {id(one.pixels_HW3) for one in opened if isinstance(one, Pixels)}
+            found = sum(image.numel() for image in images if id(image) not in kept)
+            pixels = [one._replace(pixels_HW3=image) for one, image in zip(pixels, images, strict=True)]
             decoded = Decoded.of(pixels, rows_B, faults)
             # Where pixels are missing, or of another size than their header promised, the plan is of other photos.
             if plan is not None and len(pixels) == len(opened) and torch.equal(sizes_B2, decoded.sizes_B2):
@@ -269,15 +303,8 @@ class _Run:
         except BaseException:
             room.give(taken)
             raise
-        found = sum(image.numel() for image in decoded.images.tensors)
         room.take(found - taken)
-        slab = self._lane.taken()
-        if transfer is None or not found:
-            return _Made(decoded, found, slab)
-        images, there = transfer.send(decoded.images, slab)
-        if slab is not None:
-            self._sending.append((slab, there))
-        return _Made(dataclasses.replace(decoded, images=images), found, there=there)
+        return _Made(decoded, found, slab, there)
 
     def _has_room(self, count: int) -> bool:
         """Wait until `count` bytes may be decoded; False when none are wanted any more."""
@@ -302,17 +329,35 @@ class _Run:
             self._give(oldest)
 
 
-def _bytes(opened: Sequence[Opened], regions: Sequence[Region] | None) -> int:
-    """Of the pixels that will be decoded: of whole photos, or about these regions of them where they are JPEGs."""
-    if regions is None:
-        return sum(one.height * one.width * 3 for one in opened)
-    parts = zip(opened, regions, strict=True)
-    return sum(
-        (part.x1 - part.x0) * (part.y1 - part.y0) * 3 // part.reduction**2
-        if one.header is not None
-        else one.height * one.width * 3
-        for one, part in parts
-    )
+def _opened(decoder: Decoder, contents: Sequence[bytes | Pixels]) -> list[Opened | Fault | Pixels]:
+    """The headers of files; pixels stay pixels, which say how large their photo is, too."""
+    opened = iter(decoder.open([one for one in contents if not isinstance(one, Pixels)]))
+    return [one if isinstance(one, Pixels) else next(opened) for one in contents]
+
+
+def _pixels(
+    decoder: Decoder, opened: Sequence[Opened | Pixels], regions: Sequence[Region] | None
+) -> list[Pixels | Fault]:
+    """What is decoded of these, in the same order; pixels stay pixels."""
+    own = [i for i, one in enumerate(opened) if not isinstance(one, Pixels)]
+    files = [one for one in opened if not isinstance(one, Pixels)]
+    found = iter(decoder.pixels(files, None if regions is None else [regions[i] for i in own]))
+    return [one if isinstance(one, Pixels) else next(found) for one in opened]
+
+
+def _bytes(opened: Sequence[Opened | Pixels], regions: Sequence[Region] | None, parts: bool) -> int:
+    """Of the pixels that will be decoded: of whole photos, or with `parts` about these regions of them where they are
+    JPEGs."""
+    count = 0
+    for i, one in enumerate(opened):
+        if isinstance(one, Pixels):
+            continue
+        if regions is None or not parts or one.header is None:
+            count += one.height * one.width * 3
+        else:
+            part = regions[i]
+            count += (part.x1 - part.x0) * (part.y1 - part.y0) * 3 // part.reduction**2
+    return count
 
 
 def _sound(
@@ -324,8 +369,14 @@ def _sound(
     return rows_B[kept], [one for one in answers if not isinstance(one, Fault)]
 
 
-def _finished(
-    read: tuple[np.ndarray, list[Future[list[bytes | Fault]]]],
-) -> tuple[np.ndarray, list[bytes | Fault]]:
-    rows_B, tasks = read
-    return rows_B, [content for task in tasks for content in task.result()]
+@dataclasses.dataclass(frozen=True)
+class _Reading:
+    """A batch of draws whose files are being read, but for those of which pixels are kept."""
+
+    draws_B: np.ndarray
+    kept: Sequence[Pixels | None]
+    tasks: Sequence[Future[list[bytes | Fault]]]
+
+    def finished(self) -> tuple[np.ndarray, list[bytes | Fault | Pixels]]:
+        contents = iter([content for task in self.tasks for content in task.result()])
+        return self.draws_B, [next(contents) if one is None else one for one in self.kept]

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from engine.kernels import Ragged
 from engine.kernels.upload import upload
 
 
@@ -23,14 +22,14 @@ class Transfer:
         self.device = device
         self._stream = torch.cuda.Stream(device)
 
-    def send(self, images: Ragged, slab: Tensor | None) -> tuple[Ragged, torch.cuda.Event]:
+    def send(self, images: Sequence[Tensor], slab: Tensor | None) -> tuple[list[Tensor], torch.cuda.Event]:
         """The images on the device, and the event after which they are there and `slab`, in pinned memory, is free.
 
-        They lie in memory of this transfer's stream: who reads them on another lets go of them when that is done.
+        They lie in memory of this transfer's stream: who reads them on another lets go of them when that is done. Those
+        that are on the device stay what they are.
         """
         with torch.cuda.stream(self._stream):
-            moved = _moved(images.tensors, slab, self.device)
-            return Ragged(moved), self._stream.record_event()
+            return _moved(images, slab, self.device), self._stream.record_event()
 
 
 def _moved(images: Sequence[Tensor], slab: Tensor | None, device: torch.device) -> list[Tensor]:
