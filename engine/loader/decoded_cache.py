@@ -491,5 +491,5 @@ def decoded_cache(
     except BaseException:
         cache.publish()
         raise
-    if whose.rank == 0:
+    if whose.leads:
         blocks.remove()

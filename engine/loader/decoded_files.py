@@ -36,10 +36,12 @@ _NAME = re.compile(r"(\d+)\.(pixels|npz)")
 
 @dataclasses.dataclass(frozen=True)
 class Whose:
-    """A process of a run, and all on which the pixels of its rows depend, as JSON."""
+    """A process of a run, and all on which the pixels of its rows depend, as JSON. leads: among those of its machine,
+    which removes what all of them leave."""
 
     rank: int
     content: str
+    leads: bool = True
 
     @property
     def mark(self) -> str:
@@ -58,7 +60,7 @@ class InFiles:
 
     def __init__(self, folder: Path, whose: Whose) -> None:
         self._folder, self._rank, self._mark = folder, whose.rank, whose.mark
-        self._maps: dict[int, tuple[mmap.mmap, Tensor]] = {}
+        self._maps: dict[int, tuple[mmap.mmap, Tensor]] = {}  # by number
         self._seen: dict[int, int] = {}  # when the indexes of others were written that were read, by rank
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -102,12 +104,11 @@ class InFiles:
     def publish(self, rows_K: np.ndarray, entries_K: np.ndarray) -> None:
         with atomic_write(self._index(self._rank)) as temporary, temporary.open("wb") as file:
             np.savez(file, mark=np.array(self._mark), rows=rows_K, entries=entries_K)
+        self._seen[self._rank] = self._written(self._rank)
 
     def found(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for rank in self._ranks():
-            written = 0
-            with contextlib.suppress(OSError):
-                written = self._index(rank).stat().st_mtime_ns
+            written = self._written(rank)
             if self._seen.get(rank, 0) != written and (read := self._read(rank)) is not None:
                 yield read
             self._seen[rank] = written
@@ -134,6 +135,12 @@ class InFiles:
         """Of those that have an index here."""
         found = (_NAME.fullmatch(path.name) for path in self._folder.iterdir())
         return sorted(int(one[1]) for one in found if one and one[2] == "npz")
+
+    def _written(self, rank: int) -> int:
+        """When a rank's index was, 0 for never."""
+        with contextlib.suppress(OSError):
+            return self._index(rank).stat().st_mtime_ns
+        return 0
 
     def _read(self, rank: int) -> tuple[np.ndarray, np.ndarray] | None:
         """An index: rows and their entries; None where there is none of this run."""

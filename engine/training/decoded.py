@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from engine.system import library_versions
 from engine.training.memory import local_processes
 from engine.training.prepare import Prepared
 
+_CHANGES_NO_PIXEL = {"threads", "prefetch", "prefetch_mb", "cache", "cache_mb", "cache_dir"}  # of the decode section
+
 
 def cache_of(prepared: Prepared, ranks: Ranks) -> AbstractContextManager[DecodedCache | None]:
     """For as long as the run is trained; None where the recipe asks for none."""
@@ -21,7 +24,8 @@ def cache_of(prepared: Prepared, ranks: Ranks) -> AbstractContextManager[Decoded
     # Of the folder's path, since runs may have one name.
     place = hashlib.blake2b(str(Path(recipe.output).absolute()).encode(), digest_size=4).hexdigest()
     folder = f"{Path(recipe.name).name or 'run'}-{place}"
-    whose = Whose(ranks.rank, json.dumps(_content(prepared)) if recipe.decode.cache == "disk" else "")
+    content = json.dumps(_content(prepared)) if recipe.decode.cache == "disk" else ""
+    whose = Whose(ranks.rank, content, leads=int(os.environ.get("LOCAL_RANK", ranks.rank)) == 0)
     rows = len(prepared.samples.ids)
     return decoded_cache(recipe.decode, rows, ranks.device, folder, whose, local_processes(ranks))
 
@@ -35,6 +39,6 @@ def _content(prepared: Prepared) -> list[object]:
         prepared.fingerprint,
         hashlib.blake2b(samples.keys_N.tobytes(), digest_size=16).hexdigest(),
         [(one.st_size, one.st_mtime_ns) for one in later],
-        decode.model_dump(mode="json", include={"device", "decoder", "background", "max_megapixels"}),
+        decode.model_dump(mode="json", exclude=_CHANGES_NO_PIXEL),
         library_versions(),
     ]

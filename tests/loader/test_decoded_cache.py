@@ -21,12 +21,12 @@ from engine.augment.contract import Contract
 from engine.augment.policy import Policy
 from engine.augment.regions import needed_regions
 from engine.decode import choose
-from engine.decode.decoder import whole
+from engine.decode.decoder import Pixels, whole
 from engine.errors import RecipeError, StorageError
 from engine.kernels import jpeg
 from engine.loader import decoded_files
 from engine.loader.batches import Batch, Epoch, Loader, Samples
-from engine.loader.decoded_cache import DecodedCache, InMemory, Reductions, decoded_cache, kept_bytes
+from engine.loader.decoded_cache import DecodedCache, InMemory, Reductions, Shelf, decoded_cache, kept_bytes
 from engine.loader.decoded_files import InFiles, Whose
 from engine.loader.source import Files, Memory
 from engine.quarantine import Fault, FaultKind
@@ -271,6 +271,45 @@ def test_a_batch_in_hand_stays_when_its_photos_are_let_go(source: Counted) -> No
     cache.keep(other, 0, 1, whole(torch.zeros(20, 30, 3, dtype=torch.uint8)))
     for one, value in zip(found, (7, 9), strict=True):
         assert one is not None and bool((one.pixels_HW3 == value).all())
+
+
+class Fixed(Reductions):
+    """One for all photos."""
+
+    def __init__(self, reduction: int) -> None:
+        self.reduction = reduction
+
+    def of(self, height: int, width: int) -> int:
+        return self.reduction
+
+
+@settings(max_examples=60)
+@given(
+    limit=st.integers(0, 12_000),
+    steps=st.lists(st.tuples(st.sampled_from([1, 2, 4]), st.integers(0, 5)), max_size=60),
+)
+def test_whatever_is_kept_and_let_go_of_what_is_found_is_right(limit: int, steps: list[tuple[int, int]]) -> None:
+    """Photos of 24 x 16 pixels and more, asked for by stages that come and go, two of them at once."""
+    cache = DecodedCache(6, InMemory(HOST), limit)
+    rules = {reduction: Fixed(reduction) for reduction in (1, 2, 4)}
+    shelves = {reduction: Shelf(cache, 0, rule) for reduction, rule in rules.items()}
+    seen: list[tuple[torch.Tensor, int]] = []
+    begun = 0
+    for reduction, row in steps:
+        shelf, value = shelves[reduction], 10 * row + reduction
+        if reduction != begun and row % 3 == 0:
+            shelf.begin()
+            begun = reduction
+        (found,) = shelf.find(np.array([row]))
+        height, width = 24 + 8 * row, 16
+        if found is None:
+            pixels_HW3 = torch.full((height // reduction, width // reduction, 3), value, dtype=torch.uint8)
+            cache.keep(shelf, row, reduction, Pixels(pixels_HW3, height, width, 0, 0, reduction))
+        else:
+            assert found[1:] == (height, width, 0, 0, reduction)
+            seen.append((found.pixels_HW3, value))
+        assert 0 <= cache.held.bytes <= limit
+    assert all(bool((pixels_HW3 == value).all()) for pixels_HW3, value in seen)
 
 
 # --- on disk ---------------------------------------------------------------------------------------------------------
