@@ -24,7 +24,7 @@ import dataclasses
 import math
 import shutil
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -203,8 +203,7 @@ class DecodedCache:
         self._trouble = ""
         self._told: Reductions | None = None  # of the stage that was told of
         self._told_trouble = False
-        gpu = blocks.device.type == "cuda" or torch.cuda.is_available()
-        self._stream = torch.cuda.Stream(blocks.device if blocks.device.type == "cuda" else None) if gpu else None
+        self._stream: torch.cuda.Stream | None = None  # for copies from and to a GPU
 
     def trained(self, policy: Policy, height: int, width: int) -> Shelf:
         """For training images of `policy` at this size."""
@@ -275,38 +274,47 @@ class DecodedCache:
                 return [None] * len(rows_B)
             return [self._pixels(one, shelf) for one in self._entries_2N[shelf.use][rows_B].tolist()]
 
-    def keep(self, shelf: Shelf, row: int, asked: int, pixels: Pixels) -> bool:
-        """Copy the pixels, if there is room. Whoever keeps several ends with `settle`."""
-        image_HW3, *frame = pixels
+    def keep(self, shelf: Shelf, found: Mapping[int, tuple[int, Pixels]]) -> None:
+        """Copy pixels of rows, that came when they were asked for at these reductions, as far as there is room."""
+        copied: dict[int, tuple[int, ...]] = {}
+        for row, (asked, pixels) in found.items():
+            place = self._place_for(shelf, row, pixels)
+            if place is not None:
+                self._copy(*place, pixels.pixels_HW3)
+                copied[row] = (place[0], asked, place[1], *pixels.pixels_HW3.shape[:2], *pixels[1:])
+        if self._stream is not None and copied:  # whoever finds them is on a stream of his own
+            self._stream.synchronize()
+        entries_N = self._entries_2N[shelf.use]
+        with self._lock:
+            for row, entry in copied.items():
+                if entries_N["block"][row]:  # by another stream meanwhile
+                    self._let_go(entry[0])
+                else:
+                    entries_N[row] = entry
+
+    def _place_for(self, shelf: Shelf, row: int, pixels: Pixels) -> tuple[int, int] | None:
+        """A block and where in it there is room, for a row that is not kept."""
         entries_N, trained = self._entries_2N[shelf.use], shelf.use == _TRAINED
         with self._lock:
             if not trained and shelf.contract != self._contract:
-                return False
-            old, old_asked, _, _, _, *old_frame = entries_N[row].item()
-            if old and shelf.wants(old_asked, *old_frame[:2]):
-                return False
+                return None
+            old, asked, _, _, _, height, width, *_ = entries_N[row].item()
+            if old and shelf.wants(asked, height, width):
+                return None
             if old:
                 entries_N["block"][row] = 0
                 self._let_go(old)
-            place = self._place((shelf.use, pixels.reduction), image_HW3.numel())
+            place = self._place((shelf.use, pixels.reduction), pixels.pixels_HW3.numel())
             self._refused_N[row] = trained and place is None
-        if place is None:
-            return False
-        number, start = place
-        there_HW3 = self.blocks.of(number)[start : start + image_HW3.numel()].view(image_HW3.shape)
-        with torch.cuda.stream(self._stream) if self._stream else contextlib.nullcontext():
-            there_HW3.copy_(image_HW3, non_blocking=True)
-        with self._lock:
-            if entries_N["block"][row]:  # by another stream meanwhile
-                self._let_go(number)
-            else:
-                entries_N[row] = (number, asked, start, *image_HW3.shape[:2], *frame)
-        return True
+            return place
 
-    def settle(self) -> None:
-        """Wait until what was kept is there, for whoever looks at it."""
-        if self._stream is not None:
-            self._stream.synchronize()
+    def _copy(self, number: int, start: int, image_HW3: Tensor) -> None:
+        there_HW3 = self.blocks.of(number)[start : start + image_HW3.numel()].view(image_HW3.shape)
+        gpus = [one.device for one in (there_HW3, image_HW3) if one.device.type == "cuda"]
+        if gpus and self._stream is None:
+            self._stream = torch.cuda.Stream(gpus[0])
+        with torch.cuda.stream(self._stream) if gpus else contextlib.nullcontext():
+            there_HW3.copy_(image_HW3, non_blocking=True)
 
     # -- under the lock
 
@@ -360,7 +368,7 @@ class DecodedCache:
         try:
             number, _ = self.blocks.new(wanted)
         except (OSError, MemoryError, RuntimeError) as error:
-            self._trouble = str(error)
+            self._trouble = str(error).partition("\n")[0] or "there is no memory"
             return 0
         self._bytes += wanted
         self._blocks[number] = _Block(wanted)
@@ -423,15 +431,13 @@ class Shelf:
         regions: Sequence[Region],
     ) -> None:
         """Leave what was decoded of rows (int64) here, as far as there is room, copied."""
-        kept = False
+        fresh = {}
         for row, one, found, region in zip(rows_B.tolist(), opened, pixels, regions, strict=True):
             # Pixels came from here. A photo that is not of its header's size is asked for as another one next time.
             if isinstance(one, Pixels) or isinstance(found, Fault) or found[1:3] != (one.height, one.width):
                 continue
-            asked = region.reduction if found.reduction == region.reduction else _ANY
-            kept |= self.cache.keep(self, row, asked, found)
-        if kept:
-            self.cache.settle()
+            fresh[row] = (region.reduction if found.reduction == region.reduction else _ANY, found)
+        self.cache.keep(self, fresh)
 
     def wants(self, asked: int, height: int, width: int) -> bool:
         """Whether it would decode a photo of that size in the same way as it was."""

@@ -71,15 +71,16 @@ class InFiles:
         self._begin()
 
     def new(self, size: int) -> tuple[int, Tensor]:
+        """See `Blocks`. Raises StorageError when the disk is full."""
         number = self._last = self._last + 1
         path = self._path(number)
         try:
             with path.open("xb") as file:
                 # Taken at once: a mapping of what a full disk cannot take would end the process.
                 os.posix_fallocate(file.fileno(), 0, size)
-        except OSError:
+        except OSError as error:
             path.unlink(missing_ok=True)
-            raise
+            raise StorageError(f"{self._folder}: {error.strerror}", error.errno or 0) from error
         return number, self.of(number)
 
     def of(self, number: int) -> Tensor:

@@ -98,8 +98,8 @@ def on_disk(folder: Path, whose: Whose = WHOSE, rows: int = PHOTOS, megabytes: f
     return DecodedCache(rows, InFiles(folder, whose), int(megabytes * MIB))
 
 
-def loader_of(source: Memory | Files, cache: DecodedCache | None, decoder: str = "auto") -> Loader:
-    return Loader(samples_of(source), DecodeSection(device="cpu", decoder=decoder, threads=1), HOST, cache=cache)
+def loader_of(source: Memory | Files, cache: DecodedCache | None) -> Loader:
+    return Loader(samples_of(source), DecodeSection(device="cpu", threads=1), HOST, cache=cache)
 
 
 def order(number: int) -> list[np.ndarray]:
@@ -128,11 +128,10 @@ def assert_same(some: Sequence[Batch], others: Sequence[Batch]) -> None:
 # --- pixels ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("decoder", ["dali", pytest.param("turbo", marks=turbo_only)])
-def test_batches_are_the_same_whatever_fits(source: Counted, tmp_path: Path, decoder: str) -> None:
+def test_batches_are_the_same_whatever_fits(source: Counted, tmp_path: Path) -> None:
     """Through two epochs and another stage. Nothing fits, a part does, everything does, in memory and on disk."""
     nothing, some, everything, disk = in_memory(0), in_memory(0.5), in_memory(100), on_disk(tmp_path / "kept")
-    loaders = [loader_of(source, cache, decoder) for cache in (nothing, some, everything, disk)]
+    loaders = [loader_of(source, cache) for cache in (nothing, some, everything, disk)]
     for number, size in ((0, 32), (1, 32), (2, 48)):
         expected, *found = (epoch(loader, number, size) for loader in loaders)
         for one in found:
@@ -262,13 +261,12 @@ def test_a_batch_in_hand_stays_when_its_photos_are_let_go(source: Counted) -> No
     shelf, rows = cache.scored(CONTRACT, np.arange(2)), np.arange(2)
     shelf.begin()
     pixels = [whole(torch.full((20, 30, 3), value, dtype=torch.uint8)) for value in (7, 9)]
-    for row in rows.tolist():
-        assert cache.keep(shelf, row, 1, pixels[row])
+    cache.keep(shelf, {row: (1, pixels[row]) for row in rows.tolist()})
     found = shelf.find(rows)
     other = cache.scored(Contract(8, 8, MEAN, STD), rows)
     other.begin()
     assert other.find(rows) == [None, None] and cache.held.bytes == 0
-    cache.keep(other, 0, 1, whole(torch.zeros(20, 30, 3, dtype=torch.uint8)))
+    cache.keep(other, {0: (1, whole(torch.zeros(20, 30, 3, dtype=torch.uint8)))})
     for one, value in zip(found, (7, 9), strict=True):
         assert one is not None and bool((one.pixels_HW3 == value).all())
 
@@ -304,7 +302,7 @@ def test_whatever_is_kept_and_let_go_of_what_is_found_is_right(limit: int, steps
         height, width = 24 + 8 * row, 16
         if found is None:
             pixels_HW3 = torch.full((height // reduction, width // reduction, 3), value, dtype=torch.uint8)
-            cache.keep(shelf, row, reduction, Pixels(pixels_HW3, height, width, 0, 0, reduction))
+            cache.keep(shelf, {row: (reduction, Pixels(pixels_HW3, height, width, 0, 0, reduction))})
         else:
             assert found[1:] == (height, width, 0, 0, reduction)
             seen.append((found.pixels_HW3, value))
