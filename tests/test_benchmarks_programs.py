@@ -37,6 +37,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
 import bench_answers  # noqa: E402
+import bench_cache  # noqa: E402
 import bench_channels_last  # noqa: E402
 import bench_export  # noqa: E402
 import bench_filter  # noqa: E402
@@ -489,3 +490,32 @@ def test_every_small_run_fills_its_words_and_has_its_recipe() -> None:
         assert (BENCHMARKS.parent / "recipes" / f"{run.recipe}.toml").is_file()
         words = [word for command in (*run.before, run.sets, *run.then) for word in command]
         assert not [word for word in words if re.search(r"\{[a-z]+\}", run_recipes.filled(word, where))]
+
+
+# --- photos that stay decoded ----------------------------------------------------------------------------------------
+
+
+def test_caches_are_compared_on_the_same_photos_and_keep_what_they_are_said_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bench_cache, "COUNTS", {bench_cache.SMALL: 16, bench_cache.LARGE: 4})
+    monkeypatch.setattr(bench_cache, "ENLARGED", 2.0)
+    monkeypatch.setattr(bench_cache, "photos", lambda count: bench_cache_photos(tmp_path / "photos", count))
+    monkeypatch.setattr(sys, "argv", ["benchmarks/bench_cache.py", "--rounds", "2", "--size", "32"])
+    bench_cache.main()
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    for count, name in ((16, bench_cache.SMALL), (4, bench_cache.LARGE)):
+        rows = [row for row in result["rows"] if row["photos"] == name]
+        kept = {(row["cache"], row["fits"]): row["kept_photos"] for row in rows}
+        assert kept["off", ""] == kept["host", "nothing"] == kept["disk", "nothing"] == 0
+        assert kept["host", "all"] == kept["disk", "all"] == count
+        assert 0 < kept["host", "half"] < count
+        assert all(len(row[key]) == 2 for row in rows for key in row if key.endswith(("_epoch", "_ms")))
+
+
+def bench_cache_photos(folder: Path, count: int) -> list[str]:
+    folder.mkdir()
+    paths = [folder / f"{number}.jpg" for number in range(count)]
+    for number, path in enumerate(paths):
+        Image.new("RGB", (80, 60), (number, 90, 200)).save(path)
+    return [str(path) for path in paths]

@@ -103,6 +103,9 @@ def _print_memory(plan: RunPlan, prepared: Prepared, ranks: Ranks) -> None:
     if plan.answering is not None:
         of = ", ".join(f"{place} {shown}" for place, shown in zip(places, _memory(plan.answering, on_gpu), strict=True))
         click.echo(f"memory to answer for what is held out, {prepared.recipe.predict.batch} at a time: {of}")
+    for number, stage in enumerate(plan.stages):
+        if stage.kept is not None:
+            click.echo(f"stage {number}, photos that stay decoded (decode.cache): {stage.kept}")
     free = available_host_bytes()
     if free is not None:
         click.echo(f"main memory free now: {free / GIB:.1f} GiB")

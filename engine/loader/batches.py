@@ -26,6 +26,7 @@ from engine.augment.policy import Policy
 from engine.augment.views import PLAIN, View, view_plan
 from engine.kernels import Plan
 from engine.loader.assemble import Assembler
+from engine.loader.decoded_cache import DecodedCache, Shelf
 from engine.loader.passes import Buffer, BufferedPass, Name
 from engine.loader.source import Source
 from engine.loader.stream import Decoded, Draw, Finish, ImageStream
@@ -84,7 +85,8 @@ class Loader:
 
     `dtype` is that of the images (float32, bfloat16 or float16); `executor` is the recipe's `augment.executor`.
     Decoding begins at once, before the first batch is asked for. `supply`: what it shares with other loaders; by
-    default with those around it that decode alike, see `shared_supplies`.
+    default with those around it that decode alike, see `shared_supplies`. `cache` keeps decoded photos of these
+    samples.
     """
 
     def __init__(
@@ -95,8 +97,10 @@ class Loader:
         executor: Name = "auto",
         dtype: torch.dtype = torch.float32,
         supply: Supply | None = None,
+        cache: DecodedCache | None = None,
     ) -> None:
         self.samples = samples
+        self.cache = cache
         self.decode = decode
         self.device = device
         self.quarantine = Quarantine()
@@ -117,10 +121,11 @@ class Loader:
         def make(decoded: Decoded, assemble: Assembler) -> Batch:
             return self._augmented(decoded, policy, epoch, assemble)
 
+        shelf = self.cache.trained(policy, epoch.height, epoch.width) if self.cache is not None else None
+        stream = self._stream(batches, draw, reduce=True, shelf=shelf)
         if self.device.type == "cuda":
-            finish = self._finish(make, epoch.height, epoch.width, fill=True)
-            return self._finished(self._stream(batches, draw, reduce=True), finish)
-        filled = _filled(self._decoded(batches, draw, reduce=True), batches)
+            return self._finished(stream, self._finish(make, epoch.height, epoch.width, fill=True))
+        filled = _filled(self._noting(iter(stream)), batches)
         return (self.augment(decoded, policy, epoch) for decoded in filled)
 
     def augment(self, decoded: Decoded, policy: Policy, epoch: Epoch) -> Batch:
@@ -140,15 +145,19 @@ class Loader:
             plan = decoded.plan or decoded.fit(draw(decoded.rows_B, decoded.sizes_B2))
             return self._batch(decoded, plan, None, assemble)
 
+        shelf = None
+        if self.cache is not None and view == PLAIN and len(batches):
+            shelf = self.cache.scored(contract, self.samples.rows(np.concatenate(batches)))
+        stream = self._stream(batches, draw, shelf=shelf)
         if self.device.type == "cuda":
             own = view.contract(contract)
-            return self._finished(self._stream(batches, draw), self._finish(make, own.height, own.width, fill=False))
-        return (make(each, self._assemble) for each in self._decoded(batches, draw) if len(each.rows_B))
+            return self._finished(stream, self._finish(make, own.height, own.width, fill=False))
+        return (make(each, self._assemble) for each in self._noting(iter(stream)) if len(each.rows_B))
 
     def photos(self, batches: Sequence[np.ndarray]) -> Generator[Decoded, None, None]:
         """Whole photos, for several views of each; a batch may be used until the next is asked for. Bad files are
         missing from `rows_B`, and batches of nothing else are left out."""
-        return (decoded for decoded in self._decoded(batches) if len(decoded.rows_B))
+        return (decoded for decoded in self._noting(iter(self._stream(batches))) if len(decoded.rows_B))
 
     def _draw(self, draws_B: np.ndarray, sizes_B2: Tensor, policy: Policy, epoch: Epoch) -> Plan:
         # On the host: a plan is some kilobytes, and drawing it on a GPU is a hundred launches.
@@ -158,13 +167,14 @@ class Loader:
     def _keys(self, draws_B: np.ndarray) -> Tensor:
         return torch.from_numpy(self.samples.draw_keys(draws_B))
 
-    def _stream(self, batches: Sequence[np.ndarray], draw: Draw | None = None, reduce: bool = False) -> ImageStream:
-        return ImageStream(self.samples.source, batches, self.decode, self.device, draw, reduce, self._supply)
-
-    def _decoded(
-        self, batches: Sequence[np.ndarray], draw: Draw | None = None, reduce: bool = False
-    ) -> Generator[Decoded, None, None]:
-        return self._noting(iter(self._stream(batches, draw, reduce)))
+    def _stream(
+        self,
+        batches: Sequence[np.ndarray],
+        draw: Draw | None = None,
+        reduce: bool = False,
+        shelf: Shelf | None = None,
+    ) -> ImageStream:
+        return ImageStream(self.samples.source, batches, self.decode, self.device, draw, reduce, self._supply, shelf)
 
     def _noting(self, running: Generator[Decoded, None, None]) -> Generator[Decoded, None, None]:
         """What is decoded; its bad files are put into the quarantine as they are met."""

@@ -21,11 +21,12 @@ import torch
 from torch import Tensor
 
 from engine.augment.regions import fit_to_regions, needed_regions
-from engine.decode.decoder import Opened, Pixels
+from engine.decode.decoder import Decoder, Opened, Pixels
 from engine.decode.turbo import TurboDecoder
 from engine.kernels import Placed, Plan, Ragged
 from engine.kernels.files import Content
 from engine.kernels.jpeg import Region
+from engine.loader.decoded_cache import Shelf
 from engine.loader.passes import Buffer
 from engine.loader.source import READERS, Source, tasks
 from engine.loader.supply import Supply, supply_for
@@ -110,7 +111,8 @@ class ImageStream:
     the model's; where it is a GPU, that is where the images are. `draw` makes each batch's plan, in the stream's own
     thread; then images hold what the plan looks at, with `reduce`, which is for training, no larger than it needs and
     with colours as rough as the recipe allows. Without it images are whole.
-    `supply` is what it shares with other streams.
+    `supply` is what it shares with other streams. `shelf`: where photos are that need neither be read nor decoded, and
+    where others are left.
 
     The images of a batch may be used until the next batch that has any is asked for; on a GPU also by kernels that are
     queued by then, on the stream that is current where batches are asked for, and until these have ended. Those of the
@@ -128,6 +130,7 @@ class ImageStream:
         draw: Draw | None = None,
         reduce: bool = False,
         supply: Supply | None = None,
+        shelf: Shelf | None = None,
     ) -> None:
         self.source = source
         self.batches = batches
@@ -136,6 +139,7 @@ class ImageStream:
         self.draw = draw
         self.reduce = reduce
         self.supply = supply
+        self.shelf = shelf
 
     def __iter__(self) -> Generator[Decoded, None, None]:
         return self._started(None)
@@ -192,7 +196,8 @@ class _Run:
         self._decoder = supply.decoder
         self._on_gpu = stream.device.type == "cuda"
         self._side = supply.take_stream() if self._on_gpu else None  # where the thread's copies and kernels go
-        carries = self._side is not None and self._decoder.device.type == "cpu"
+        places = [self._decoder.device, *([stream.shelf.device] if stream.shelf else [])]
+        carries = self._side is not None and any(place.type == "cpu" for place in places)
         self._transfer = Transfer(self._side) if self._side is not None and carries else None
         self._ready: queue.Queue[_Made | _Finished | BaseException | None] = queue.Queue(maxsize=supply.prefetch)
         self._ended = False  # the last of the queue has come
@@ -315,6 +320,8 @@ class _Run:
                 made = self._decoded(readers)
                 for item in made if self._finish is None else self._finishing(made, self._finish):
                     self._ready.put(item)
+            if self._stream.shelf is not None:
+                self._stream.shelf.end()
             self._ready.put(None)
         except BaseException as error:  # handed to the consumer, whose thread can tell the user
             self._ready.put(error)
@@ -336,49 +343,64 @@ class _Run:
                 return
             yield made
 
-    def _contents(self, readers: ThreadPoolExecutor) -> Iterator[tuple[np.ndarray, list[Content | Fault]]]:
-        """Batches of draws with what their files hold, each read while the one before it is decoded."""
-        source = self._stream.source
-        reading: deque[tuple[np.ndarray, list[Future[Sequence[Content | Fault]]]]] = deque()
+    def _contents(self, readers: ThreadPoolExecutor) -> Iterator[tuple[np.ndarray, list[Content | Fault | Pixels]]]:
+        """Batches of draws with what their files hold, each read while the one before it is decoded; with pixels where
+        they are kept."""
+        source, shelf = self._stream.source, self._stream.shelf
+        if shelf is not None:
+            shelf.begin()
+        reading: deque[_Reading] = deque()
         for draws_B in self._stream.batches:
             rows_B = draws_B % len(source)
+            kept = shelf.find(rows_B) if shelf is not None else None
+            if kept is not None:
+                rows_B = rows_B[[one is None for one in kept]]
             # A few files a task: a task costs as much as reading a small file.
             size = -(-len(rows_B) // tasks(source)) or 1
             parts = [readers.submit(source.read, rows_B[at : at + size]) for at in range(0, len(rows_B), size)]
-            reading.append((draws_B, parts))
+            reading.append(_Reading(draws_B, kept, parts))
             if len(reading) > 1:
-                yield _read(reading.popleft())
+                yield reading.popleft().finished()
         while reading:
-            yield _read(reading.popleft())
+            yield reading.popleft().finished()
 
-    def _made(self, rows_B: np.ndarray, contents: Sequence[Content | Fault]) -> _Made | None:
+    def _made(self, rows_B: np.ndarray, contents: Sequence[Content | Fault | Pixels]) -> _Made | None:
         """One batch, when there is room for it; None when none is wanted any more."""
-        stream, decoder, room = self._stream, self._decoder, self._room
+        stream, decoder, room, shelf = self._stream, self._decoder, self._room, self._stream.shelf
         faults: dict[int, Fault] = {}
-        encoded: list[Content]
+        encoded: list[Content | Pixels]
+        opened: list[Opened | Pixels]
         rows_B, encoded = _sound(rows_B, contents, faults)
-        rows_B, opened = _sound(rows_B, decoder.open(encoded), faults)
+        rows_B, opened = _sound(rows_B, _opened(decoder, encoded), faults)
         plan: Plan | None = None
         regions: list[Region] | None = None
         sizes = np.array([(one.height, one.width) for one in opened], dtype=np.int32).reshape(-1, 2)
         sizes_B2 = torch.from_numpy(sizes)
         if stream.draw is not None and opened:
             plan = stream.draw(rows_B, sizes_B2)
-            if isinstance(decoder, TurboDecoder):  # others decode whole photos
+            regions = shelf.regions(sizes_B2) if shelf is not None else None
+            if regions is None and (
+                shelf is not None or isinstance(decoder, TurboDecoder)
+            ):  # others decode whole photos
                 regions = needed_regions(plan, sizes_B2, stream.reduce)
-        pixels_bytes = _bytes(opened, sizes, regions)
+        pixels_bytes = _bytes(opened, sizes, regions if isinstance(decoder, TurboDecoder) else None)
         taken = pixels_bytes + (self._finish.image_bytes * len(opened) if self._finish else 0)
         if not self._has_room(taken):
             return None
         try:
-            answers, slab = self._supply.pixels(opened, regions, stream.reduce)
+            answers, slab = self._pixels(opened, regions)
+            if shelf is not None and regions is not None:
+                shelf.keep(rows_B % len(stream.source), opened, answers, regions)
             rows_B, pixels = _sound(rows_B, answers, faults)
-            moved, there = None, None
+            moved: Sequence[Tensor | Placed] | None = None
+            there = None
             if self._transfer is not None and pixels:
                 moved, there = self._transfer.send([one.image for one in pixels], slab)
                 if slab is not None:
                     self._sending.append((slab, there))
                     slab = None
+            elif shelf is not None and decoder.device != stream.device:  # a GPU may decode for a CPU
+                moved = [one.pixels_HW3.to(stream.device) for one in pixels]
             decoded = Decoded.of(pixels, rows_B, faults, moved)
             # Where pixels are missing, or of another size than their header promised, the plan is of other photos.
             if plan is not None and len(pixels) == len(opened) and torch.equal(sizes_B2, decoded.sizes_B2):
@@ -386,9 +408,23 @@ class _Run:
         except BaseException:
             room.give(taken)
             raise
-        found = decoded.images.bytes
+        # What is kept takes no room, but for its copies.
+        kept = {id(one.image) for one in opened if isinstance(one, Pixels)}
+        own = moved if moved is not None else [one.image for one in pixels]
+        found = decoded.images.bytes - sum(_size(image) for image in own if id(image) in kept)
         room.take(found - taken)
         return _Made(decoded, found, slab, there)
+
+    def _pixels(
+        self, opened: Sequence[Opened | Pixels], regions: Sequence[Region] | None
+    ) -> tuple[list[Pixels | Fault], Tensor | None]:
+        """What is decoded of these, in the same order, and the slab that it lies in; pixels stay pixels."""
+        own = [i for i, one in enumerate(opened) if not isinstance(one, Pixels)]
+        files = [one for one in opened if not isinstance(one, Pixels)]
+        parts = None if regions is None else [regions[i] for i in own]
+        answers, slab = self._supply.pixels(files, parts, self._stream.reduce)
+        decoded = iter(answers)
+        return [one if isinstance(one, Pixels) else next(decoded) for one in opened], slab
 
     def _finishing(self, made: Iterator[_Made], finish: Finish) -> Iterator[_Finished]:
         """Finished batches of the decoded ones, whose memory is kept until the kernels that read it have ended."""
@@ -470,17 +506,28 @@ class _Run:
             self._give(oldest)
 
 
-def _bytes(opened: Sequence[Opened], sizes_B2: np.ndarray, regions: Sequence[Region] | None) -> int:
+def _bytes(opened: Sequence[Opened | Pixels], sizes_B2: np.ndarray, regions: Sequence[Region] | None) -> int:
     """Of the pixels that will be decoded: of whole photos, or about these regions of them where they are JPEGs."""
     if regions is None:
-        return int(sizes_B2.astype(np.int64).prod(1).sum()) * 3
-    parts = zip(opened, regions, strict=True)
+        own = [not isinstance(one, Pixels) for one in opened]
+        return int(sizes_B2[own].astype(np.int64).prod(1).sum()) * 3
     return sum(
         (part.x1 - part.x0) * (part.y1 - part.y0) * 3 // part.reduction**2
         if one.header is not None
         else one.height * one.width * 3
-        for one, part in parts
+        for one, part in zip(opened, regions, strict=True)
+        if not isinstance(one, Pixels)
     )
+
+
+def _size(image: Tensor | Placed) -> int:
+    return image.numel() if isinstance(image, Tensor) else image.height * image.width * 3
+
+
+def _opened(decoder: Decoder, contents: Sequence[Content | Pixels]) -> list[Opened | Fault | Pixels]:
+    """The headers of files; pixels stay pixels, which say how large their photo is, too."""
+    opened = iter(decoder.open([one for one in contents if not isinstance(one, Pixels)]))
+    return [one if isinstance(one, Pixels) else next(opened) for one in contents]
 
 
 def _sound(
@@ -495,8 +542,17 @@ def _sound(
     return rows_B[kept], [one for one in answers if not isinstance(one, Fault)]
 
 
-def _read(
-    parts: tuple[np.ndarray, list[Future[Sequence[Content | Fault]]]],
-) -> tuple[np.ndarray, list[Content | Fault]]:
-    rows_B, reading = parts
-    return rows_B, [content for part in reading for content in part.result()]
+@dataclasses.dataclass(frozen=True)
+class _Reading:
+    """A batch of draws whose files are being read, but for those of which pixels are kept."""
+
+    draws_B: np.ndarray
+    kept: Sequence[Pixels | None] | None  # None: of no photo
+    tasks: Sequence[Future[Sequence[Content | Fault]]]
+
+    def finished(self) -> tuple[np.ndarray, list[Content | Fault | Pixels]]:
+        contents = [content for task in self.tasks for content in task.result()]
+        if self.kept is None:
+            return self.draws_B, [*contents]
+        read = iter(contents)
+        return self.draws_B, [next(read) if one is None else one for one in self.kept]

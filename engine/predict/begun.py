@@ -32,7 +32,7 @@ _REMEDY = "Give another --out, or start afresh with --overwrite"
 # Keys that change no answer.
 _FREE = {
     "predict": {"batch", "part", "positive_class", "submission", "float_format"},
-    "decode": {"threads", "prefetch", "prefetch_mb"},
+    "decode": {"threads", "prefetch", "prefetch_mb", "cache", "cache_mb", "cache_dir"},
     "ensemble": set[str](),
 }
 

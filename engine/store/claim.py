@@ -48,6 +48,9 @@ FREE_KEYS = (
     "decode.threads",
     "decode.prefetch",
     "decode.prefetch_mb",
+    "decode.cache",
+    "decode.cache_mb",
+    "decode.cache_dir",
     "decode.max_megapixels",  # which images are too large to be used shows in the fingerprint
     "ensemble",
     "predict",

@@ -209,6 +209,12 @@ def _idle_of_run(recipe: Recipe) -> Iterator[str]:
         yield "train.sampling.hard_pairs changes nothing: it takes a validation before the last epoch, and there is one"
     if recipe.data.folds.count == 1 and train.select != "log_loss":
         yield f'train.select = "{train.select}" changes nothing: data.folds.count = 1 holds nothing out'
+    if recipe.decode.cache == "off":
+        for key in ("cache_mb", "cache_dir"):
+            if value := getattr(recipe.decode, key):
+                yield f'decode.{key} = {value} changes nothing: decode.cache = "off" keeps no photo decoded'
+    elif epochs * len(recipe.data.folds.run or range(recipe.data.folds.count)) == 1:
+        yield f'decode.cache = "{recipe.decode.cache}" changes nothing: there is one epoch, and no later one that gains'
 
 
 def _idle_of(recipe: Recipe, number: int, stage: StageSection) -> Iterator[str]:

@@ -16,6 +16,7 @@ from engine.augment.contract import Contract
 from engine.augment.mix import mix_at
 from engine.augment.policy import Policy
 from engine.loader.batches import Batch, Epoch, Loader, Samples
+from engine.loader.decoded_cache import DecodedCache
 from engine.model.build import backbone_config
 from engine.order import Pair, Sampler
 from engine.predictions import LabelledPredictions, Predictions
@@ -59,13 +60,15 @@ class FoldData:
 
 class Feed:
     """The training batches of a fold of `recipe`, of images of type `dtype` on the rank's device; and the contract by
-    which its images are scored."""
+    which its images are scored. `cache` keeps photos of the run decoded."""
 
-    def __init__(self, recipe: Recipe, data: FoldData, ranks: Ranks, dtype: torch.dtype) -> None:
+    def __init__(
+        self, recipe: Recipe, data: FoldData, ranks: Ranks, dtype: torch.dtype, cache: DecodedCache | None = None
+    ) -> None:
         self._recipe, self._ranks = recipe, ranks
         self._backbone = own = backbone_config(recipe.model.backbone)
         self._policy = Policy(recipe.augment, own.mean, own.std, own.interpolation)
-        self.loader = Loader(data.samples, recipe.decode, ranks.device, recipe.augment.executor, dtype)
+        self.loader = Loader(data.samples, recipe.decode, ranks.device, recipe.augment.executor, dtype, cache=cache)
         sampling = recipe.train.sampling
         boost_C = np.where(np.isin(data.classes, sampling.boost_classes), sampling.boost, 1.0)
         self._sampler = Sampler(data.learnt_rows_N, data.samples.labels_N, sampling, recipe.seed, boost_C)

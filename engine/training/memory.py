@@ -33,7 +33,7 @@ from engine.augment.regions import needed_regions
 from engine.augment.views import PLAIN, View, view_plan, views_of
 from engine.decode.choose import decode_device, uses_turbo
 from engine.exhausted import Where
-from engine.kernels import Plan
+from engine.kernels.jpeg import Region
 from engine.loader.supply import prefetch_bytes
 from engine.model.build import backbone_config, build_shapes, set_checkpointing
 from engine.model.runtime import Runtime
@@ -41,6 +41,7 @@ from engine.order import Sampler
 from engine.pictures import suffixes
 from engine.ranks import Ranks, own_cores
 from engine.recipe.sections import DecodeSection, ModelSection, Recipe, StageSection, TrainSection
+from engine.training.kept import Kept, Sized, kept_photos, whole_regions
 from engine.training.optim import kept_share
 
 # Workspace of convolutions and the allocator's fragmentation, on top of what is counted.
@@ -210,7 +211,23 @@ def training_memory(
     # While images are scored, the next epoch's first batches are made.
     photos = training.most(ahead + scoring if len(held.sizes_N2) else training)
     together = max(step.peak + extras + training.decoded, scored + ahead.decoded + scoring.decoded)
-    return _placed(ranks, decoding, together, working, photos, files, certain=step.fixed + step.activations)
+    memory = _placed(ranks, decoding, together, working, photos, files, certain=step.fixed + step.activations)
+    return _with_kept(memory, kept_decoded(recipe, stage, train, held, ranks), recipe.decode, ranks.device)
+
+
+def kept_decoded(recipe: Recipe, stage: StageSection, train: Photos, held: Photos, ranks: Ranks) -> Kept | None:
+    """What of these photos may stay decoded on each process; None where the recipe keeps none."""
+    trained, scored = (Sized(photos.sizes_N2, photos.jpeg_N) for photos in (train, held))
+    return kept_photos(recipe, stage, trained, scored, ranks.device, local_processes(ranks))
+
+
+def _with_kept(memory: Memory, kept: Kept | None, section: DecodeSection, device: torch.device) -> Memory:
+    """Files that are mapped count for nothing: they give way."""
+    if kept is None or not kept.in_memory:
+        return memory
+    if section.cache == "device" and device.type == "cuda":
+        return dataclasses.replace(memory, device=memory.device + kept.taken)
+    return dataclasses.replace(memory, host=memory.host + kept.taken)
 
 
 def answering_memory(recipe: Recipe, classes: int, held: Photos, ranks: Ranks) -> Memory:
@@ -332,7 +349,10 @@ def _trained_parts(recipe: Recipe, stage: StageSection, photos: Photos, decoding
         rows_B = rows_B % len(rows_N)
         sizes_B2 = torch.from_numpy(photos.sizes_N2[rows_B]).int()
         plan = policy.draw(torch.from_numpy(photos.keys_N[rows_B]), sizes_B2, *stage.size, recipe.seed, 0)
-        found.append(_bytes(plan, sizes_B2, photos.jpeg_N[rows_B] & decoding.parts, reduce=True))
+        regions = needed_regions(plan, sizes_B2, reduce=True)
+        if recipe.decode.cache != "off":
+            regions = whole_regions(recipe, stage, photos.sizes_N2[rows_B])
+        found.append(_bytes(regions, sizes_B2, photos.jpeg_N[rows_B] & decoding.parts))
     return found
 
 
@@ -355,13 +375,12 @@ def _scored_parts(
         sizes_B2 = torch.from_numpy(photos.sizes_N2[rows]).int()
         plan = view_plan(views[0], contract, sizes_B2, torch.device("cpu"))
         parted_B = photos.jpeg_N[rows] & decoding.parts & (len(views) == 1)
-        found.append(_bytes(plan, sizes_B2, parted_B, reduce=False))
+        found.append(_bytes(needed_regions(plan, sizes_B2, reduce=False), sizes_B2, parted_B))
     return found
 
 
-def _bytes(plan: Plan, sizes_B2: Tensor, parted_B: np.ndarray, reduce: bool) -> int:
-    """Decoded bytes of a batch: of the regions that the plan looks at, of other photos all."""
-    regions = needed_regions(plan, sizes_B2, reduce)
+def _bytes(regions: Sequence[Region], sizes_B2: Tensor, parted_B: np.ndarray) -> int:
+    """Decoded bytes of a batch: of these regions, of photos that come whole all."""
     wholes = (3 * sizes_B2.long().prod(1)).tolist()
     parts = [3 * -(-(r.x1 - r.x0) // r.reduction) * -(-(r.y1 - r.y0) // r.reduction) for r in regions]
     each = zip(parts, wholes, parted_B.tolist(), strict=True)

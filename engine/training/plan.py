@@ -14,10 +14,12 @@ from engine.ranks import Ranks
 from engine.recipe.sections import Recipe, StageSection
 from engine.system import GIB, available_host_bytes, total_host_bytes
 from engine.training.feed import FoldData
+from engine.training.kept import Kept
 from engine.training.memory import (
     Memory,
     Photos,
     answering_memory,
+    kept_decoded,
     local_processes,
     smaller_stage,
     training_memory,
@@ -36,12 +38,14 @@ class FoldPlan:
 
 @dataclasses.dataclass(frozen=True)
 class StagePlan:
-    """A stage of a fold: optimiser steps and images over all its epochs, and its memory at the peak, estimated."""
+    """A stage of a fold: optimiser steps and images over all its epochs, its memory at the peak, and of that the photos
+    that stay decoded (None: the recipe keeps none), estimated."""
 
     stage: StageSection
     steps: int
     images: int
     memory: Memory
+    kept: Kept | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +95,7 @@ def _stage(prepared: Prepared, stage: StageSection, data: FoldData, ranks: Ranks
     steps = max(1, len(data.learnt_rows_N) // in_step) * stage.epochs
     train, held = (_photos(prepared, rows_N) for rows_N in (data.train_rows_N, data.held_rows_N))
     memory = training_memory(prepared.recipe, stage, len(prepared.classes), train, held, ranks)
-    return StagePlan(stage, steps, steps * in_step, memory)
+    return StagePlan(stage, steps, steps * in_step, memory, kept_decoded(prepared.recipe, stage, train, held, ranks))
 
 
 def _photos(prepared: Prepared, rows_N: np.ndarray) -> Photos:

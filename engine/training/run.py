@@ -18,6 +18,7 @@ from typing import Any
 from engine.ensemble.specialist import Effect
 from engine.errors import EngineError, Interrupted
 from engine.events import Notice, Relay, Stop, Watcher
+from engine.loader.decoded_cache import DecodedCache
 from engine.loader.supply import shared_supplies
 from engine.ranks import Ranks
 from engine.recipe.sections import Recipe
@@ -27,6 +28,7 @@ from engine.store.occupied import only_one, refuse_if_taken
 from engine.store.run_folder import RunFolder
 from engine.store.samples import TrainedSamples
 from engine.training.bank import write_bank
+from engine.training.decoded import cache_of
 from engine.training.feed import FoldData
 from engine.training.out_of_fold import answer_held_out
 from engine.training.prepare import Prepared, check_starts
@@ -100,10 +102,11 @@ def _train(
         for entry in prepared.left_out.values():
             watcher.hear(Notice(f"left out: {entry}"))
     folds = {fold: prepared.fold_data(fold) for fold in prepared.folds}
-    trained = _train_folds(recipe, folder, folds, folds, ranks, watcher, stop)
-    for course in prepared.courses:
-        trained |= _train_specialist(course, folder, folds, ranks, watcher, stop)
-    ranks.gather(None)  # all is written by now
+    with cache_of(prepared, ranks) as cache:
+        trained = _train_folds(recipe, folder, folds, folds, ranks, watcher, stop, cache=cache)
+        for course in prepared.courses:
+            trained |= _train_specialist(course, folder, folds, ranks, watcher, stop, cache)
+        ranks.gather(None)  # all is written by now
     settled = ranks.gather(settle(folder, _run_of(prepared)) if ranks.leads else None)[0]
     assert settled is not None
     return Result(folder.path, prepared.folds, settled, already_finished=not trained)
@@ -122,13 +125,14 @@ def _train_folds(
     watcher: Watcher,
     stop: Stop,
     specialist: str = "",
+    cache: DecodedCache | None = None,
 ) -> bool:
     """Train the folds that are not finished; whether there were any. Each then answers about what `asked` holds out."""
     watchers = Relay(Log(folder.log), watcher) if ranks.leads else Watcher()
     trained = False
     for fold, data in folds.items():
         if not folder.is_finished(fold):
-            FoldTrainer(recipe, fold, data, folder.fold(fold), ranks, specialist).train(watchers, stop)
+            FoldTrainer(recipe, fold, data, folder.fold(fold), ranks, specialist, cache).train(watchers, stop)
             trained = True
         answer_held_out(recipe, fold, asked[fold], folder.fold(fold), ranks, watchers, stop)
         if recipe.ensemble.neighbours != "off" and not specialist:
@@ -137,7 +141,13 @@ def _train_folds(
 
 
 def _train_specialist(
-    course: Course, models: RunFolder, folds: Mapping[int, FoldData], ranks: Ranks, watcher: Watcher, stop: Stop
+    course: Course,
+    models: RunFolder,
+    folds: Mapping[int, FoldData],
+    ranks: Ranks,
+    watcher: Watcher,
+    stop: Stop,
+    cache: DecodedCache | None,
 ) -> bool:
     """Train a specialist's folds, each of which answers about all that the main fold holds out; whether there was
     anything left to train."""
@@ -146,7 +156,7 @@ def _train_specialist(
     if ranks.leads and not all(map(folder.is_finished, own)):
         watcher.hear(Notice(f"specialist {name}: {', '.join(course.specialist.answers)}"))
     try:
-        return _train_folds(course.recipe, folder, own, folds, ranks, watcher, stop, name)
+        return _train_folds(course.recipe, folder, own, folds, ranks, watcher, stop, name, cache)
     except Interrupted as error:
         raise Interrupted(f"specialist {name}: {error}") from None
     except EngineError as error:

@@ -24,13 +24,14 @@ from torch import Tensor
 
 from engine.augment.mix import Labels
 from engine.errors import EngineError, Interrupted
-from engine.events import EpochEnded, EpochRecord, FileSetAside, FoldBegan, ImagesDone, Stop, Watcher
+from engine.events import EpochEnded, EpochRecord, FileSetAside, FoldBegan, ImagesDone, Notice, Stop, Watcher
 from engine.exhausted import Where, told_when_exhausted
 from engine.inference.member import Member
 from engine.inference.members import Members
 from engine.inference.scoring import Images, NotFinite
 from engine.inference.scoring import score as score_images
 from engine.loader.batches import Batch
+from engine.loader.decoded_cache import DecodedCache
 from engine.metrics import better, confused_pairs, confusion, score
 from engine.model.runtime import Runtime
 from engine.order import Pair
@@ -67,16 +68,24 @@ class _Trained:
 class FoldTrainer:
     """Trains fold number `fold` of `recipe` in `folder`; `train` continues what an earlier process left there.
 
-    `specialist`: whose fold it is; "" for the main model's. Raises RecipeError where the model cannot be built.
+    `specialist`: whose fold it is; "" for the main model's. `cache` keeps photos of the run decoded. Raises RecipeError
+    where the model cannot be built.
     """
 
     def __init__(
-        self, recipe: Recipe, fold: int, data: FoldData, folder: FoldFolder, ranks: Ranks, specialist: str = ""
+        self,
+        recipe: Recipe,
+        fold: int,
+        data: FoldData,
+        folder: FoldFolder,
+        ranks: Ranks,
+        specialist: str = "",
+        cache: DecodedCache | None = None,
     ) -> None:
         self.recipe, self.fold, self.data, self.folder, self.ranks = recipe, fold, data, folder, ranks
         self.specialist = specialist
         self.runtime = Runtime.of(recipe.train, ranks.device)
-        self.feed = Feed(recipe, data, ranks, self.runtime.dtype)
+        self.feed = Feed(recipe, data, ranks, self.runtime.dtype, cache)
         steps = [self.feed.steps(stage) for stage in recipe.stage]
         self.timetable = Timetable(recipe.stage, recipe.train, steps, len(data.held_rows_N), ranks.world)
         self.position = Position()
@@ -318,6 +327,8 @@ class FoldTrainer:
             if id_ not in self._named:
                 watcher.hear(FileSetAside(entry))
         self._named |= quarantine.keys()
+        for line in self.feed.loader.cache.news() if self.feed.loader.cache is not None else ():
+            watcher.hear(Notice(line))
 
     # -- what is kept
 

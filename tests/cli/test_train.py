@@ -76,6 +76,14 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(recipe: Path, tmp_path: Pa
     (second,) = [row for row in numbers if row[:2] == ["1", "32x48"]]
     assert second[2:6] == ["3", "1", "2", "6"]
     assert first[-1] == second[-1] == "GiB"
+    assert "stay decoded" not in text
+
+
+def test_a_dry_run_says_how_many_photos_would_stay_decoded(recipe: Path) -> None:
+    keys = ("decode.cache=disk", "decode.cache_mb=20000", f"decode.cache_dir={recipe.parent / 'kept'}")
+    text = train(recipe, "--dry-run", *(word for key in keys for word in ("--set", key))).stdout
+    assert text.count("photos that stay decoded (decode.cache): 0.00 GiB of at most 19.53 GiB: all stay") == 2  # stages
+    assert not (recipe.parent / "kept").exists()
 
 
 def test_a_run_prints_its_score_and_where_things_are(recipe: Path, tmp_path: Path) -> None:

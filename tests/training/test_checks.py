@@ -162,6 +162,9 @@ IDLE: list[tuple[dict[str, Any], str]] = [
         "stage.0.batch = 1: stage.0.mix mixes an image with itself",
     ),
     (staged({"epochs": 1}, train={"sampling": {"hard_pairs": 3}}), "train.sampling.hard_pairs changes nothing"),
+    ({"decode": {"cache_mb": 9}}, "decode.cache_mb = 9 changes nothing"),
+    ({"decode": {"cache_dir": "kept"}}, "decode.cache_dir = kept changes nothing"),
+    (staged({"epochs": 1}, decode={"cache": "host"}), 'decode.cache = "host" changes nothing: there is one epoch'),
     (staged({"head_only": 2}), "stage.0.head_only = 2: only pooling and head learn in its 2 epochs"),
 ]
 

@@ -14,6 +14,7 @@ import torch
 
 from engine.decode.choose import uses_turbo
 from engine.errors import EngineError
+from engine.kernels import jpeg
 from engine.model.build import build_model
 from engine.ranks import Ranks
 from engine.recipe.sections import DecodeSection, ModelSection, Recipe, StageSection, TrainSection
@@ -23,6 +24,7 @@ from engine.training.memory import (
     Photos,
     StepMemory,
     answering_memory,
+    kept_decoded,
     smaller_stage,
     step_memory,
     training_memory,
@@ -266,3 +268,48 @@ def test_a_measured_peak_is_near() -> None:
     row = bench_memory.apart(bench_memory.TINY, threads=1)
     low, high = bench_memory.BOUNDS
     assert low <= row["estimated"] / row["measured"] <= high, row
+
+
+# --- photos that stay decoded ----------------------------------------------------------------------------------------
+
+
+def test_photos_that_stay_decoded_are_counted_as_far_as_they_fit(recipe: MakeRecipe) -> None:
+    """32 photos of 6 MB each; scored is the square in the middle of 4 of them."""
+    many = Photos(np.full((32, 2), (1000, 2000)), np.zeros(32), np.arange(32), np.zeros(32, dtype=bool))
+    few = Photos(np.full((4, 2), (1000, 2000)), np.zeros(4), np.arange(4), np.zeros(4, dtype=bool))
+    host = {}
+    for name, decode in {"off": {}, "all": {"cache_mb": 4000}, "some": {"cache_mb": 50}}.items():
+        made = recipe(decode={"cache": "off" if name == "off" else "host", **decode})
+        kept = kept_decoded(made, made.stage[0], many, few, HERE)
+        host[name] = training_memory(made, made.stage[0], 3, many, few, HERE).host
+        if kept is not None:
+            assert kept.wanted == 36 * 6_000_000 and kept.limit == decode["cache_mb"] * 2**20
+            assert ("all stay" in str(kept)) == (name == "all") and ("about 24% stay" in str(kept)) == (name == "some")
+    assert host["all"] - host["off"] == 36 * 6_000_000
+    assert host["some"] - host["off"] == 50 * 2**20
+
+
+@pytest.mark.skipif(not jpeg.available(), reason=jpeg.why_not())
+def test_photos_that_a_small_stage_can_use_smaller_take_less(recipe: MakeRecipe) -> None:
+    photos = Photos(np.full((8, 2), (1600, 1600)), np.zeros(8), np.arange(8), np.ones(8, dtype=bool))
+    none = Photos(np.empty((0, 2), dtype=np.int64), np.zeros(0), np.arange(0), np.ones(0, dtype=bool))
+    stages = [{"size": size, "batch": 8, "epochs": 2, "lr": 1e-3} for size in (64, 256, 1024)]
+    made = recipe(decode={"cache": "host"}, stage=stages, augment={"crop": {"kind": "center"}})
+    found = [kept_decoded(made, stage, photos, none, HERE) for stage in made.stage]
+    assert [one.wanted for one in found if one] == [8 * 3 * side**2 for side in (200, 400, 1600)]
+
+
+def test_what_one_fold_is_scored_by_stays_for_the_others(recipe: MakeRecipe) -> None:
+    few = Photos(np.full((4, 2), (1000, 2000)), np.zeros(4), np.arange(4), np.zeros(4, dtype=bool))
+    one, both = (recipe(decode={"cache": "host"}, data={"folds": {"run": run}}) for run in ([0], [0, 1]))
+    kept = [kept_decoded(made, made.stage[0], few, few, HERE) for made in (one, both)]
+    assert [each.wanted for each in kept if each] == [8 * 6_000_000, 12 * 6_000_000]
+
+
+def test_what_is_mapped_from_a_disk_takes_no_memory_that_others_could_not_have(recipe: MakeRecipe) -> None:
+    whole = Photos(np.full((8, 2), (90, 90)), np.zeros(8), np.arange(8), np.zeros(8, dtype=bool))
+    host = [
+        training_memory(made, made.stage[0], 3, whole, whole, HERE).host
+        for made in (recipe(), recipe(decode={"cache": "disk"}))
+    ]
+    assert host[0] == host[1]

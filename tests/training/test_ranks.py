@@ -33,17 +33,21 @@ def torchrun(recipe: Path, processes: int) -> subprocess.CompletedProcess[str]:
 
 
 def test_two_processes_answer_as_one_does(recipe: MakeRecipe, run: Run, make_stage: Stage, tmp_path: Path) -> None:
-    def made(name: str, batch: int) -> Recipe:
+    """Photos stay decoded: the one's in memory, those of the two in files that they share."""
+
+    def made(name: str, batch: int, **decode: str) -> Recipe:
         second = make_stage(batch=batch // 2, accumulate=2, epochs=2, size=(40, 32), head_only=1)
         stages = [make_stage(batch=batch, epochs=1), second]
-        return recipe(output=str(tmp_path / name), stage=stages, train={"ema": 0.8, "precision": "fp32"})
+        train = {"ema": 0.8, "precision": "fp32"}
+        return recipe(output=str(tmp_path / name), stage=stages, train=train, decode=decode)
 
-    run(made("one", 8))
-    path = tmp_path / "recipe.toml"
-    path.write_text(dump_recipe(made("two", 4)), "utf-8")
+    run(made("one", 8, cache="host"))
+    path, kept = tmp_path / "recipe.toml", tmp_path / "kept"
+    path.write_text(dump_recipe(made("two", 4, cache="disk", cache_dir=str(kept))), "utf-8")
     done = torchrun(path, 2)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("log loss of the class shares") == 1  # one of them speaks
+    assert kept.is_dir() and not [*kept.iterdir()]
 
     one, two = tmp_path / "one", tmp_path / "two"
     table = pq.read_table(one / "oof.parquet")

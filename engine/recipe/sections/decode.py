@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from engine.recipe.sections.base import Section
+from engine.recipe.sections.base import PathText, Section
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -42,6 +42,27 @@ class DecodeSection(Section):
         ge=0,
         description="MiB that decoded batches may take together, on the GPU where that decodes: fewer than `prefetch` are made ahead where they would take more, but always one. 0: an eighth of the memory.",
     )
+    cache: Literal["off", "device", "host", "disk"] = Field(
+        "off",
+        description="Where training keeps photos decoded, so that from the second epoch on they are neither read nor decoded: device: the model's memory; host: main memory; disk: files that are mapped into memory. Each photo is kept, and decoded, whole, at the largest reduction that the stage can use, and pixels are the same whether it fits or not. So it pays where most photos fit, which `--dry-run` tells; what does not fit takes longer than without. Several processes on a machine share what is on disk; in memory each keeps what it meets, which another one may be given in the next epoch.",
+    )
+    cache_mb: int = Field(
+        0,
+        ge=0,
+        description="MiB that kept photos may take. 0: a quarter of the memory, half of what is free on the disk. Processes on a machine share it, but for that of devices.",
+    )
+    cache_dir: PathText = Field(
+        "",
+        description="cache = disk: the folder for it. Empty: the user's cache folder. A finished run leaves nothing there; an interrupted one goes on with it, unless the machine was started anew.",
+    )
+
+    @model_validator(mode="after")
+    def _has_a_use_for_its_folder(self) -> DecodeSection:
+        if self.cache in ("device", "host") and self.cache_dir:
+            raise ValueError(
+                f'cache_dir: a folder is for cache = "disk", and it is "{self.cache}"; set that, or leave it out'
+            )
+        return self
 
     @model_validator(mode="after")
     def _fast_is_of_turbo(self) -> DecodeSection:
