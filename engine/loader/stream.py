@@ -471,15 +471,12 @@ class _Run:
 
 def _bytes(opened: Sequence[Opened], sizes_B2: np.ndarray, regions: Sequence[Region] | None) -> int:
     """Of the pixels that will be decoded: of whole photos, or about these regions of them where they are JPEGs."""
-    if regions is None:
-        return int(sizes_B2.astype(np.int64).prod(1).sum()) * 3
-    parts = zip(opened, regions, strict=True)
-    return sum(
-        (part.x1 - part.x0) * (part.y1 - part.y0) * 3 // part.reduction**2
-        if one.header is not None
-        else one.height * one.width * 3
-        for one, part in parts
-    )
+    bytes_B = 3 * sizes_B2.astype(np.int64).prod(1)
+    if regions:
+        x0_B, y0_B, x1_B, y1_B, reduction_B = np.array(regions, dtype=np.int64).T
+        parts_B = (x1_B - x0_B) * (y1_B - y0_B) * 3 // reduction_B**2
+        bytes_B = np.where([one.header is not None for one in opened], parts_B, bytes_B)
+    return int(bytes_B.sum())
 
 
 def _sound(
