@@ -508,16 +508,12 @@ class _Run:
 
 def _bytes(opened: Sequence[Opened | Pixels], sizes_B2: np.ndarray, regions: Sequence[Region] | None) -> int:
     """Of the pixels that will be decoded: of whole photos, or about these regions of them where they are JPEGs."""
-    if regions is None:
-        own = [not isinstance(one, Pixels) for one in opened]
-        return int(sizes_B2[own].astype(np.int64).prod(1).sum()) * 3
-    return sum(
-        (part.x1 - part.x0) * (part.y1 - part.y0) * 3 // part.reduction**2
-        if one.header is not None
-        else one.height * one.width * 3
-        for one, part in zip(opened, regions, strict=True)
-        if not isinstance(one, Pixels)
-    )
+    bytes_B = 3 * sizes_B2.astype(np.int64).prod(1)
+    if regions:
+        x0_B, y0_B, x1_B, y1_B, reduction_B = np.array(regions, dtype=np.int64).T
+        parts_B = (x1_B - x0_B) * (y1_B - y0_B) * 3 // reduction_B**2
+        bytes_B = np.where([isinstance(one, Opened) and one.header is not None for one in opened], parts_B, bytes_B)
+    return int(bytes_B[[isinstance(one, Opened) for one in opened]].sum())
 
 
 def _size(image: Tensor | Placed) -> int:
