@@ -48,7 +48,9 @@ def profile_rows(bench: Bench, path: Path) -> Iterator[Row]:
 
 
 def _own_us(event: Any, on_gpu: bool) -> float:
-    """Microseconds of its own: a kernel's on the device, an operator's on a CPU."""
+    """Microseconds of its own: a kernel's on the device, an operator's on a CPU. What merely names a stretch of time
+    (an optimiser's step) is neither."""
     if not on_gpu:
         return float(event.self_cpu_time_total)
-    return float(event.self_device_time_total) if "CUDA" in str(event.device_type) else 0.0
+    is_kernel = "CUDA" in str(event.device_type) and not event.is_user_annotation
+    return float(event.self_device_time_total) if is_kernel else 0.0
