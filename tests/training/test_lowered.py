@@ -10,6 +10,7 @@ import pytest
 import torch
 from timm.layers import LayerNorm
 from torch import Tensor
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from engine.augment.mix import MixedLabels
@@ -190,3 +191,22 @@ def test_a_backbone_that_cannot_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(LayerNorm, "forward", lambda self, maps: maps.float() @ maps)
     with pytest.raises(RecipeError, match=r'"bf16_weights": test_convnext cannot do with bf16 alone \(.*use "bf16"'):
         check_lowered(section, 3, SIZE)
+
+
+def test_a_compiled_step_is_one_graph_and_learns_as_an_uncompiled_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend("eager")
+    compile_ = torch.compile
+
+    def counted(function: Any, **options: Any) -> Any:
+        return compile_(function, backend=counter, dynamic=options["dynamic"])
+
+    monkeypatch.setattr(torch, "compile", counted)
+    losses = []
+    for switch in ("off", "on"):
+        one = learner(recipe(compile=switch))
+        with own_randomness(CPU):
+            seed_torch(1)
+            losses.append([one.take_step(batch(number)).item() for number in range(3)])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-2)
+    assert counter.frame_count == 1
