@@ -104,9 +104,9 @@ def cpu_pass(images: Ragged, plan: Plan, out: Tensor) -> None:
     """Run `plan` on `images` into `out`: (B, 3, height, width), channels-last, float32, bfloat16 or float16.
 
     All on the host, shapes as `dispatch.one_pass` checks them. Colours before normalisation agree with the reference
-    within 1e-3 where no step of the colour program jumps (POSTERIZE and SOLARIZE do): weights are 13-bit numbers. One
-    batch runs at a time, on all threads; other Python threads go on meanwhile. After the first batch of a size
-    nothing is allocated.
+    within 1e-3 where no step of the colour program jumps (POSTERIZE and SOLARIZE do): weights are numbers of 13 bits or
+    more. One batch runs at a time, on all threads; other Python threads go on meanwhile. After the first batch of a
+    size nothing is allocated.
 
     Raises ValueError for images too large to address and RuntimeError when the kernel is not available.
     """

@@ -87,42 +87,35 @@ static inline void read_2x2(const uint8_t* base, const int32_t* offset, int64_t 
     planes(x, out);
 }
 
-// Weights of four columns as words, of columns 0 and 1 and of 2 and 3. Words and not bytes as in read_2x2: whoever
-// reads four columns of each row saves more by the fewer sums than the wider numbers cost.
-constexpr float TAP_ONE = 32767, TAP_ONE_CUBIC = 32767, TAP_ONE_WIDE = 32767;
-
-static inline void pack_taps(const I w[4], I& left, I& right) {
-    left = (I)_mm256_blend_epi16((__m256i)w[0], _mm256_slli_epi32((__m256i)w[1], 16), 0xaa);
-    right = (I)_mm256_blend_epi16((__m256i)w[2], _mm256_slli_epi32((__m256i)w[3], 16), 0xaa);
+// The weights of four columns, packed for read_taps. Where there are no more columns, as words, 0 and 1, 2 and 3: fewer
+// sums save more there than wider numbers cost. Of more, as bytes in the order 0 2 1 3.
+template <int Chunks>
+constexpr bool TAPS_IN_WORDS = Chunks == 1;
+template <int Chunks>
+static inline void pack_taps(const I w[4], I& high, I& low) {
+    if constexpr (!TAPS_IN_WORDS<Chunks>) return pack_weights(w[0], w[2], w[1], w[3], high, low);
+    high = (I)_mm256_blend_epi16((__m256i)w[0], _mm256_slli_epi32((__m256i)w[1], 16), 0xaa);
+    low = (I)_mm256_blend_epi16((__m256i)w[2], _mm256_slli_epi32((__m256i)w[3], 16), 0xaa);
 }
 
-// One row's four columns by their weights: two halves of R and of G; of B.
-static inline __m256i four_columns(const uint8_t* p, const int32_t* left, const int32_t* right) {
-    const __m256i order = _mm256_setr_epi8(
+// Pixels from `Rows` rows of four columns, with weights in words.
+template <int Rows>
+static inline void read_words(
+    const uint8_t* base, const int32_t* offset, int64_t stride, const int32_t* left, const int32_t* right,
+    const float* wy, F out[3]
+) {
+    const __m256i order = _mm256_setr_epi8(  // R and G of columns 0 to 3; B
         0, -1, 3, -1, 6, -1, 9, -1, 1, -1, 4, -1, 7, -1, 10, -1,
         2, -1, 5, -1, 8, -1, 11, -1, -1, -1, -1, -1, -1, -1, -1, -1
     );
-    const __m256i bytes = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i*)p));
-    const __m256i weights = _mm256_blend_epi32(_mm256_set1_epi32(*left), _mm256_set1_epi32(*right), 0xaa);
-    return _mm256_madd_epi16(_mm256_shuffle_epi8(bytes, order), weights);
-}
-
-// `Rows` is ny where that is known, else 0.
-template <int Chunks, int Rows>
-static inline void read_rows(
-    const uint8_t* base, const int32_t* offset, int64_t stride, const int32_t* left, const int32_t* right,
-    const float* wy, int chunks, int ny, F out[3]
-) {
-    auto pixel = [&](int i) __attribute__((always_inline)) {
+    auto pixel = [&](int i) __attribute__((always_inline)) {  // two halves of R and of G; of B
+        const __m256i weights = _mm256_blend_epi32(_mm256_set1_epi32(left[i]), _mm256_set1_epi32(right[i]), 0xaa);
         F sum = _mm256_setzero_ps();
-        for (int y = 0; y < (Rows ? Rows : ny); y++) {
-            const uint8_t* p = base + offset[i] + y * stride;
-            __m256i row = four_columns(p, left + i, right + i);
-            for (int c = 1; c < (Chunks ? Chunks : chunks); c++) {
-                p += 12;
-                row = _mm256_add_epi32(row, four_columns(p, left + c * BLOCK + i, right + c * BLOCK + i));
-            }
-            sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(row), _mm256_broadcast_ss(wy + y * BLOCK + i), sum);
+        for (int y = 0; y < Rows; y++) {
+            const __m128i bytes = _mm_loadu_si128((const __m128i*)(base + offset[i] + y * stride));
+            const __m256i words = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(bytes), order);
+            const F row = _mm256_cvtepi32_ps(_mm256_madd_epi16(words, weights));
+            sum = _mm256_fmadd_ps(row, _mm256_broadcast_ss(wy + y * BLOCK + i), sum);
         }
         return sum;
     };
@@ -137,16 +130,54 @@ static inline void read_rows(
     out[2] = _mm256_permute2f128_ps(rb[0], rb[1], 0x31);
 }
 
-// Pixels from `ny` rows of 4 * chunks columns each. Chunks of columns have packed weights and rows have weights, each
-// BLOCK numbers after the last.
+static inline __m256i four_columns(const uint8_t* top, const uint8_t* bottom) {
+    const __m256i order = _mm256_broadcastsi128_si256(
+        _mm_setr_epi8(0, 6, 3, 9, 1, 7, 4, 10, 2, 8, 5, 11, -1, -1, -1, -1)
+    );
+    __m256i rows = _mm256_inserti128_si256(
+        _mm256_castsi128_si256(_mm_loadu_si128((const __m128i*)top)), _mm_loadu_si128((const __m128i*)bottom), 1
+    );
+    return _mm256_shuffle_epi8(rows, order);
+}
+
+static inline F row_weights(const float* top, const float* bottom) {
+    return _mm256_insertf128_ps(_mm256_broadcast_ss(top), _mm_broadcast_ss(bottom), 1);
+}
+
+// Pixels from `ny` rows of 4 * chunks columns each. Chunks of columns have packed weights and rows have weights (0 from
+// ny to the next multiple of four), each BLOCK numbers after the last.
 template <int Chunks>
 static inline void read_taps(
-    const uint8_t* base, const int32_t* offset, int64_t stride, const int32_t* left, const int32_t* right,
+    const uint8_t* base, const int32_t* offset, int64_t stride, const int32_t* high, const int32_t* low,
     const float* wy, int chunks, int ny, F out[3]
 ) {
-    if (Chunks && ny == 4) return read_rows<Chunks, 4>(base, offset, stride, left, right, wy, chunks, ny, out);
-    if (Chunks && ny == 3) return read_rows<Chunks, 3>(base, offset, stride, left, right, wy, chunks, ny, out);
-    read_rows<Chunks, 0>(base, offset, stride, left, right, wy, chunks, ny, out);
+    if constexpr (TAPS_IN_WORDS<Chunks>) {
+        if (ny == 4) return read_words<4>(base, offset, stride, high, low, wy, out);
+        if (ny == 3) return read_words<3>(base, offset, stride, high, low, wy, out);
+        if (ny == 2) return read_words<2>(base, offset, stride, high, low, wy, out);
+        return read_words<1>(base, offset, stride, high, low, wy, out);
+    }
+    __m128 pixel[N];
+    for (int i = 0; i < N; i++) {
+        F sum = _mm256_setzero_ps();
+        for (int y = 0; y < ny; y += 2) {
+            const uint8_t* p = base + offset[i] + y * stride;
+            const int64_t second = y + 1 < ny ? stride : 0;
+            const int32_t *h = high + i, *l = low + i;
+            __m256i rows = dot4(four_columns(p, p + second), _mm256_set1_epi32(*h), _mm256_set1_epi32(*l));
+            for (int c = 1; c < chunks; c++) {
+                p += 12, h += BLOCK, l += BLOCK;
+                __m256i more = dot4(four_columns(p, p + second), _mm256_set1_epi32(*h), _mm256_set1_epi32(*l));
+                rows = _mm256_add_epi32(rows, more);
+            }
+            F weight = row_weights(wy + y * BLOCK + i, wy + (y + 1) * BLOCK + i);
+            sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(rows), weight, sum);
+        }
+        pixel[i] = _mm_add_ps(_mm256_castps256_ps128(sum), _mm256_extractf128_ps(sum, 1));
+    }
+    F x[4];
+    for (int i = 0; i < 4; i++) x[i] = _mm256_insertf128_ps(_mm256_castps128_ps256(pixel[i]), pixel[i + 4], 1);
+    planes(x, out);
 }
 
 // Rows of pixels are picked one by one: a gather would be slower.

@@ -59,8 +59,10 @@ static inline void read_2x2(const uint8_t* base, const int32_t* offset, int64_t 
     }
 }
 
-// The weights of four columns as bytes in the order 0 2 1 3 (see pack_weights): the largest that a weight may be.
-constexpr float TAP_ONE = 127 * 64, TAP_ONE_CUBIC = 100 * 64, TAP_ONE_WIDE = 63 * 64;
+// The weights of four columns, packed for read_taps: as bytes in the order 0 2 1 3.
+template <int Chunks>
+constexpr bool TAPS_IN_WORDS = false;
+template <int Chunks>
 static inline void pack_taps(const I w[4], I& high, I& low) { pack_weights(w[0], w[2], w[1], w[3], high, low); }
 
 // Pixels from `ny` rows of 4 * chunks columns each. Chunks of columns have packed weights, in the order 0 2 1 3, and

@@ -3,10 +3,11 @@
 //
 // Three readers and why. Rotated samples are read pixel by pixel: one unaligned load brings a row's taps of one pixel
 // in all three channels, which beats gathers (a gather fetches one number a lane). Their weights are fixed point, 13
-// bits, so that byte dot products do the multiplying; the error stays under 2e-4 of the colour range. Samples whose
-// rows and columns stay rows and columns are two one-dimensional filters in float, vertical first: that pass runs over
-// contiguous memory and leaves only one row to resample horizontally. Pixels whose taps cross the border, or whose
-// loads would pass the image's last byte, have their taps copied to a patch first and then take the same road.
+// bits for dot products of bytes, 15 where words are multiplied; the error stays under 2e-4 of the colour range.
+// Samples whose rows and columns stay rows and columns are two one-dimensional filters in float, vertical first: that
+// pass runs over contiguous memory and leaves only one row to resample horizontally. Pixels whose taps cross the
+// border, or whose loads would pass the image's last byte, have their taps copied to a patch first and then take the
+// same road.
 
 // --- geometry --------------------------------------------------------------------------------------------------------
 
@@ -131,8 +132,8 @@ struct Readable {
     }
 };
 
-// Whether all `count` points of a row from `start` on can be read straight from the image, by the first and the last: an
-// affine map goes one way along both axes, in floats, too. `first_tap` gives the tap's column and row for a point.
+// Whether all `count` points of a row from `start` on can be read straight from the image, by the first and the last:
+// an affine map goes one way along both axes, in floats, too. `first_tap` gives the first tap's column and row.
 template <class FirstTap>
 static inline bool all_readable(const Readable& readable, int start, int count, int64_t stride, FirstTap first_tap) {
     I p, q, last_p, last_q;
@@ -172,7 +173,8 @@ static void read_row_2x2(const Sample& s, float y, float x_step, int count, floa
         locate(i, u, v);
         p = to_int(floor(u - half)), q = to_int(floor(v - half));
     };
-    auto weigh = [&](int i, int at, bool known_inside) {  // the vector of pixels at i; its weights go to `at` of the block
+    // The vector of pixels at i; its weights go to `at` of the block.
+    auto weigh = [&](int i, int at, bool known_inside) {
         Group g;
         F u, v;
         g.has_source = locate(i, u, v);
@@ -287,8 +289,11 @@ static __attribute__((noinline)) void read_border_pixel(
 // Any footprint: taps in chunks of four columns and four rows. `Chunks` of columns when known, else 0.
 template <bool Checked, bool Cubic, int Chunks>
 static void read_row_taps(const Sample& s, float y, float x_step, int count, Scratch& scratch, float* rgb, int pitch) {
+    // In bytes, AVX2 adds the products of taps 0 and 2, and of 1 and 3, in 16 bits: their weights stay under 2**13
+    // together. At footprints up to 2 two such triangle weights sum to at most 1, at footprint 1 two cubic ones to at
+    // most 1.2.
     const bool wide = Cubic ? s.fx > 1 : s.fx > 2;
-    const float one = wide ? TAP_ONE_WIDE : Cubic ? TAP_ONE_CUBIC : TAP_ONE;
+    const float one = TAPS_IN_WORDS<Chunks> ? 32767 : wide ? 63 * 64 : Cubic ? 100 * 64 : 127 * 64;
     constexpr int PATCH_BYTES = 1024;  // the largest patch of one pixel
     const int chunks = Chunks ? Chunks : (s.nx + 3) / 4, rows = Chunks ? 4 : (s.ny + 3) / 4 * 4;
     const Locator<Checked> locate(s, y, x_step);
@@ -320,7 +325,8 @@ static void read_row_taps(const Sample& s, float y, float x_step, int count, Scr
         locate(i, u, v);
         p = to_int(floor(u - reach_x) + set1(1)), q = to_int(floor(v - reach_y) + set1(1));
     };
-    auto weigh = [&](int i, int at, bool known_inside) {  // the vector of pixels at i; its weights go to `at` of the block
+    // The vector of pixels at i; its weights go to `at` of the block.
+    auto weigh = [&](int i, int at, bool known_inside) {
         Group g;
         F u, v;
         g.has_source = locate(i, u, v);
@@ -342,7 +348,7 @@ static void read_row_taps(const Sample& s, float y, float x_step, int count, Scr
             I w[4], upper, lower;
             for (int k = 0; k < 4; k++) w[k] = round_int(wx[4 * c + k]);
             total += (w[0] + w[1]) + (w[2] + w[3]);
-            pack_taps(w, upper, lower);
+            pack_taps<Chunks>(w, upper, lower);
             storei(high + c * BLOCK + at, upper), storei(low + c * BLOCK + at, lower);
         }
         store(scale + at, reciprocal(to_float(total) * g.sum_y * set1(255)));

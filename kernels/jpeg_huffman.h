@@ -37,7 +37,7 @@ static inline int number_of(uint32_t bits, int size) {
     return int(bits) + (int(bits) < (1 << size >> 1) ? 1 - (1 << size) : 0);
 }
 
-// What the next bits are: a code, and a number of `size` bits after it. In one word, or compilers take it apart in memory.
+// What the next bits are: a code, and a number of `size` bits after it. In one word, or compilers take it apart.
 class Meaning {
 public:
     Meaning() = default;
@@ -138,7 +138,7 @@ struct Bits {
     }
 };
 
-// The one scan of a baseline JPEG. Kept from file to file: its memory, and the tables, of which most files have the same.
+// The one scan of a baseline JPEG. Kept from file to file: its memory, and the tables, which most files have alike.
 class Scan {
 public:
     // Memory for the next file, of so many bytes. Throws bad_alloc.
@@ -156,7 +156,8 @@ public:
         segment_ = 0;
         begin_segment();
         info.client_data = this;
-        reinterpret_cast<Entropy*>(info.entropy)->decode_mcu = [](j_decompress_ptr given, JBLOCKROW* blocks) -> boolean {
+        auto* entropy = reinterpret_cast<Entropy*>(info.entropy);
+        entropy->decode_mcu = [](j_decompress_ptr given, JBLOCKROW* blocks) -> boolean {
             Scan& scan = *static_cast<Scan*>(given->client_data);
             if (blocks ? scan.read<true>(blocks) : scan.read<false>(blocks)) return TRUE;
             scan.gave_up_ = true;
