@@ -119,17 +119,9 @@ def decode(
     for i, (content, header, layout) in enumerate(zip(encoded, headers, layouts, strict=True)):
         start = int(ends_B[i - 1]) if i else 0
         out.append(slab[start : start + layout.bytes].reshape(layout.height, layout.width, 3))
-        jobs_B[i] = (
-            address_of(content),
-            out[i].ctypes.data,
-            len(content),
-            *header,
-            layout.reduction,
-            *layout.stored,
-            fast,
-            alone,
-            0,
-        )
+        to = out[i].ctypes.data
+        region = (*header, layout.reduction, *layout.stored)
+        jobs_B[i] = (address_of(content), to, len(content), *region, fast, alone, 0)
     library(jobs_B.ctypes.data, len(jobs_B), threads)
     return [
         Decoded(pixels, layout.x, layout.y, layout.reduction) if done else None

@@ -83,10 +83,9 @@ class Epoch:
 class Loader:
     """Makes batches of `samples` on `device`; `quarantine` collects the files it had to leave out and why.
 
-    `dtype` is that of the images (float32, bfloat16 or float16); `executor` is the recipe's `augment.executor`.
-    Decoding begins at once, before the first batch is asked for. `supply`: what it shares with other loaders; by
-    default with those around it that decode alike, see `shared_supplies`. `cache` keeps decoded photos of these
-    samples.
+    `dtype` is that of the images (float32, bfloat16 or float16); `executor` is the recipe's `augment.executor`; `cache`
+    keeps decoded photos of these samples. Decoding begins at once, before the first batch is asked for. `supply`: what
+    it shares with other loaders; by default with those around it that decode alike, see `shared_supplies`.
     """
 
     def __init__(
@@ -96,8 +95,8 @@ class Loader:
         device: torch.device,
         executor: Name = "auto",
         dtype: torch.dtype = torch.float32,
-        supply: Supply | None = None,
         cache: DecodedCache | None = None,
+        supply: Supply | None = None,
     ) -> None:
         self.samples = samples
         self.cache = cache
@@ -122,10 +121,10 @@ class Loader:
             return self._augmented(decoded, policy, epoch, assemble)
 
         shelf = self.cache.trained(policy, epoch.height, epoch.width) if self.cache is not None else None
-        stream = self._stream(batches, draw, reduce=True, shelf=shelf)
         if self.device.type == "cuda":
-            return self._finished(stream, self._finish(make, epoch.height, epoch.width, fill=True))
-        filled = _filled(self._noting(iter(stream)), batches)
+            finish = self._finish(make, epoch.height, epoch.width, fill=True)
+            return self._finished(self._stream(batches, draw, reduce=True, shelf=shelf), finish)
+        filled = _filled(self._decoded(batches, draw, reduce=True, shelf=shelf), batches)
         return (self.augment(decoded, policy, epoch) for decoded in filled)
 
     def augment(self, decoded: Decoded, policy: Policy, epoch: Epoch) -> Batch:
@@ -148,16 +147,17 @@ class Loader:
         shelf = None
         if self.cache is not None and view == PLAIN and len(batches):
             shelf = self.cache.scored(contract, self.samples.rows(np.concatenate(batches)))
-        stream = self._stream(batches, draw, shelf=shelf)
         if self.device.type == "cuda":
             own = view.contract(contract)
-            return self._finished(stream, self._finish(make, own.height, own.width, fill=False))
-        return (make(each, self._assemble) for each in self._noting(iter(stream)) if len(each.rows_B))
+            finish = self._finish(make, own.height, own.width, fill=False)
+            return self._finished(self._stream(batches, draw, shelf=shelf), finish)
+        seen = (decoded for decoded in self._decoded(batches, draw, shelf=shelf) if len(decoded.rows_B))
+        return (make(each, self._assemble) for each in seen)
 
     def photos(self, batches: Sequence[np.ndarray]) -> Generator[Decoded, None, None]:
         """Whole photos, for several views of each; a batch may be used until the next is asked for. Bad files are
         missing from `rows_B`, and batches of nothing else are left out."""
-        return (decoded for decoded in self._noting(iter(self._stream(batches))) if len(decoded.rows_B))
+        return (decoded for decoded in self._decoded(batches) if len(decoded.rows_B))
 
     def _draw(self, draws_B: np.ndarray, sizes_B2: Tensor, policy: Policy, epoch: Epoch) -> Plan:
         # On the host: a plan is some kilobytes, and drawing it on a GPU is a hundred launches.
@@ -175,6 +175,15 @@ class Loader:
         shelf: Shelf | None = None,
     ) -> ImageStream:
         return ImageStream(self.samples.source, batches, self.decode, self.device, draw, reduce, self._supply, shelf)
+
+    def _decoded(
+        self,
+        batches: Sequence[np.ndarray],
+        draw: Draw | None = None,
+        reduce: bool = False,
+        shelf: Shelf | None = None,
+    ) -> Generator[Decoded, None, None]:
+        return self._noting(iter(self._stream(batches, draw, reduce, shelf)))
 
     def _noting(self, running: Generator[Decoded, None, None]) -> Generator[Decoded, None, None]:
         """What is decoded; its bad files are put into the quarantine as they are met."""

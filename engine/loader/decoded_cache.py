@@ -37,6 +37,7 @@ from engine.augment.policy import Policy
 from engine.augment.regions import needed_regions
 from engine.decode.decoder import Opened, Pixels
 from engine.errors import StorageError
+from engine.kernels import Placed
 from engine.kernels.jpeg import REDUCTIONS, Region
 from engine.loader.decoded_files import InFiles, Whose
 from engine.quarantine import Fault
@@ -344,7 +345,7 @@ class DecodedCache:
         stop = start + rows * columns * 3
         block = self.blocks.of(number)
         self.blocks.soon(number, start, stop)
-        return Pixels(block[start:stop].view(rows, columns, 3), *frame)
+        return Pixels(Placed(block.data_ptr() + start, rows, columns, block), *frame)
 
     def _place(self, kind: tuple[int, int], size: int) -> tuple[int, int] | None:
         """A block and where in it `size` bytes are free; None for none."""

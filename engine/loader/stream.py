@@ -343,7 +343,7 @@ class _Run:
                 return
             yield made
 
-    def _contents(self, readers: ThreadPoolExecutor) -> Iterator[tuple[np.ndarray, list[Content | Fault | Pixels]]]:
+    def _contents(self, readers: ThreadPoolExecutor) -> Iterator[tuple[np.ndarray, Sequence[Content | Fault | Pixels]]]:
         """Batches of draws with what their files hold, each read while the one before it is decoded; with pixels where
         they are kept."""
         source, shelf = self._stream.source, self._stream.shelf
@@ -352,8 +352,9 @@ class _Run:
         reading: deque[_Reading] = deque()
         for draws_B in self._stream.batches:
             rows_B = draws_B % len(source)
-            kept = shelf.find(rows_B) if shelf is not None else None
-            if kept is not None:
+            kept: Sequence[Pixels | None] = ()
+            if shelf is not None:
+                kept = shelf.find(rows_B)
                 rows_B = rows_B[[one is None for one in kept]]
             # A few files a task: a task costs as much as reading a small file.
             size = -(-len(rows_B) // tasks(source)) or 1
@@ -379,9 +380,8 @@ class _Run:
         if stream.draw is not None and opened:
             plan = stream.draw(rows_B, sizes_B2)
             regions = shelf.regions(sizes_B2) if shelf is not None else None
-            if regions is None and (
-                shelf is not None or isinstance(decoder, TurboDecoder)
-            ):  # others decode whole photos
+            # Other decoders bring whole photos; a shelf wants to know what was asked for.
+            if regions is None and (shelf is not None or isinstance(decoder, TurboDecoder)):
                 regions = needed_regions(plan, sizes_B2, stream.reduce)
         pixels_bytes = _bytes(opened, sizes, regions if isinstance(decoder, TurboDecoder) else None)
         taken = pixels_bytes + (self._finish.image_bytes * len(opened) if self._finish else 0)
@@ -392,15 +392,15 @@ class _Run:
             if shelf is not None and regions is not None:
                 shelf.keep(rows_B % len(stream.source), opened, answers, regions)
             rows_B, pixels = _sound(rows_B, answers, faults)
-            moved: Sequence[Tensor | Placed] | None = None
-            there = None
+            moved, there = None, None
             if self._transfer is not None and pixels:
                 moved, there = self._transfer.send([one.image for one in pixels], slab)
                 if slab is not None:
                     self._sending.append((slab, there))
                     slab = None
-            elif shelf is not None and decoder.device != stream.device:  # a GPU may decode for a CPU
-                moved = [one.pixels_HW3.to(stream.device) for one in pixels]
+            elif shelf is not None and not self._on_gpu:  # a GPU may decode for a CPU
+                here = stream.device
+                moved = [one.image if one.image.device == here else one.pixels_HW3.to(here) for one in pixels]
             decoded = Decoded.of(pixels, rows_B, faults, moved)
             # Where pixels are missing, or of another size than their header promised, the plan is of other photos.
             if plan is not None and len(pixels) == len(opened) and torch.equal(sizes_B2, decoded.sizes_B2):
@@ -408,23 +408,26 @@ class _Run:
         except BaseException:
             room.give(taken)
             raise
-        # What is kept takes no room, but for its copies.
-        kept = {id(one.image) for one in opened if isinstance(one, Pixels)}
-        own = moved if moved is not None else [one.image for one in pixels]
-        found = decoded.images.bytes - sum(_size(image) for image in own if id(image) in kept)
+        found = decoded.images.bytes
+        if shelf is not None:  # what is kept takes no room, but for its copies
+            kept = {id(one.image) for one in opened if isinstance(one, Pixels)}
+            stays = [one for one in decoded.images.images if id(one) in kept]
+            found -= Ragged(stays).bytes
         room.take(found - taken)
         return _Made(decoded, found, slab, there)
 
     def _pixels(
         self, opened: Sequence[Opened | Pixels], regions: Sequence[Region] | None
-    ) -> tuple[list[Pixels | Fault], Tensor | None]:
-        """What is decoded of these, in the same order, and the slab that it lies in; pixels stay pixels."""
+    ) -> tuple[Sequence[Pixels | Fault], Tensor | None]:
+        """What is decoded of these, in the same order; pixels stay pixels."""
+        rough = self._stream.reduce
+        if self._stream.shelf is None:
+            return self._supply.pixels(cast(Sequence[Opened], opened), regions, rough)
         own = [i for i, one in enumerate(opened) if not isinstance(one, Pixels)]
         files = [one for one in opened if not isinstance(one, Pixels)]
-        parts = None if regions is None else [regions[i] for i in own]
-        answers, slab = self._supply.pixels(files, parts, self._stream.reduce)
-        decoded = iter(answers)
-        return [one if isinstance(one, Pixels) else next(decoded) for one in opened], slab
+        answers, slab = self._supply.pixels(files, None if regions is None else [regions[i] for i in own], rough)
+        found = iter(answers)
+        return [one if isinstance(one, Pixels) else next(found) for one in opened], slab
 
     def _finishing(self, made: Iterator[_Made], finish: Finish) -> Iterator[_Finished]:
         """Finished batches of the decoded ones, whose memory is kept until the kernels that read it have ended."""
@@ -506,6 +509,14 @@ class _Run:
             self._give(oldest)
 
 
+def _opened(decoder: Decoder, contents: Sequence[Content | Pixels]) -> Sequence[Opened | Fault | Pixels]:
+    """The headers of files; pixels stay pixels, which say how large their photo is, too."""
+    if Pixels not in set(map(type, contents)):
+        return decoder.open(cast(Sequence[Content], contents))
+    opened = iter(decoder.open([one for one in contents if not isinstance(one, Pixels)]))
+    return [one if isinstance(one, Pixels) else next(opened) for one in contents]
+
+
 def _bytes(opened: Sequence[Opened | Pixels], sizes_B2: np.ndarray, regions: Sequence[Region] | None) -> int:
     """Of the pixels that will be decoded: of whole photos, or about these regions of them where they are JPEGs."""
     bytes_B = 3 * sizes_B2.astype(np.int64).prod(1)
@@ -513,17 +524,7 @@ def _bytes(opened: Sequence[Opened | Pixels], sizes_B2: np.ndarray, regions: Seq
         x0_B, y0_B, x1_B, y1_B, reduction_B = np.array(regions, dtype=np.int64).T
         parts_B = (x1_B - x0_B) * (y1_B - y0_B) * 3 // reduction_B**2
         bytes_B = np.where([isinstance(one, Opened) and one.header is not None for one in opened], parts_B, bytes_B)
-    return int(bytes_B[[isinstance(one, Opened) for one in opened]].sum())
-
-
-def _size(image: Tensor | Placed) -> int:
-    return image.numel() if isinstance(image, Tensor) else image.height * image.width * 3
-
-
-def _opened(decoder: Decoder, contents: Sequence[Content | Pixels]) -> list[Opened | Fault | Pixels]:
-    """The headers of files; pixels stay pixels, which say how large their photo is, too."""
-    opened = iter(decoder.open([one for one in contents if not isinstance(one, Pixels)]))
-    return [one if isinstance(one, Pixels) else next(opened) for one in contents]
+    return int(bytes_B[[not isinstance(one, Pixels) for one in opened]].sum())
 
 
 def _sound(
@@ -543,12 +544,12 @@ class _Reading:
     """A batch of draws whose files are being read, but for those of which pixels are kept."""
 
     draws_B: np.ndarray
-    kept: Sequence[Pixels | None] | None  # None: of no photo
-    tasks: Sequence[Future[Sequence[Content | Fault]]]
+    kept: Sequence[Pixels | None]  # () where nothing is
+    parts: Sequence[Future[Sequence[Content | Fault]]]
 
-    def finished(self) -> tuple[np.ndarray, list[Content | Fault | Pixels]]:
-        contents = [content for task in self.tasks for content in task.result()]
-        if self.kept is None:
-            return self.draws_B, [*contents]
-        read = iter(contents)
-        return self.draws_B, [next(read) if one is None else one for one in self.kept]
+    def finished(self) -> tuple[np.ndarray, Sequence[Content | Fault | Pixels]]:
+        contents = [content for part in self.parts for content in part.result()]
+        if not self.kept:
+            return self.draws_B, contents
+        own = iter(contents)
+        return self.draws_B, [next(own) if one is None else one for one in self.kept]

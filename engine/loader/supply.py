@@ -146,7 +146,7 @@ class Supply:
             return self._decoder
 
     def pixels(
-        self, opened: Sequence[Opened], regions: Sequence[Region] | None, rough: bool
+        self, opened: Sequence[Opened], regions: Sequence[Region] | None, rough: bool = False
     ) -> tuple[list[Pixels | Fault], Tensor | None]:
         """`Decoder.pixels`, when no other stream is at it; and the slab that they lie in, from now on the caller's to
         give back; None where none was needed."""
