@@ -460,7 +460,7 @@ class LendingDecoder:
 
     def pixels(self, opened: Sequence[Opened], regions: object = None, rough: bool = False) -> list[Pixels | Fault]:
         def decoded(one: Opened) -> Pixels:
-            with Image.open(io.BytesIO(one.content)) as image:
+            with Image.open(io.BytesIO(bytes(one.content))) as image:
                 return whole(self._gpu.lend(torch.from_numpy(np.array(image.convert("RGB")))))
 
         return [decoded(one) for one in opened]

@@ -7,6 +7,7 @@ The definition is the CPU's path, which the tests hold to the plain torch refere
 from __future__ import annotations
 
 import io
+import json
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
@@ -24,6 +25,7 @@ from engine.bench.photos import photos
 from engine.decode.choose import decoder_for
 from engine.decode.decoder import Opened, Pixels
 from engine.kernels import Ragged, one_pass
+from engine.kernels.files import Content
 from engine.loader.batches import Batch, Epoch, Loader, Samples
 from engine.loader.source import Files
 from engine.model.runtime import Runtime
@@ -182,6 +184,36 @@ def compiled_step(context: Context) -> Found:
     return _as_by_default(context, {"train.compile": "on"}, 1e-3)
 
 
+def fused_norms(context: Context) -> Found:
+    """Losses of three steps in fp32 with the norms, GELU and LayerScale of ConvNeXt in kernels of our own."""
+    return _as_by_default(context, {"model.fused": "norm"}, 1e-3)
+
+
+def fused_depthwise(context: Context) -> Found:
+    """The same with the depthwise convolutions in ours."""
+    return _as_by_default(context, {"model.fused": "depthwise"}, 1e-3)
+
+
+def cuda_graphs(context: Context) -> Found:
+    """The same with the step recorded and launched as one graph."""
+    if context.rehearsed:
+        return Found(0.0, 0.0, "not tried on a double, which records nothing")
+    return _as_by_default(context, {"train.cuda_graphs": True}, 1e-4)
+
+
+def activations_computed_again(context: Context) -> Found:
+    """The same with the backbone's activations computed again for the gradients."""
+    return _as_by_default(context, {"stage.0.checkpoint_activations": True}, 1e-5)
+
+
+def bf16_weights(context: Context) -> Found:
+    """Losses with a bf16 copy of the weights beside those of autocast: both round, at other places."""
+    if context.rehearsed:
+        return Found(0.0, 0.0, "not tried on a double, which has no bf16")
+    found = [_losses(context, {"train.precision": name}) for name in ("bf16", "bf16_weights")]
+    return Found(max(abs(a - b) for a, b in zip(*found, strict=True)), 0.1, f"losses {found[1]}")
+
+
 def _as_by_default(context: Context, sets: dict[str, Any], allowed: float) -> Found:
     found = [_losses(context, own) for own in ({}, sets)]
     return Found(max(abs(a - b) for a, b in zip(*found, strict=True)), allowed, f"losses {found[1]}")
@@ -207,7 +239,7 @@ def recipe_of(context: Context, sets: dict[str, Any]) -> Recipe:
         "train": {"precision": "fp32", "compile": "off"},
         "stage": [{"size": context.stages[0][0], "batch": 16, "epochs": 1, "lr": 1e-4}],
     }
-    words = [f"{key}={value if isinstance(value, (bool, int, float)) else repr(value)}" for key, value in sets.items()]
+    words = [f"{key}={json.dumps(value)}" for key, value in sets.items()]
     return parse_recipe(values, tuple(words), "the suite")
 
 
@@ -254,9 +286,10 @@ def _batches(
             yield batch.images_BCHW.cpu().float().clone(), [one.cpu().float().clone() for one in batch.labels]
 
 
-def _opened(context: Context, count: int) -> tuple[list[Opened], list[bytes]]:
+def _opened(context: Context, count: int) -> tuple[list[Opened], list[Content]]:
     source = Files(photos(count=count))
-    contents = [content for content in source.read(np.arange(count)) if isinstance(content, bytes)]
+    contents = [content for content in source.read(np.arange(count)) if not isinstance(content, Fault)]
+    assert len(contents) == count, "the photos drawn for the suite cannot be read"
     opened = decoder_for(DecodeSection(device="cpu"), HOST).open(contents)
     return [one for one in opened if isinstance(one, Opened)], contents
 
@@ -289,6 +322,11 @@ CHECKS: dict[str, Callable[[Context], Found]] = {
         streams_under_load,
         no_step_waits,
         memory_stays,
+        fused_norms,
+        fused_depthwise,
+        activations_computed_again,
+        bf16_weights,
+        cuda_graphs,
         compiled_step,
     )
 }

@@ -7,6 +7,7 @@ what stands here shows that it pays.
 from __future__ import annotations
 
 import gc
+import json
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from bench_steps import WAYS
 from engine.augment.mix import MixedLabels
 from engine.bench.envelope import Row
 from engine.loader.batches import Batch
@@ -24,40 +26,39 @@ from engine.training.learner import Learner
 from gpu_parts.context import DEVICE, Context, host_seconds
 
 CLASSES = 400
-EAGER, COMPILED = {"train.compile": "off"}, {"train.compile": "on"}
-# What is set, and at which of the recipe's stages: the first has its largest batch, the last its largest images.
-OPTIONS: tuple[tuple[str, dict[str, Any], int], ...] = (
-    ("eager", EAGER, 0),
-    ("compiled", COMPILED, 0),
-    ("eager", EAGER, -1),
-)
+# At the last stage's size, with its smaller batch; all of them at the first one's.
+LARGE = ("plain", "fused all", "checkpointed")
+# What the double of a rehearsal has not: bf16, and recordings.
+_NATIVE = ("bf16_weights", "cuda_graphs", "compile", "compile_mode")
 
 
 def run(context: Context) -> Iterator[Row]:
-    """A row an option; one that fails is said, and costs the others nothing."""
-    for name, sets, at in OPTIONS:
-        size, batch = context.stages[at]
+    """A row a way and size; one that fails is said, and costs the others nothing. What compiles comes last: each takes
+    most of a minute."""
+    compiled = [name for name, keys in WAYS.items() if "compile" in keys.get("train", {})]
+    first, large = context.stages[0], context.stages[-1]
+    planned = [(name, first) for name in WAYS if name not in compiled] + [(name, large) for name in LARGE]
+    for name, (size, batch) in [*planned, *((name, first) for name in compiled)]:
+        keys = WAYS[name]
+        if context.rehearsed and any(word in json.dumps(keys) for word in _NATIVE):
+            continue
         gc.collect()
         torch.cuda.empty_cache()
-        row: Row = {"option": name, "size": size, "batch": batch, "sets": sets}
+        row: Row = {"option": name, "size": size, "batch": batch}
         try:
-            yield row | measured(context, sets, size, batch)
+            yield row | measured(context, keys, size, batch)
         except Exception as error:
             yield row | {"ok": False, "failed": f"{type(error).__name__}: {error}"[:300]}
 
 
-def measured(context: Context, sets: dict[str, Any], size: int, batch: int) -> Row:
+def measured(context: Context, keys: dict[str, dict[str, Any]], size: int, batch: int) -> Row:
     """Images a second of five windows, GiB at most, seconds until the first step was done, and the loss by then."""
-    if context.rehearsed:
-        sets = sets | {"train.compile": "off"}  # torch.compile does not see the double
     values = {
-        "model": {"backbone": context.backbone, "pretrained": False},
-        "stage": [{"size": size, "batch": batch, "epochs": 1, "lr": 1e-4}],
+        "model": {"backbone": context.backbone, "pretrained": False, **keys.get("model", {})},
+        "train": {"compile": "off", **keys.get("train", {})},
+        "stage": [{"size": size, "batch": batch, "epochs": 1, "lr": 1e-4, **keys.get("stage", {})}],
     }
-    words = tuple(
-        f"{key}={value if isinstance(value, (bool, int, float)) else repr(value)}" for key, value in sets.items()
-    )
-    recipe = parse_recipe(values, words, "the suite")
+    recipe = parse_recipe(values, (), "the suite")
     stage = recipe.stage[0]
     torch.manual_seed(0)
     torch.cuda.reset_peak_memory_stats()

@@ -21,6 +21,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2] / "tests"))
 from fake_cuda import Event, FakeCuda, LendingDecoder  # type: ignore[import-not-found]
 
 from engine.decode import choose
+from engine.kernels import network
 from engine.quarantine import Fault, FaultKind
 
 
@@ -67,13 +68,15 @@ def rehearsal() -> Iterator[FakeCuda]:
             stack.enter_context(mock.patch.object(torch.cuda, name, replacement))
         lending: Callable[..., LendingDecoder] = lambda *_: _Refusing(gpu)  # noqa: E731
         stack.enter_context(mock.patch.object(choose, "DaliDecoder", lending))
+        # The pass and the extras run on the double; a network's kernels have Triton's interpreter, in the tests.
+        stack.enter_context(mock.patch.object(network, "runs_on", lambda device: False))
         yield gpu
 
 
 class _Refusing(LendingDecoder):  # type: ignore[misc]
     """As DALI behind its Pillow: what cannot be decoded is a fault."""
 
-    def pixels(self, opened: Any, regions: object = None) -> list[Any]:
+    def pixels(self, opened: Any, regions: object = None, rough: bool = False) -> list[Any]:
         found: list[Any] = []
         for one in opened:
             try:
