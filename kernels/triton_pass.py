@@ -1,9 +1,9 @@
 """The one pass on CUDA, in Triton: one program a tile of one sample's output, everything in registers.
 
-Why this way: what a GPU spends here is instructions, not memory. A pixel takes an H100 194, 290 and 361 instructions
-at 2, 3 and 4 taps an axis, with full colour jitter and a rectangle, and 404 at 2 with a partner; to issue them takes
-so long that 50%, 46% and 46% of the rate at which it copies memory can be reached at most. (Counted from the machine
-code by `benchmarks/count_instructions.py`; what a GPU makes of it has not been measured.) Hence:
+Why this way: what a large GPU spends here is instructions, not memory. A pixel takes an H100 194, 290 and 361
+instructions at 2, 3 and 4 taps an axis, with full colour jitter and a rectangle, and 404 at 2 with a partner; to do
+them takes so long that 50%, 46% and 46% of the rate at which it copies memory can be reached at most. (Counted from
+the machine code by `benchmarks/count_instructions.py`; what a GPU makes of it has not been measured.) Hence:
 
 * What is the same for all of a sample's pixels is worked out once, by a kernel of its own, into one row a sample: the
   footprint and the taps, the inverse of an affine matrix, what contrast needs to know of the whole image, the numbers
