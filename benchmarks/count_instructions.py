@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -22,6 +23,8 @@ from unittest import mock
 import numpy as np
 import torch
 import triton
+from rich.console import Console
+from rich.table import Table
 from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
@@ -59,6 +62,7 @@ class Variant:
     pixels: int
     before: Sequence[Launch] = ()
     reached: Sequence[Tensor] = ()  # tensors that the kernel finds by address, besides its arguments
+    bytes_a_pixel: float = 0.0  # that cross the device's memory at the least: read once, written once
     most_registers: int = 255
     most_spilled: int = 0  # bytes
     most_instructions: float = math.inf  # a pixel
@@ -130,19 +134,58 @@ def _typed(value: Argument) -> tuple[str, int | float]:
 # --- figures ----------------------------------------------------------------------------------------------------------
 
 
-def kind_of(name: str) -> str:
-    """The part of an SM that does an instruction: memory, fp, special (MUFU and conversions), int, uniform, control."""
-    if name in ("LDG", "STG", "LDS", "STS", "LDL", "STL", "LD", "ST", "LDC", "ULDC", "SHFL", "ATOMG", "RED", "LDSM"):
-        return "memory"
-    if name in ("MUFU", "F2I", "I2F", "FRND", "F2F", "POPC", "FLO", "S2R", "S2UR"):
-        return "special"
-    if name in ("BRA", "BRX", "CALL", "RET", "EXIT", "BSSY", "BSYNC", "BAR", "WARPSYNC", "NOP", "BREAK", "YIELD"):
-        return "control"
-    if name.startswith("U") or name in ("R2UR", "REDUX", "VOTEU"):
-        return "uniform"
-    return (
-        "fp" if name in ("FADD", "FMUL", "FFMA", "FMNMX", "FSEL", "FSETP", "FSET", "HFMA2", "HADD2", "HMUL2") else "int"
-    )
+def pipe_of(name: str) -> str:
+    """The part of an SM that does an instruction; special ones are MUFU and conversions."""
+    for pipe, names in _PIPES.items():
+        if name in names:
+            return pipe
+    return "uniform" if name.startswith("U") else "alu"
+
+
+_PIPES = {
+    "fma": ("FADD", "FMUL", "FFMA", "IMAD", "HFMA2", "HADD2", "HMUL2"),
+    "special": ("MUFU", "F2I", "I2F", "FRND", "F2F", "POPC", "FLO", "S2R", "S2UR"),
+    "memory": ("LDG", "STG", "LDS", "STS", "LDL", "STL", "LD", "ST", "LDC", "ULDC", "SHFL", "ATOMG", "RED"),
+    "control": ("BRA", "BRX", "CALL", "RET", "EXIT", "BSSY", "BSYNC", "BAR", "WARPSYNC", "NOP", "BREAK", "YIELD"),
+    "uniform": ("R2UR", "REDUX", "VOTEU"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Gpu:
+    """What its maker says of it."""
+
+    capability: int
+    sms: int
+    boost_ghz: float
+    memory_gb_s: float
+    fma_lanes: int  # of an SM
+
+
+GPUS = {
+    "A100": Gpu(80, 108, 1.41, 2039, 64),
+    "L4": Gpu(89, 58, 2.04, 300, 128),
+    "H100": Gpu(90, 132, 1.98, 3350, 128),
+}
+COPIED = 0.9  # of the memory's rate, what a copy reaches
+# Threads a clock of an SM's parts: all that is issued, and what each does. Conversions are counted among MUFU's 16, the
+# lowest rate that is reported for them.
+LANES = {"issue": 128, "alu": 64, "special": 16, "memory": 32}
+
+
+def bound(row: Mapping[str, Any], gpu: Gpu) -> tuple[str, float]:
+    """What a kernel waits for most on a GPU if nothing else holds it up, and, of the rate at which the GPU copies
+    memory, the share that it then reaches."""
+    needs = {"issue": row["instructions"], **{name: row["pipes"].get(name, 0) for name in ("alu", "special", "memory")}}
+    clocks = {name: needs[name] / LANES[name] for name in LANES} | {"fma": row["pipes"].get("fma", 0) / gpu.fma_lanes}
+    copied_s = row["bytes"] / (gpu.memory_gb_s * 1e9 * COPIED)
+    seconds = {name: clock / (gpu.sms * gpu.boost_ghz * 1e9) for name, clock in clocks.items()} | {"copy": copied_s}
+    part = max(seconds, key=lambda name: seconds[name])
+    return part, copied_s / seconds[part]
+
+
+def gpu_of(row: Mapping[str, Any]) -> tuple[str, Gpu]:
+    return next((name, gpu) for name, gpu in GPUS.items() if f"sm_{gpu.capability}" == row["target"])
 
 
 def occupancy(program: Program, warps: int, shared_bytes: int) -> float:
@@ -166,23 +209,27 @@ def counted(variant: Variant, capability: int, lines: int = 0) -> dict[str, Any]
         "occupancy": round(occupancy(program, warps, shared_bytes), 3),
         "code": len([one for one in program.instructions if one.name != "NOP"]),
     }
+    if not variant.blocks:
+        return row
     counts = np.zeros(len(program.instructions), dtype=np.int64)
     memory = Memory([*variant.reached, *tensors_of(launch)])
     try:
-        for one in variant.before:
-            run(one, capability, variant.reached)
+        for earlier in variant.before:
+            run(earlier, capability, variant.reached)
         for block in variant.blocks:
             counts += run_block(program, parameters, memory, block, warps, shared_bytes)
     except UnknownInstruction as error:
         return {**row, "not_followed": str(error)}
     per = 32 / variant.pixels
-    kinds: Counter[str] = Counter()
+    pipes: Counter[str] = Counter()
     at: Counter[str] = Counter()
     for one, count in zip(program.instructions, counts.tolist(), strict=True):
-        kinds[kind_of(one.name)] += count
+        pipes[pipe_of(one.name)] += count
         at[one.line] += count
     row["instructions"] = round(float(counts.sum()) * per, 1)
-    row["kinds"] = {name: round(count * per, 1) for name, count in sorted(kinds.items())}
+    row["pipes"] = {name: round(count * per, 1) for name, count in sorted(pipes.items())}
+    if variant.bytes_a_pixel:
+        row["bytes"] = round(variant.bytes_a_pixel, 1)
     if lines:
         row["lines"] = {line: round(count * per, 1) for line, count in at.most_common(lines)}
     return row
@@ -221,13 +268,36 @@ def main() -> None:
     parser.add_argument("--all", action="store_true", help="every variant: compiled, not followed, held to its limits")
     frame.json_option(parser)
     options = parser.parse_args()
-    rows = []
+    rows, faults = [], []
     for name in options.kernels.split(","):
         for variant in KERNELS[name](options.all):
-            if options.only in variant.name:
-                rows += [{"kernel": name} | counted(variant, int(t), options.lines) for t in options.targets.split(",")]
-                print(rows[-1])
-    frame.finish(frame.result(rows, {}), options.json)
+            for target in options.targets.split(",") if options.only in variant.name else ():
+                row = counted(variant, int(target), options.lines)
+                rows.append({"kernel": name} | row)
+                faults += [f"{name}, {variant.name}, sm_{target}: {fault}" for fault in beyond(variant, row)]
+                print(
+                    f"{name}, {variant.name}, sm_{target}: {row.get('instructions', '')}", file=sys.stderr, flush=True
+                )
+    Console(width=130).print(shown(rows))
+    settings = {"gpus": {name: dataclasses.asdict(gpu) for name, gpu in GPUS.items()}, "copied": COPIED, "lanes": LANES}
+    frame.finish(frame.result(rows, settings | {"triton": triton.__version__}), options.json)
+    if faults:
+        sys.exit("\n".join(["limits that do not hold:", *faults]))
+
+
+def shown(rows: Iterable[Mapping[str, Any]]) -> Table:
+    headings = ["kernel", "variant", "target", "registers", "spilled", "occupancy", "instructions a pixel", "bound by"]
+    lines = []
+    for row in rows:
+        cells = [str(row[name]) for name in ("kernel", "variant", "target", "registers", "spilled_bytes")]
+        limit = ""
+        if "bytes" in row:
+            name, gpu = gpu_of(row)
+            part, share = bound(row, gpu)
+            limit = f"{part}, {share:.0%} of copying ({name})"
+        figure = str(row.get("instructions", row.get("not_followed", "")))
+        lines.append([*cells, f"{row['occupancy']:.0%}", figure, limit])
+    return frame.table("", [*headings], lines, words=3)
 
 
 if __name__ == "__main__":

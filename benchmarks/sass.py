@@ -23,7 +23,7 @@ import struct
 import subprocess
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -79,8 +79,9 @@ class Program:
     stack_bytes: int
     shared_bytes: int  # static
 
-    @classmethod
-    def of(cls, cubin: bytes, capability: int) -> Program:
+    @staticmethod
+    @cache
+    def of(cubin: bytes, capability: int) -> Program:
         """Disassembled, of a cubin for compute capability `capability` (90)."""
         with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
             file.write(cubin)
@@ -90,7 +91,7 @@ class Program:
         instructions, labels = _parse(listing)
         found = {name: int(n) for name, n in re.findall(r"\b(REG|STACK|SHARED):(\d+)", usage)}
         constants = _section(cubin, ".nv.constant2.")
-        return cls(instructions, labels, constants, capability, found["REG"], found["STACK"], found["SHARED"])
+        return Program(instructions, labels, constants, capability, found["REG"], found["STACK"], found["SHARED"])
 
     @cached_property
     def places(self) -> dict[int, int]:

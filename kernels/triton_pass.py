@@ -1,10 +1,18 @@
 """The one pass on CUDA, in Triton: one program a tile of one sample's output, everything in registers.
 
-Why this way: the pass is bound by memory and by launches, so a tile reads its taps straight from the ragged uint8
-images (by address: padding or packing them would copy the batch once more), runs the sample's colour program and
-rectangles on them, does the same for the mixing partner, and writes the result once. What differs between samples
-(taps, steps, partner or none) is uniform within a program, so a plain `if` skips it for the whole tile. Only contrast
-needs a number about the whole image; a small kernel takes that look first.
+Why this way: what a large GPU spends here is instructions, not memory. A pixel takes an H100 194, 290 and 361
+instructions at 2, 3 and 4 taps an axis, with full colour jitter and a rectangle, and 404 at 2 with a partner; to do
+them takes so long that 50%, 46% and 46% of the rate at which it copies memory can be reached at most. (Counted from
+the machine code by `benchmarks/count_instructions.py`; what a GPU makes of it has not been measured.) Hence:
+
+* What is the same for all of a sample's pixels is worked out once, by a kernel of its own, into one row a sample: the
+  footprint and the taps, the inverse of an affine matrix, what contrast needs to know of the whole image, the numbers
+  of each colour step and rectangle.
+* A tile asks a few questions for all of its pixels: does it read nothing but the source, does it show the sample, its
+  partner or both, does a rectangle meet it. The answers are the same for all threads, so a plain `if` skips the rest.
+* The taps of a row, 2, 3 or 4 at a time, come straight from the ragged uint8 images (by address: padding or packing
+  them would copy the batch once more), by aligned words. At a border each tap is looked after on its own, by bytes.
+* A thread has pairs of neighbouring pixels, which in bfloat16 are three words to store.
 
 Answers to `reference.py`, whose docstring has the definitions. Works under TRITON_INTERPRET=1 on the CPU, slowly,
 for tests. Partners out of range are clamped into the batch (checking them would wait for the GPU).
@@ -23,6 +31,7 @@ from .reference import MAX_COORDINATE, MAX_FOOTPRINT
 from .upload import upload
 
 _TILE_X, _TILE_Y, _WARPS = 64, 8, 4  # wide, so that rows are written in long runs; 4 pixels a thread
+_MOST_REGISTERS = 128  # four blocks of threads on an SM; with a partner sm_80 and 89 would take more
 _LAUNCH = {"num_stages": 1, "enable_fp_fusion": True}  # nothing to pipeline: taps do not feed a matrix product
 
 _NEAREST = tl.constexpr(int(Filter.NEAREST))
@@ -56,12 +65,13 @@ _HEIGHT = tl.constexpr(2)
 _WIDTH = tl.constexpr(3)
 _MATRIX = tl.constexpr(4)  # 9, float32; of an affine one the last row is 0, 0, 1
 _PERSPECTIVE = tl.constexpr(13)  # 0 or 1
-_FOOT = tl.constexpr(14)  # the footprint, x and y, and what it is the inverse of
+_FOOT = tl.constexpr(14)  # the footprint, x and y, and their inverses
 _TAPS = tl.constexpr(18)  # x and y
 _EDGE = tl.constexpr(20)
 _BORDER = tl.constexpr(21)  # RGB
 _NOISE = tl.constexpr(24)  # the seed, mixed
-_BOUNDS = tl.constexpr(26)  # between which the source of a tile's centre lies when all of it is inside: u, v, u, v
+_ZERO = tl.constexpr(25)  # see _taps
+_BOUNDS = tl.constexpr(26)  # least u and v, most u and v of a tile's centre, for all of the tile to be inside
 _ROW = tl.constexpr(30)  # here the colour program begins, behind it the rectangles
 _STEP = tl.constexpr(4)  # code, and two numbers
 _RECT = tl.constexpr(8)  # x0, y0, x1, y1, fill, RGB normalised
@@ -116,7 +126,7 @@ def launch(table_B3: Tensor, plan: Plan, out: Tensor) -> None:
             ANTIALIAS=plan.antialias and plan.filter != Filter.NEAREST,
             TILE_X=_TILE_X,
             TILE_Y=_TILE_Y,
-            num_warps=4,
+            num_warps=8,
             **_LAUNCH,
         )
         tiles = triton.cdiv(plan.width, _TILE_X), triton.cdiv(plan.height, _TILE_Y)
@@ -140,6 +150,7 @@ def launch(table_B3: Tensor, plan: Plan, out: Tensor) -> None:
             TILE_X=_TILE_X,
             TILE_Y=_TILE_Y,
             num_warps=_WARPS,
+            maxnreg=_MOST_REGISTERS,
             **_LAUNCH,
         )
 
@@ -176,7 +187,7 @@ def _prepare_kernel(
     TILE_X: tl.constexpr,
     TILE_Y: tl.constexpr,
 ):
-    """One row of constants for sample b: see _ROW."""
+    """Sample b's row of constants."""
     b = tl.program_id(0)
     row = rows + b.to(tl.int64) * words
     m = matrix + b * 9
@@ -199,6 +210,7 @@ def _prepare_kernel(
     if border is not None:
         edge = tl.load(border + b)
     tl.store(row + _EDGE, edge)
+    tl.store(row + _ZERO, 0)
     red, green, blue = _rgb(border_color, b)
     _put(row, _BORDER, red)
     _put(row, _BORDER + 1, green)
@@ -437,7 +449,7 @@ def _pass_kernel(
 
 @triton.jit
 def _store_pair(at, place, first, second, mask):
-    """Two neighbouring values as one word where they are halves: at is even, and its address divides by 4."""
+    """Two neighbouring values: of 16 bits they are one word."""
     kind: tl.constexpr = at.dtype.element_ty
     if kind == tl.float32:
         tl.store(at + 2 * place, first, mask=mask)
@@ -565,10 +577,11 @@ def _byte(word, place: tl.constexpr):
 
 
 @triton.jit
-def _taps(address, T: tl.constexpr):
-    """The bytes from an address on, 3 T of them, T at most 4, as three words: read by aligned words."""
+def _taps(address, zero, T: tl.constexpr):
+    """The bytes from an address on, 3 T of them, T at most 4, as three words: read by aligned words. `zero` is 0, which
+    the compiler must not know: it would see that a shift by whole bytes spares the first, and take that out twice."""
     aligned = address & -4
-    shift = (address.to(tl.uint32) & 3) * 8
+    shift = (address.to(tl.uint32) * 8 + zero) & 31
     first, second, third = _word(aligned, 0), _word(aligned, 1), _word(aligned, 2)
     a, b = _joined(first, second, shift), _joined(second, third, shift)
     c = third >> shift
@@ -578,9 +591,9 @@ def _taps(address, T: tl.constexpr):
 
 
 @triton.jit
-def _row_sums(address, w0, w1, w2, w3, T: tl.constexpr):
+def _row_sums(address, zero, w0, w1, w2, w3, T: tl.constexpr):
     """Weighted sums of T neighbouring pixels: RGB in 0..255."""
-    a, b, c = _taps(address, T)
+    a, b, c = _taps(address, zero, T)
     r = w0 * _byte(a, 0) + w1 * _byte(a, 3)
     g = w0 * _byte(a, 1) + w1 * _byte(b, 0)
     bl = w0 * _byte(a, 2) + w1 * _byte(b, 1)
@@ -594,15 +607,15 @@ def _row_sums(address, w0, w1, w2, w3, T: tl.constexpr):
 @triton.jit
 def _two_by_two(row, u, v):
     """Bilinear at footprint 1, all four taps in the source: RGB in [0, 1]."""
-    base, row_bytes = _base(row), tl.load(row + _WIDTH) * 3
+    base, row_bytes, zero = _base(row), tl.load(row + _WIDTH) * 3, tl.load(row + _ZERO).to(tl.uint32)
     left, column = _round(u - 1.0)
     top, line = _round(v - 1.0)
     x1, y1 = u - 0.5 - left, v - 0.5 - top
     address = base + (line * row_bytes + column * 3)
     y1 *= 1.0 / 255
     y0 = 1.0 / 255 - y1
-    r, g, bl = _row_sums(address, 1.0 - x1, x1, x1, x1, 2)
-    r2, g2, b2 = _row_sums(address + row_bytes, 1.0 - x1, x1, x1, x1, 2)
+    r, g, bl = _row_sums(address, zero, 1.0 - x1, x1, x1, x1, 2)
+    r2, g2, b2 = _row_sums(address + row_bytes, zero, 1.0 - x1, x1, x1, x1, 2)
     return y0 * r + y1 * r2, y0 * g + y1 * g2, y0 * bl + y1 * b2
 
 
@@ -611,7 +624,7 @@ def _sum_inside(row, u, v, fx, fy, taps_x, taps_y, FILTER: tl.constexpr, T: tl.c
     """Weighted mean of the taps around (u, v), all of them in the source: RGB in [0, 1]. T columns at a time."""
     reach: tl.constexpr = 2 if FILTER == _BICUBIC else 1
     step_x, step_y = _get(row, _FOOT + 2), _get(row, _FOOT + 3)
-    row_bytes = tl.load(row + _WIDTH) * 3
+    row_bytes, zero = tl.load(row + _WIDTH) * 3, tl.load(row + _ZERO).to(tl.uint32)
     left, column = _round(u - reach * fx)
     top, line = _round(v - reach * fy)
     t_x, t_top = (left + 0.5 - u) * step_x, (top + 0.5 - v) * step_y
@@ -629,7 +642,7 @@ def _sum_inside(row, u, v, fx, fy, taps_x, taps_y, FILTER: tl.constexpr, T: tl.c
         t_y = t_top
         total_y = tl.zeros(u.shape, tl.float32)
         for _ in range(taps_y):
-            sum_r, sum_g, sum_b = _row_sums(at, w0, w1, w2, w3, T)
+            sum_r, sum_g, sum_b = _row_sums(at, zero, w0, w1, w2, w3, T)
             weight = _weight(t_y, FILTER)
             r, g, bl = r + weight * sum_r, g + weight * sum_g, bl + weight * sum_b
             total_y += weight
@@ -780,7 +793,7 @@ def _constants(op, arg, mean):
 
 @triton.jit
 def _color(r, g, bl, op, arg, more):
-    """One step of the colour program; its numbers are those of `_constants`."""
+    """One step of the colour program; its numbers are those of `_constants`. A branch clamps what can leave [0, 1]."""
     if op == _BRIGHTNESS:
         r, g, bl = _clamp(r * arg), _clamp(g * arg), _clamp(bl * arg)
     elif op == _CONTRAST:

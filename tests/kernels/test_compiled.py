@@ -14,6 +14,7 @@ import torch
 import triton
 import triton.language as tl
 
+from engine.bench.envelope import read
 from engine.kernels import Filter, Plan, Ragged, triton_pass
 from engine.kernels.reference import reference_pass
 
@@ -41,13 +42,17 @@ def on_machine_code(images: Ragged, plan: Plan, capability: int) -> torch.Tensor
     return out
 
 
-@pytest.mark.parametrize("turned", [7.0, 40.0], ids=["inside", "with borders"])
-def test_the_machine_code_makes_the_references_pixels(turned: float) -> None:
-    for taps in (2, 3):
-        images, plan = pass_variants.drawn(taps, True, 16, turned)
-        plan = dataclasses.replace(plan, rect_BR4=torch.tensor([[[2, 3, 9, 6]], [[0, 0, 5, 9]]], dtype=torch.int32))
-        got, want = on_machine_code(images, plan, 90), reference_pass(images, plan)
-        torch.testing.assert_close(got.float(), want, atol=2e-4, rtol=2**-8)
+@pytest.mark.parametrize(
+    ("taps", "turned", "perspective"),
+    [(2, 7.0, 0.0), (3, 7.0, 0.002), (4, 40.0, 0.0)],
+    ids=["inside", "inside, in perspective", "with borders"],
+)
+def test_the_machine_code_makes_the_references_pixels(taps: int, turned: float, perspective: float) -> None:
+    images, plan = pass_variants.drawn(taps, True, 16, turned)
+    plan = dataclasses.replace(plan, rect_BR4=torch.tensor([[[2, 3, 9, 6]], [[0, 0, 5, 9]]], dtype=torch.int32))
+    plan.matrix_B33[:, 2, 0] = perspective
+    got, want = on_machine_code(images, plan, 90), reference_pass(images, plan)
+    torch.testing.assert_close(got.float(), want, atol=2e-4, rtol=2**-8)
 
 
 def test_the_pass_keeps_its_limits() -> None:
@@ -57,12 +62,19 @@ def test_the_pass_keeps_its_limits() -> None:
 
 
 @pytest.mark.parametrize(("filter", "capability"), [(Filter.NEAREST, 80), (Filter.BICUBIC, 89)])
-def test_the_kernels_compile_for_gpus_without_one(filter: Filter, capability: int) -> None:
+def test_the_pass_compiles_for_gpus_without_one(filter: Filter, capability: int) -> None:
     images, plan = pass_variants.drawn(2, False)
-    for launch in pass_variants.passed(images, dataclasses.replace(plan, filter=filter)):
-        program, _, _ = count_instructions.compiled(launch, capability)
-        assert program.registers <= 224 and program.stack_bytes == 0
-        assert not [one.text for one in program.instructions if one.name.startswith("D") and one.name != "DEPBAR"]
+    _, launch = pass_variants.passed(images, dataclasses.replace(plan, filter=filter))
+    program, _, _ = count_instructions.compiled(launch, capability)
+    assert program.registers <= pass_variants.REGISTERS
+    assert program.stack_bytes == 0
+    assert {one.name for one in program.instructions}.isdisjoint({"DADD", "DMUL", "DFMA", "DSETP"})
+
+
+def test_the_pass_says_what_was_counted() -> None:
+    result = read(count_instructions.frame.RESULTS / "instructions.json")
+    says = " ".join((triton_pass.__doc__ or "").split())
+    assert pass_variants.sentence(result) in says, "the docstring of kernels/triton_pass.py: see pass_variants.sentence"
 
 
 @triton.jit
