@@ -39,12 +39,13 @@ def switch(before: Bench, after: Bench, prepared: bool = True) -> Phase:
     """From the stage of `before` to that of `after`."""
     learner, device, stage = before.learner, before.device, after.stage
     loader = before.loader_of()
-    ahead, began = None, time.perf_counter()
+    ahead, began = None, 0.0
     with closing(before.train_batches(loader)) as batches:
         for number, batch in enumerate(batches):
             learner.take_step(batch)
             if number == 0 and prepared and worth_it(before.runtime, Ranks(0, 1, device), before.stage, stage):
                 counts = (1,) * CLASSES
+                began = time.perf_counter()
                 ahead = Ahead(Task.of(before.recipe, stage, counts, batch.labels, device))
             if number >= _STEPS and (ahead is None or ahead.done):
                 break
