@@ -254,9 +254,21 @@ def passes(every: bool) -> Iterable[Variant]:
     return all_variants() if every else counted_variants()
 
 
+def extras(every: bool) -> Iterable[Variant]:
+    from extras_variants import variants
+
+    return variants()
+
+
+def network(every: bool) -> Iterable[Variant]:
+    import network_kernels
+
+    return (Variant(**fields) for fields in network_kernels.network(every, launches))
+
+
 # Name -> what makes its variants: those to be followed, or, asked for `every`, all that can be compiled. A kernel's
 # owner adds a line.
-KERNELS: dict[str, Callable[[bool], Iterable[Variant]]] = {"pass": passes}
+KERNELS: dict[str, Callable[[bool], Iterable[Variant]]] = {"pass": passes, "extras": extras, "network": network}
 
 
 def main() -> None:

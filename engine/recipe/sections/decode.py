@@ -40,7 +40,7 @@ class DecodeSection(Section):
     prefetch_mb: int = Field(
         0,
         ge=0,
-        description="MiB that decoded batches may take together, on the GPU where that decodes: fewer than `prefetch` are made ahead where they would take more, but always one. 0: an eighth of the memory.",
+        description="MiB that batches made ahead may take together, on the GPU where that decodes: decoded ones and, for a model on a GPU, finished ones; fewer than `prefetch` are made ahead where they would take more, but always one. 0: an eighth of the memory.",
     )
     cache: Literal["off", "device", "host", "disk"] = Field(
         "off",
