@@ -90,14 +90,16 @@ BATCH = """\
 Which images make up a training batch is known before anything of them is read: `order` is a function of the seed and
 the epoch. A thread of the loader then goes straight down, some batches ahead of the model:
 
-1. **bytes**: a {Source} reads the files of the batch. What it cannot read is a {Fault} in the file's place.
+1. **bytes**: a {Source} reads the files of the batch. What it cannot read is a {Fault} in the file's place. Photos that
+   `decode.cache` keeps are neither read nor decoded.
 2. **opened**: {Decoder}`.open` reads the headers: {Opened}, upright height and width.
 3. **plan**: {Policy}`.draw` makes the {Plan}: for each image a matrix, a few steps of colour, rectangles, a partner to
    mix with. All numbers are hashes of (seed, epoch, the image's key), so they are the same on any rank, in any batch.
 4. **regions**: the plan says which part of each photo it looks at, and how much smaller the photo may be decoded.
 5. **pixels**: {Decoder}`.pixels` decodes these parts and no more: {Pixels}.
 
-When the model asks for the batch:
+Then, on a GPU in the same thread, on a stream of its own and into a ring of buffers; on the CPU when the model asks for
+the batch:
 
 6. **extras**: blur, noise and whatever else looks at a pixel's neighbours is done by {apply_extras}, to the images that
    drew it.
