@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
+import count_instructions  # noqa: E402
 import frame  # noqa: E402
 import tables  # noqa: E402
 from engine.bench.envelope import Envelope, Row, read  # noqa: E402
@@ -143,17 +144,36 @@ def the_pass() -> Page:
         yield missing("python benchmarks/bench_augment.py --json benchmarks/results/augment_cpu.json")
     if counted := result("instructions"):
         yield (
-            "On a GPU, counted from the compiled code along its control flow: instructions that an output pixel's "
-            "thread issues, and what that bounds the pass to."
+            "On a GPU, counted from the compiled code along the way it takes: instructions a pixel of output, with "
+            "full colour jitter and one rectangle, alone or mixed with a partner, in the kernel's first form and now. The "
+            "last column is the limit: what part of the rate at which an H100 copies memory can be reached at most, "
+            "and what bounds it there."
         )
-        yield instructions_table(counted)
+        yield instructions_table(counted, result("instructions_before"))
         yield source(counted)
+    else:
+        yield missing("python benchmarks/count_instructions.py --json benchmarks/results/instructions.json")
     yield from gpu_rates("gpu_pass", "pass", "contender")
 
 
-def instructions_table(found: Envelope) -> str:
-    """A row a case, whatever figures it has."""
-    return plain_table(found.rows)
+def instructions_table(found: Envelope, before: Envelope | None) -> str:
+    """The pass by taps, on three generations of GPUs."""
+    gpu = count_instructions.Gpu(**found.settings["gpus"]["H100"])
+    targets = ("sm_80", "sm_89", "sm_90")
+    now, then = (
+        {(row["variant"], row["target"]): row for row in one.rows if row["kernel"] == "pass"} if one else {}
+        for one in (found, before)
+    )
+    lines = []
+    for variant in dict.fromkeys(variant for variant, _ in now):
+        cells = []
+        for target in targets:
+            row, old = now.get((variant, target)), then.get((variant, target))
+            counts = [f"{one['instructions']:,.0f}" for one in (old, row) if one and "instructions" in one]
+            cells.append(" → ".join(counts))
+        part, share = count_instructions.bound(now[variant, "sm_90"], gpu)
+        lines.append([variant, *cells, f"{share:.0%}, by {part}"])
+    return markdown(["", *targets, "of an H100's copy rate at most"], lines)
 
 
 # --- the host that feeds a GPU ----------------------------------------------------------------------------------------
@@ -165,12 +185,52 @@ def feed() -> Page:
         "A GPU's host with decoding stubbed out: files are read, headers parsed, plans drawn, batches put together, "
         "and a model that computes nothing launches 800 kernels a step. The limit is those launches alone."
     )
-    yield from plain("feed_cpu", "python benchmarks/bench_feed.py --json benchmarks/results/feed_cpu.json")
+    if found := result("feed_cpu"):
+        yield feed_table(found)
+        yield source(found)
+    else:
+        yield missing("python benchmarks/bench_feed.py --json benchmarks/results/feed_cpu.json")
     yield "What a step asks of the device beside the model and its optimiser, counted on a double of a GPU:"
     yield from plain("step_counts", "python benchmarks/step_counts.py --json benchmarks/results/step_counts.json")
-    yield "Drawing all numbers of a batch:"
-    yield from plain("draws_cpu", "python benchmarks/bench_draws.py --json benchmarks/results/draws_cpu.json")
+    yield "Drawing all that is done to a batch, in milliseconds of the processor:"
+    if drawn := result("draws_cpu"):
+        yield draws_table(drawn)
+        yield source(drawn)
+    else:
+        yield missing("python benchmarks/bench_draws.py --json benchmarks/results/draws_cpu.json")
     yield from gpu_rates("gpu_feed", "feed", "what")
+
+
+def feed_table(found: Envelope) -> str:
+    """The loop, the loader, and both together."""
+    alone = next(row["step_ms"] for row in found.rows if row["what"] == "the loop alone")
+    batch, lines = found.settings["batch"], []
+    for row in found.rows:
+        decoded = f", decoded on the {row['decoded'].upper()}" if row["decoded"] else ""
+        if row["what"] == "turnover":
+            lines.append(
+                [f"first batch of an epoch{decoded}", "", f"{row['first_s']:.2f} s, then {row['second_s']:.2f} s", ""]
+            )
+            continue
+        rate = statistics.median(row["windows"])
+        shown = f"{alone:.1f} ms: the launches alone" if row["what"] == "both" else ""
+        lines.append([f"{row['what']}{decoded}", f"{rate:,.0f}", f"{1000 * batch / rate:.1f} ms", shown])
+    return markdown(["", f"images/s, batches of {batch}", "a step", "limit"], lines)
+
+
+def draws_table(found: Envelope) -> str:
+    """Torch beside C++, by size and part."""
+    costs = {
+        (row["size"], row["batch"], row["part"], row["way"]): statistics.median(row["cpu_ms"])
+        for row in found.rows
+        if row["kind"] == "cost"
+    }
+    lines = []
+    for size, batch, part in dict.fromkeys(key[:3] for key in costs):
+        torch_, own = (costs.get((size, batch, part, way)) for way in ("torch", "C++"))
+        if torch_ and own:
+            lines.append([f"{part}, {batch} images at {size} px", f"{torch_:.2f}", f"{own:.3f}", f"{torch_ / own:.0f}"])
+    return markdown(["", "torch", "C++", "times"], lines)
 
 
 # --- the loader -------------------------------------------------------------------------------------------------------
@@ -184,6 +244,12 @@ def loader() -> Page:
         yield source(found)
     else:
         yield missing("python benchmarks/bench_loader.py --json benchmarks/results/loader_cpu.json")
+    if sizes := result("loader_sizes_cpu"):
+        yield "The same of photos of many sizes, 200 to 3,000 pixels, spread as ImageNet's:"
+        yield tables.loader_table(sizes).strip()
+        yield source(sizes)
+    else:
+        yield missing("python benchmarks/bench_loader.py --many-sizes --json benchmarks/results/loader_sizes_cpu.json")
     if grown := result("growth_cpu"):
         yield picture("growth", "How rates and times grow")
         for curve in dict.fromkeys(row["curve"] for row in grown.rows):
@@ -228,7 +294,34 @@ def draw_growth() -> Figure:
 def cache() -> Page:
     """Later epochs from decoded images."""
     yield "Epoch 1 decodes, later epochs take what stayed decoded (`decode.cache`): where it fits, half fits, and not."
-    yield from plain("cache_cpu", "python benchmarks/bench_cache.py --json benchmarks/results/cache_cpu.json")
+    found = result("cache_cpu")
+    if found is None:
+        yield missing("python benchmarks/bench_cache.py --json benchmarks/results/cache_cpu.json")
+        return
+    lines = []
+    for row in found.rows:
+        name = f"{row['photos']}, {row['cache']}" + (f", {row['fits']} fits" if row["fits"] else "")
+        rates = [f"{statistics.median(row[key]):,.0f}" for key in ("first_epoch", "later_epoch")]
+        work = [f"{statistics.median(row[key]):.2f}" for key in ("first_processor_ms", "later_processor_ms")]
+        lines.append([name, *rates, *work])
+    headings = ["photos, decode.cache", "images/s in epoch 1", "later", "processor ms an image in epoch 1", "later"]
+    yield markdown(headings, lines)
+    yield source(found)
+
+
+def switch() -> Page:
+    """What a change of size costs where the step is compiled."""
+    yield "Where steps are compiled, a new size has to be compiled anew: at the switch, or beside the epoch before it."
+    found = result("switch_cpu")
+    if found is None:
+        yield missing("python benchmarks/bench_switch.py --json benchmarks/results/switch_cpu.json")
+        return
+    lines = [
+        [f"{row['way']}, to {row['size'][0]} px, batch {row['batch']}", f"{row['lost_s']:.1f}", row["note"]]
+        for row in found.rows
+    ]
+    yield markdown([found.settings["backbone"], "seconds lost", ""], lines)
+    yield source(found)
 
 
 def memory() -> Page:
@@ -275,6 +368,7 @@ SECTIONS: dict[str, Callable[[], Page]] = {
     "A host that feeds a GPU": feed,
     "The loader on the CPU": loader,
     "Epochs from memory": cache,
+    "A change of size": switch,
     "Memory": memory,
     "Options for GPUs": options,
     "Checks on a GPU": right,
