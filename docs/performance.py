@@ -145,9 +145,9 @@ def the_pass() -> Page:
     if counted := result("instructions"):
         yield (
             "On a GPU, counted from the compiled code along the way it takes: instructions a pixel of output, with "
-            "full colour jitter and one rectangle, alone or mixed with a partner, in the kernel's first form and now. The "
-            "last column is the limit: what part of the rate at which an H100 copies memory can be reached at most, "
-            "and what bounds it there."
+            "full colour jitter and one rectangle, alone or mixed with a partner, in the kernel's first form and now. "
+            "The last column is the limit: what part of the rate at which an H100 copies memory can be reached at "
+            "most, and what bounds it there."
         )
         yield instructions_table(counted, result("instructions_before"))
         yield source(counted)
