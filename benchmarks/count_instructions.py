@@ -77,8 +77,13 @@ def launches(run: Callable[[], object]) -> list[Launch]:
         named |= {name: kwargs.pop(name) for name in list(kwargs) if name in kernel.arg_names}
         found.append(Launch(kernel, named, tuple(grid(named) if callable(grid) else grid), kwargs))
 
-    with mock.patch.object(JITFunction, "run", note), mock.patch.object(triton.knobs.runtime, "interpret", True):
-        run()
+    before = triton.knobs.runtime.interpret  # not by mock: it does not put a knob back
+    triton.knobs.runtime.interpret = True
+    try:
+        with mock.patch.object(JITFunction, "run", note):
+            run()
+    finally:
+        triton.knobs.runtime.interpret = before
     return found
 
 
