@@ -68,7 +68,7 @@ Image = NDArray[np.uint8]
 def photos(data: Path | None) -> list[Image]:
     """BATCH upright RGB photos of HEIGHT x WIDTH: from the JPEGs under `data`, or drawn."""
     if data is None:
-        return [np.ascontiguousarray(upright(draw_photo(i))) for i in range(BATCH)]
+        return [np.array(upright(draw_photo(i)), order="C") for i in range(BATCH)]
     paths = sorted(data.rglob("*.jpg"))[:BATCH]
     if len(paths) < BATCH:
         raise SystemExit(f"--data {data}: expected at least {BATCH} .jpg files, found {len(paths)}")
