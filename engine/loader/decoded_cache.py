@@ -202,6 +202,7 @@ class DecodedCache:
         self._rule: Reductions | None = None  # by which the trained ones were looked through
         self._contract: Contract | None = None  # of the scored ones
         self._trouble = ""
+        self._ended: tuple[Reductions | None, Held] | None = None  # what an epoch has left
         self._told: Reductions | None = None  # of the stage that was told of
         self._told_trouble = False
         self._stream: torch.cuda.Stream | None = None  # for copies from and to a GPU
@@ -245,8 +246,11 @@ class DecodedCache:
                 self._let_go(number)
 
     def news(self) -> Iterator[str]:
-        """What is kept, in words, once for each stage; and what has gone wrong."""
-        rule, held = self._rule, self.held
+        """What is kept, in words, once for each stage, when its first epoch has ended; and what has gone wrong.
+
+        By now the next epoch may be at it, perhaps of another stage: it is told what the one before it left.
+        """
+        rule, held = self._ended or (None, self.held)
         if rule is not None and rule is not self._told:
             self._told = rule
             taken, limit = (f"{size / 2**20:,.0f} MiB" for size in (held.bytes, held.limit))
@@ -255,6 +259,12 @@ class DecodedCache:
         if self._trouble and not self._told_trouble:
             self._told_trouble = True
             yield f"no more photos are kept decoded, and the run goes on without: {self._trouble}"
+
+    def end(self, shelf: Shelf) -> None:
+        """An epoch has asked for all that it will."""
+        if shelf.use == _TRAINED:
+            self._ended = shelf.reductions, self.held
+            self.publish()
 
     def publish(self) -> None:
         """Let others, and a later process of the run, know what is kept."""
@@ -277,14 +287,14 @@ class DecodedCache:
 
     def keep(self, shelf: Shelf, found: Mapping[int, tuple[int, Pixels]]) -> None:
         """Copy pixels of rows, that came when they were asked for at these reductions, as far as there is room."""
+        asked = {row: (place, *found[row]) for row in found if (place := self._place_for(shelf, row, found[row][1]))}
         copied: dict[int, tuple[int, ...]] = {}
-        for row, (asked, pixels) in found.items():
-            place = self._place_for(shelf, row, pixels)
-            if place is not None:
-                self._copy(*place, pixels.pixels_HW3)
-                copied[row] = (place[0], asked, place[1], *pixels.pixels_HW3.shape[:2], *pixels[1:])
-        if self._stream is not None and copied:  # whoever finds them is on a stream of his own
-            self._stream.synchronize()
+        with self._aside([pixels.image.device for _, _, pixels in asked.values()]):
+            for row, ((number, start), at, pixels) in asked.items():
+                image_HW3 = pixels.pixels_HW3
+                there = self.blocks.of(number)[start : start + image_HW3.numel()]
+                there.view(image_HW3.shape).copy_(image_HW3, non_blocking=True)
+                copied[row] = (number, at, start, *image_HW3.shape[:2], *pixels[1:])
         entries_N = self._entries_2N[shelf.use]
         with self._lock:
             for row, entry in copied.items():
@@ -309,13 +319,21 @@ class DecodedCache:
             self._refused_N[row] = trained and place is None
             return place
 
-    def _copy(self, number: int, start: int, image_HW3: Tensor) -> None:
-        there_HW3 = self.blocks.of(number)[start : start + image_HW3.numel()].view(image_HW3.shape)
-        gpus = [one.device for one in (there_HW3, image_HW3) if one.device.type == "cuda"]
-        if gpus and self._stream is None:
+    @contextlib.contextmanager
+    def _aside(self, devices: Sequence[torch.device]) -> Iterator[None]:
+        """Copies of images on these devices are made on a stream of their own, where a GPU has part in it, and are
+        there afterwards: whoever finds them is on a stream of his own."""
+        gpus = [one for one in (self.blocks.device, *devices) if devices and one.type == "cuda"]
+        if not gpus:
+            yield
+            return
+        if self._stream is None:
             self._stream = torch.cuda.Stream(gpus[0])
-        with torch.cuda.stream(self._stream) if gpus else contextlib.nullcontext():
-            there_HW3.copy_(image_HW3, non_blocking=True)
+        # Where a new block lies, kernels of the stream that it was taken on may still read what was there before.
+        self._stream.wait_stream(torch.cuda.current_stream(gpus[0]))
+        with torch.cuda.stream(self._stream):
+            yield
+        self._stream.synchronize()
 
     # -- under the lock
 
@@ -325,9 +343,12 @@ class DecodedCache:
         new_K = entries_N["block"][rows_K] == 0
         rows_K, entries_K = rows_K[new_K], entries_K[new_K]
         for number, live in zip(*np.unique(entries_K["block"], return_counts=True), strict=True):
+            of_it_K = entries_K[entries_K["block"] == number]
             try:
                 size = len(self.blocks.of(int(number)))
-            except OSError:  # it is gone
+            except (OSError, ValueError):  # it is gone, or empty
+                size = 0
+            if (of_it_K["start"] + 3 * of_it_K["rows"].astype(np.int64) * of_it_K["columns"]).max() > size:
                 kept_K = entries_K["block"] != number
                 rows_K, entries_K = rows_K[kept_K], entries_K[kept_K]
                 continue
@@ -415,8 +436,7 @@ class Shelf:
 
     def end(self) -> None:
         """After the stream's last batch, in the same thread."""
-        if self.use == _TRAINED:
-            self.cache.publish()
+        self.cache.end(self)
 
     def regions(self, sizes_B2: Tensor) -> list[Region] | None:
         """Which region of photos of these sizes (height, width) is to be decoded; None: the one that is looked at."""
@@ -489,10 +509,11 @@ def decoded_cache(
         return
     blocks: Blocks
     if section.cache == "disk":
-        blocks = InFiles(cache_folder_of(section) / folder, whose)
+        blocks = found = InFiles(cache_folder_of(section) / folder, whose)
+        again = 0 if section.cache_mb else found.found_bytes // 2  # it was free when the run began
     else:
-        blocks = InMemory(device if section.cache == "device" else torch.device("cpu"))
-    cache = DecodedCache(rows, blocks, kept_bytes(section, device, processes))
+        blocks, again = InMemory(device if section.cache == "device" else torch.device("cpu")), 0
+    cache = DecodedCache(rows, blocks, kept_bytes(section, device, processes) + again)
     try:
         yield cache
     except BaseException:

@@ -19,6 +19,7 @@ import mmap
 import os
 import re
 import shutil
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,6 +69,7 @@ class InFiles:
             told = f"decode.cache_dir: {folder} cannot be made ({error.strerror}): give another folder"
             raise StorageError(told, error.errno or 0) from error
         self._last = whose.rank * _RANK
+        self.found_bytes = 0  # of this process's blocks, that an earlier one has left
         self._begin()
 
     def new(self, size: int) -> tuple[int, Tensor]:
@@ -123,11 +125,14 @@ class InFiles:
         """Go on with what this rank has left here, if it is of the same; remove it else."""
         read = self._read(self._rank)
         in_use = set() if read is None else set(read[1]["block"].tolist())
+        self._last = max(self._last, *in_use, 0)  # others may look for these in a file of that number, if it is gone
         for path in self._folder.iterdir():
             found = _NAME.fullmatch(path.name)
             if found and found[2] == "pixels" and self.owns(number := int(found[1])):
                 self._last = max(self._last, number)
-                if number not in in_use:
+                if number in in_use:
+                    self.found_bytes += path.stat().st_size
+                else:
                     path.unlink(missing_ok=True)
         if read is None:
             self._index(self._rank).unlink(missing_ok=True)
@@ -144,11 +149,11 @@ class InFiles:
         return 0
 
     def _read(self, rank: int) -> tuple[np.ndarray, np.ndarray] | None:
-        """An index: rows and their entries; None where there is none of this run."""
+        """An index: rows and their entries; None where there is none of this run, or a damaged one."""
         try:
             with np.load(self._index(rank), allow_pickle=False) as index:
                 return (index["rows"], index["entries"]) if str(index["mark"]) == self._mark else None
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # EOFError: it is empty
             return None
 
     def _path(self, number: int) -> Path:

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import hypothesis.strategies as st
 import numpy as np
@@ -256,6 +257,26 @@ def differs(row: int, one: Reductions, other: Reductions) -> bool:
     return one.of(*size) != other.of(*size)
 
 
+def test_what_is_told_is_what_an_epoch_left_while_the_next_one_is_made(source: Counted) -> None:
+    """Of its own stage, though the next one's first batches have let go of it by then."""
+    cache = in_memory(0.25)
+    loader = loader_of(source, cache)
+    epoch(loader, 0)
+    held = cache.held
+    assert held.photos and held.refused
+    for size in (32, 96):
+        # More batches than may be made ahead.
+        with closing(loader.train(order(1) * 4, POLICY, Epoch(3, 1, size, size, None))) as ahead:
+            next(ahead)
+            told = [*cache.news()]
+        assert len(told) == (size == 32)
+        if told:
+            assert f": {held.photos:,}, " in told[0] and f"; {held.refused:,} did not fit" in told[0]
+    epoch(loader, 2, 96)
+    (told_96,) = cache.news()
+    assert f": {cache.held.photos:,}, " in told_96
+
+
 def test_a_batch_in_hand_stays_when_its_photos_are_let_go(source: Counted) -> None:
     cache = in_memory(100)
     shelf, rows = cache.scored(CONTRACT, np.arange(2)), np.arange(2)
@@ -359,6 +380,57 @@ def test_a_file_that_another_process_has_removed_is_no_loss(source: Counted, tmp
     assert mine.held.photos == PHOTOS - 1
 
 
+@pytest.mark.parametrize("left", [0, 100])
+def test_a_damaged_index_is_none(source: Counted, tmp_path: Path, left: int) -> None:
+    """As a loss of power leaves it."""
+    first = epoch(loader_of(source, on_disk(tmp_path / "kept")), 0)
+    os.truncate(tmp_path / "kept" / "0.npz", left)
+    source.taken()
+    assert_same(epoch(loader_of(source, on_disk(tmp_path / "kept")), 0), first)
+    assert source.taken() == [*range(PHOTOS)]
+
+
+@pytest.mark.parametrize("left", [0, 4096])
+def test_a_file_that_was_cut_off_is_no_loss(source: Counted, tmp_path: Path, left: int) -> None:
+    """Whoever read behind its end would be ended by the system."""
+    first = epoch(loader_of(source, on_disk(tmp_path / "kept", megabytes=1)), 0)
+    cut, *others = sorted((tmp_path / "kept").glob("*.pixels"))
+    os.truncate(cut, left)
+    source.taken()
+    assert_same(epoch(loader_of(source, on_disk(tmp_path / "kept", megabytes=1)), 0), first)
+    assert others and 1 < len(source.taken()) < PHOTOS
+
+
+def test_the_number_of_a_file_that_is_gone_is_not_used_again(source: Counted, tmp_path: Path) -> None:
+    """An index that was not renewed, because its process was killed, would name it to others."""
+    epoch(loader_of(source, on_disk(tmp_path / "kept", megabytes=1)), 0)
+    before = {path.name for path in (tmp_path / "kept").glob("*.pixels")}
+    for name in before:
+        (tmp_path / "kept" / name).unlink()
+    number, _ = InFiles(tmp_path / "kept", WHOSE).new(64)
+    assert number > max(int(Path(name).stem) for name in before)
+
+
+def test_a_run_that_goes_on_may_keep_as_much_as_it_might(
+    source: Counted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it keeps already is no longer free on the disk."""
+    section = DecodeSection(cache="disk", cache_dir=str(tmp_path))
+    disk = 8 * MIB
+
+    def usage(_: object) -> SimpleNamespace:
+        taken = sum(path.stat().st_size for path in tmp_path.rglob("*.pixels"))
+        return SimpleNamespace(free=disk - taken)
+
+    monkeypatch.setattr("engine.loader.decoded_cache.shutil.disk_usage", usage)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt), decoded_cache(section, PHOTOS, HOST, "run", WHOSE) as cache:
+            assert cache is not None and cache.limit == disk // 2
+            epoch(loader_of(source, cache), 0)
+            assert cache.held.photos
+            raise KeyboardInterrupt
+
+
 def test_a_full_disk_is_told_and_the_run_goes_on(
     source: Counted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -442,6 +514,22 @@ def test_on_a_gpu_batches_are_the_same_and_nobody_waits_for_them(
                 for mine, other in zip(one, expected, strict=True):
                     assert torch.equal(mine, other)
         assert 0 < caches[1].held.photos < caches[2].held.photos == PHOTOS - 1
+        gpu.finish()
+
+
+def test_a_new_block_is_written_when_what_lay_there_has_been_read(source: Counted) -> None:
+    """The allocator hands out memory again while kernels of the same stream are still to read it."""
+
+    class Reused(InMemory):
+        def new(self, size: int) -> tuple[int, torch.Tensor]:
+            number, block = super().new(size)
+            block.sum()
+            return number, block
+
+    with FakeCuda() as gpu:
+        section = DecodeSection(device="cpu", threads=1, cache="device")
+        loader = Loader(samples_of(source), section, DEVICE, cache=DecodedCache(PHOTOS, Reused(DEVICE), 100 * MIB))
+        assert on_host(gpu, loader, 0)
         gpu.finish()
 
 
