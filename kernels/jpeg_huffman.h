@@ -23,6 +23,7 @@ namespace engine {
 
 constexpr int LOOK_BITS = 10;
 constexpr int LONGEST_CODE = 16;
+constexpr int LARGEST_DC = 1 << 24;  // far beyond any photo's; sums grow without end in files made to overflow them
 constexpr size_t SPARE = 4096;  // bytes: more than an MCU takes, 10 blocks of 64 codes of 16 bits with 15 behind them
 
 // JPEG's order of coefficients (ITU T.81, figure A.6), as places in a block.
@@ -179,8 +180,13 @@ private:
 
     bool find_codes(const jpeg_decompress_struct& info) {
         blocks_ = info.blocks_in_MCU;
+        std::memset(held_, 0, sizeof held_);
         for (int i = 0; i < blocks_; i++) {
             const jpeg_component_info& component = *info.cur_comp_info[component_[i] = info.MCU_membership[i]];
+            // libjpeg-turbo has looked at both numbers before a scan of this kind, and at one in its lossless ones.
+            if (unsigned(component.dc_tbl_no) >= NUM_HUFF_TBLS || unsigned(component.ac_tbl_no) >= NUM_HUFF_TBLS) {
+                return false;
+            }
             dc_[i] = codes_of(info.dc_huff_tbl_ptrs[component.dc_tbl_no]);
             ac_[i] = codes_of(info.ac_huff_tbl_ptrs[component.ac_tbl_no]);
             if (!dc_[i] || !ac_[i]) return false;
@@ -190,10 +196,13 @@ private:
 
     const Codes* codes_of(const JHUFF_TBL* table) {
         if (!table) return nullptr;
-        for (const Codes& codes : codes_)
-            if (codes.are(*table)) return &codes;
-        Codes& oldest = codes_[next_++ % KEPT];
-        return oldest.make(*table) ? &oldest : nullptr;
+        for (int i = 0; i < KEPT; i++) {
+            if (codes_[i].are(*table)) return held_[i] = true, &codes_[i];
+        }
+        while (held_[next_ % KEPT]) next_++;  // not over another table of this file
+        const unsigned oldest = next_++ % KEPT;
+        held_[oldest] = true;
+        return codes_[oldest].make(*table) ? &codes_[oldest] : nullptr;
     }
 
     // Copy the data to its end, without stuffing. False where anything but restarts in their order is in it.
@@ -251,6 +260,9 @@ private:
             }
         }
         bits_ = bits;
+        for (int last : last_dc_) {
+            if (last > LARGEST_DC || last < -LARGEST_DC) return false;
+        }
         return unread() >= 0;
     }
 
@@ -292,8 +304,9 @@ private:
         return meaning.size() ? number_of(bits.take(meaning.size()), meaning.size()) : 0;
     }
 
-    static constexpr int KEPT = 16;  // at least the 8 of one file
+    static constexpr int KEPT = 16;  // more than the 8 of one file
     Codes codes_[KEPT];
+    bool held_[KEPT];  // those of this file
     unsigned next_ = 0;
     std::vector<uint8_t> bytes_;
     std::vector<const uint8_t*> ends_;  // of the segments between restarts

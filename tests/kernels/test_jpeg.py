@@ -274,6 +274,18 @@ def test_our_reading_of_the_codes_changes_no_verdict(data: st.DataObject) -> Non
     assert ours is None or theirs is None or np.array_equal(ours, theirs)
 
 
+def test_tables_of_many_files_do_not_push_out_those_of_the_file_at_hand() -> None:
+    """A thread keeps tables from file to file. These have one for DC alike, and each another one for AC: the longest
+    codes, which a smooth image does not use, change places."""
+    content, header = encode(photo(64, 80).convert("L")), Header(64, 80, 1)
+    end = content.index(b"\xff\xda")
+    longest = content[end - 20 : end]
+    contents = [content[: end - 20] + longest[i:] + longest[:i] + content[end:] for i in range(20)]
+    decoded = decode(contents, [header] * 20, [Region(0, 0, 80, 64)] * 20, threads=1)
+    for one in decoded:
+        assert one is not None and np.array_equal(one.pixels_HW3, plain(content))
+
+
 @pytest.mark.parametrize("spare", range(10))
 def test_bytes_behind_the_last_code_are_judged_by_libjpeg_turbo(spare: int) -> None:
     content = encode(photo(70, 90), restart_marker_rows=1)
