@@ -4,9 +4,10 @@ takes any time.
     python benchmarks/bench_feed.py --json benchmarks/results/feed_cpu.json
 
 The loop's thread queues so many tiny operations of torch a step, as a model and its optimiser do, and does nothing
-else: what it waits for is the loader. Real is all that the host does about an image: files are read from disk, headers
-walked, plans, extras, labels and tables made, memory goes round. Stubbed is decoding (the pixels are there at once),
-and what is queued on the GPU costs the host that and no more (idle_gpu.py; so the machine needs none).
+else: what it waits for is the loader. Real is all that the host does about an image: files are read (few enough to come
+from the page cache), headers walked, plans, extras, labels and tables made, memory goes round. Stubbed is decoding (the
+pixels are there at once), and what is queued on the GPU costs the host that and no more (idle_gpu.py; so the machine
+needs none): `--launch-us` and `--copy-us` say how long, and are set, not measured.
 
 * "the loop alone": the operations, no loader. What is left of a step's time beyond it, the loader has taken.
 * "the loader alone": no operations.

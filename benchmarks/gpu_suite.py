@@ -22,7 +22,10 @@ import argparse
 import contextlib
 import dataclasses
 import importlib
+import importlib.util
 import json
+import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -123,7 +126,9 @@ def command_of(part: Planned, options: argparse.Namespace) -> list[str]:
         return [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", "gpu", *gpu_tests()]
     if part.name == "bench":
         small = ["--set", "model.backbone=test_convnext", "--batch", "2", "--res", "64"] if options.rehearse else []
-        picture = ["--picture", str(path.with_suffix(".svg")), "--profile", str(options.results / "gpu_trace.json.gz")]
+        picture = ["--profile", str(options.results / "gpu_trace.json.gz")]
+        if importlib.util.find_spec("matplotlib"):  # a bare machine has not; the page draws from the figures
+            picture += ["--picture", str(path.with_suffix(".svg"))]
         command = ["bench", "--recipe", str(RECIPE), "--seconds", "0.5" if options.rehearse else "2.5"]
         return engine(*command, *small, *picture, "--compare", "--json", str(path))
     return [sys.executable, __file__, "--part", part.name, "--results", str(options.results)] + (
@@ -169,12 +174,24 @@ def train(folder: Path, options: argparse.Namespace) -> int:
     sets += [f"data.cache={folder}", f"output={folder / 'models'}", "model.pretrained=false", "stage.*.epochs=1"]
     sets += ["track.tensorboard=false"]
     command = engine("train", str(RECIPE), *(word for text in sets for word in ("--set", text)))
-    done = subprocess.run(command, cwd=ROOT)
-    log = folder / "models" / "log.jsonl"
-    lines = [json.loads(line) for line in log.read_text("utf-8").splitlines()] if log.is_file() else []
+    running = subprocess.Popen(command, cwd=ROOT)
+    log, lines = folder / "models" / "log.jsonl", 0
     settings = {"rehearsed": options.rehearse, "recipe": RECIPE.stem, "steps": STEPS}
-    frame.result(lines, settings, frame.device()).write(options.results / "gpu_train.json")
-    return done.returncode
+    while True:  # on disk as the stages come: the last ones may be out of time
+        code = running.poll()
+        found = [json.loads(line) for line in _whole_lines(log)]
+        if len(found) > lines:
+            lines = len(found)
+            frame.result(found, settings, frame.device()).write(options.results / "gpu_train.json")
+        if code is not None:
+            return code
+        time.sleep(0.5)
+
+
+def _whole_lines(path: Path) -> list[str]:
+    """Of a file that is being written."""
+    text = path.read_text("utf-8") if path.is_file() else ""
+    return text[: text.rfind("\n") + 1].splitlines()
 
 
 def result_of(part: Planned, options: argparse.Namespace) -> Path:
@@ -209,16 +226,23 @@ def engine(*words: str) -> list[str]:
 
 
 def run(command: list[str], limit_s: float) -> tuple[bool, str]:
-    """Run it; whether it succeeded in time, and what it printed."""
+    """Run it; whether it succeeded in time, and what it printed. Out of time, all that it has started ends with it:
+    what went on would be measured by the next part."""
     print("$", " ".join(command), flush=True)
-    try:
-        done = subprocess.run(
-            command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=max(1, limit_s)
-        )
-    except subprocess.TimeoutExpired as error:
-        printed = error.stdout or ""
-        return False, f"{printed if isinstance(printed, str) else printed.decode()}\nran out of time"
-    return done.returncode == 0, done.stdout
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as told:
+        child = subprocess.Popen(command, cwd=ROOT, stdout=told, stderr=subprocess.STDOUT, start_new_session=True)
+        try:
+            ended = child.wait(max(1, limit_s)) == 0
+            in_time = True
+        except subprocess.TimeoutExpired:
+            ended = in_time = False
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+        told.seek(0)
+        printed = told.read()
+    return ended, printed if in_time else f"{printed}\nran out of time"
 
 
 def last(text: str) -> str:

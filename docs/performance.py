@@ -74,7 +74,8 @@ def path() -> Page:
     yield (
         "Every phase by itself, then all of it together. *Limit*: the share of what the machine could do that a phase "
         "reaches, against ceilings that are measured first (a matrix product in the model's precision, a copy). "
-        "*Waited*: how much longer a step takes with the loader than on made-up batches."
+        "*Waited*: the share of the time that is lost for want of images: work on what the loader brings beside the "
+        "same on a batch that is always there, in turn."
     )
     if here is None:
         yield missing(
@@ -182,8 +183,11 @@ def instructions_table(found: Envelope, before: Envelope | None) -> str:
 def feed() -> Page:
     """What the host does for each batch, with nothing to wait for."""
     yield (
-        "A GPU's host with decoding stubbed out: files are read, headers parsed, plans drawn, batches put together, "
-        "and a model that computes nothing launches 800 kernels a step. The limit is those launches alone."
+        "What the host of a GPU can feed, measured without one: files are read (by now from the page cache), headers "
+        "parsed, plans drawn, batches put together, beside a loop that queues 800 tiny operations of torch a step, as "
+        "a model would. Not in it are decoding, whose pixels are there at once, and the GPU itself: an upload or a "
+        "kernel costs the time that a host takes to queue one, which is set and not measured. The limit is the loop "
+        "alone."
     )
     if found := result("feed_cpu"):
         yield feed_table(found)
@@ -326,7 +330,7 @@ def switch() -> Page:
 
 def memory() -> Page:
     """What a run needs, estimated and measured."""
-    yield "What `engine train --dry-run` estimates beside the peak of the same run, in bytes on the CPU:"
+    yield "What `engine train --dry-run` estimates beside the peak of the same run, main memory on the CPU:"
     found = result("memory_cpu")
     if found is None:
         yield missing("python benchmarks/bench_memory.py --json benchmarks/results/memory_cpu.json")

@@ -112,6 +112,18 @@ def write_bytes(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
+def check_place(path: Path) -> None:
+    """Raise EngineError when no file could be written there: better known before the work whose result it is to be.
+    Makes nothing."""
+    above = next(one for one in path.absolute().parents if one.exists())
+    if path.is_dir():
+        raise EngineError(f"{path}: is a folder, where a file is to be written")
+    if not above.is_dir():
+        raise EngineError(f"{above}: is a file, so there can be no {path}")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise EngineError(f"{path}: nothing can be written into {above}")
+
+
 def write_text(path: Path, content: str) -> None:
     """Write `content` to `path` atomically, as UTF-8 with \\n line ends."""
     write_bytes(path, content.encode("utf-8"))

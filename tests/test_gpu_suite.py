@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,24 @@ def test_a_part_out_of_time_stops_no_other_and_fails_the_suite(
     assert failed
     assert [(name, how) for name, how, _ in lines] == [("slow", "FAILED"), ("quick", "ok")]
     assert "began" in (tmp_path / "gpu_slow.txt").read_text() and "out of time" in lines[0][2]
+
+
+def test_out_of_time_a_part_ends_with_all_that_it_has_started() -> None:
+    ok, said = gpu_suite.run(["sh", "-c", "sleep 60 & echo $!; wait"], 2)
+    child, *rest = said.split()
+    assert not ok and rest == ["ran", "out", "of", "time"]
+    until = time.monotonic() + 30
+    while _runs(child) and time.monotonic() < until:  # on a busy machine it takes its time to die
+        time.sleep(0.05)
+    assert not _runs(child)
+
+
+def _runs(process: str) -> bool:
+    """Not one that has ended and whose end nobody has asked for yet."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
 
 
 def test_parts_fit_into_ten_minutes() -> None:

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
 from engine.bench.envelope import Envelope, Row
 from engine.errors import EngineError
 from engine.files import atomic_write
@@ -32,6 +30,8 @@ def check_picture(path: Path) -> None:
 
 def draw(found: Envelope, path: Path) -> None:
     """The stages of a result of `engine bench`, as SVG, PNG or PDF by the file's name. Raises EngineError else."""
+    from matplotlib.figure import Figure  # only here: a machine may measure without being able to draw
+
     check_picture(path)
     stages = sorted({row["stage"] for row in found.rows})
     figure = Figure(figsize=(1.6 * len(stages) + 4, 4.5), layout="constrained")

@@ -6,6 +6,7 @@ Validation and checkpoints, which come between the two in training, take their o
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import statistics
 import time
@@ -40,13 +41,15 @@ def switch(before: Bench, after: Bench, prepared: bool = True) -> Phase:
     learner, device, stage = before.learner, before.device, after.stage
     loader = before.loader_of()
     ahead, began = None, 0.0
-    with closing(before.train_batches(loader)) as batches:
+    with contextlib.ExitStack() as stack:
+        batches = stack.enter_context(closing(before.train_batches(loader)))
         for number, batch in enumerate(batches):
             learner.take_step(batch)
             if number == 0 and prepared and worth_it(before.runtime, Ranks(0, 1, device), before.stage, stage):
                 counts = (1,) * CLASSES
                 began = time.perf_counter()
                 ahead = Ahead(Task.of(before.recipe, stage, counts, batch.labels, device))
+                stack.callback(ahead.close)
             if number >= _STEPS and (ahead is None or ahead.done):
                 break
         took_s = time.perf_counter() - began

@@ -23,6 +23,7 @@ from engine.bench.report import loader_over_step, report, rows_of
 from engine.bench.switch import switch_rows
 from engine.cli.common import FilePath, Resolution, console, progress, set_option, table
 from engine.data.ingest import ingest
+from engine.files import check_place
 from engine.model.build import check_sizes
 from engine.model.runtime import Runtime
 from engine.recipe.load import load_recipe
@@ -51,7 +52,7 @@ bench draws its own photos and keeps them. The last line of the output is JSON.
 )
 @click.option("--data", type=FilePath(path_type=str), help="Measure on these images: a folder, .csv, .tsv or .parquet.")
 @click.option("--seconds", type=click.FloatRange(0.1), default=7.0, show_default=True, help="Length of each phase.")
-@click.option("--json", "json_file", type=FilePath(), help="Write the figures to this file, too.")
+@click.option("--json", "json_file", type=FilePath(), help="Write the figures to this file, too, stage by stage.")
 @click.option("--picture", type=FilePath(), help="Draw where the time goes: .svg, .png or .pdf.")
 @click.option(
     "--profile", type=FilePath(), help="Write a trace of some training steps (for chrome://tracing, Perfetto)."
@@ -79,6 +80,8 @@ def bench(
     """
     if picture is not None:
         check_picture(picture)
+    for file in filter(None, (json_file, picture, profile)):
+        check_place(file)
     device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
     if backbone is not None:
         sets = (*sets, f"model.backbone={json.dumps(backbone)}")
@@ -87,6 +90,9 @@ def bench(
     check_sizes(resolved.model, [stage.size for stage in resolved.stage])
     paths = _images(data, resolved)
 
+    source = without_place(data) if data is not None else "drawn by the bench"
+    settings = {"images": {"source": source, "count": len(paths)}, "seconds_per_phase": seconds}
+    command = command_line(["engine"], sys.argv[1:])
     rows: list[Row] = []
     with console().status("") as status:
 
@@ -105,12 +111,12 @@ def bench(
             if profile is not None and number == 0:
                 watch("profile")
                 rows += profile_rows(one, profile)
+            if json_file is not None:  # already: the next stage may not fit, or somebody lose patience
+                report(resolved, limits, rows, settings, device, command).write(json_file)
         if len(resolved.stage) > 1:
             watch("switches of stages")
             rows += switch_rows(resolved, paths, device, limits)
-    source = without_place(data) if data is not None else "drawn by the bench"
-    settings = {"images": {"source": source, "count": len(paths)}, "seconds_per_phase": seconds}
-    found = report(resolved, limits, rows, settings, device, command_line(["engine"], sys.argv[1:]))
+    found = report(resolved, limits, rows, settings, device, command)
     _print(found)
     if json_file is not None:
         found.write(json_file)

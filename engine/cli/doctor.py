@@ -126,6 +126,15 @@ def _draws() -> Finding:
     return Finding("warn", f"plain torch instead, some twenty times slower: {draws.why_not()}", remedy)
 
 
+def _files() -> Finding:
+    from engine.kernels import files
+
+    if files.available():
+        return Finding("ok", "many at once, by compiled code")
+    remedy = "install g++ or clang++, and then engine again, which builds it"
+    return Finding("warn", f"one by one in Python instead: {files.why_not()}", remedy)
+
+
 def _jpeg() -> Finding:
     from engine.kernels import jpeg
 
@@ -218,6 +227,7 @@ CHECKS: dict[str, Callable[[], Finding]] = {
     "GPU": _gpu,
     "decoding on the CPU": partial(_decode, "cpu"),
     "decoding on the GPU": partial(_decode, "cuda"),
+    "reading files": _files,
     "fast JPEGs on the CPU": _jpeg,
     "augmentation on the CPU": _cpu_kernel,
     "draws": _draws,

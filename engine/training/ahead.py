@@ -17,7 +17,7 @@ import json
 import os
 import subprocess
 import sys
-import time
+import tempfile
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -83,27 +83,22 @@ class Task:
 
 
 class Ahead:
-    """A process that compiles a task; it ends by itself, or with `close`."""
+    """A process that compiles a task; it ends by itself, or with `close`. Where none can be started (no memory, no
+    disk) there is none: training goes on, and its step is compiled when it comes."""
 
     def __init__(self, task: Task) -> None:
-        self._began = time.perf_counter()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "engine.training.ahead"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        assert self._process.stdin is not None
-        with self._process.stdin as stdin:
-            stdin.write(task.text())
+        self._process: subprocess.Popen[str] | None = None
+        with contextlib.suppress(OSError):
+            self._process = _started(task.text())
 
     @property
     def done(self) -> bool:
-        return self._process.poll() is not None
+        return self._process is None or self._process.poll() is not None
 
     def wait(self, seconds: float = PATIENCE_S) -> bool:
         """Wait until it has ended, for it is faster than to begin anew; whether the step has been compiled."""
+        if self._process is None:
+            return False
         try:
             return self._process.wait(seconds) == 0
         except subprocess.TimeoutExpired:
@@ -112,9 +107,26 @@ class Ahead:
 
     def close(self) -> None:
         """End it, whatever it has come to."""
+        if self._process is None:
+            return
         if not self.done:
             self._process.kill()
         self._process.wait()
+
+
+def _started(text: str) -> subprocess.Popen[str]:
+    """A process that compiles what `text` says. It reads that from a file: into a pipe no more may fit than a reader
+    takes, who begins after seconds, and who may end before."""
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as told:
+        told.write(text)
+        told.seek(0)
+        return subprocess.Popen(
+            [sys.executable, "-m", "engine.training.ahead"],
+            stdin=told,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
 
 
 def worth_it(runtime: Runtime, ranks: Ranks, now: StageSection, then: StageSection) -> bool:

@@ -333,7 +333,8 @@ class _Decoding:
             return _Alive(int(min(rounds * each, max(self.limit, 2 * each))))
         # What is handed out as pixels is read by kernels that are queued, as many batches behind as there are ahead.
         rounds = _ON_SIDE if output else queued + self.prefetch + 2
-        decoded, finished = min(rounds, there) * each, min(queued, there) * output
+        # While the next batch is handed out, the one before it is not yet given back: one more goes round.
+        decoded, finished = min(rounds, there) * each, min(queued + 1, there) * output
         allowed = max(self.limit, 2 * (each + output))
         return _Alive(min(decoded, allowed), min(finished, max(0, allowed - decoded)))
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
+import sys
 from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,12 +15,13 @@ import torch
 from click.testing import CliRunner
 
 from engine.bench.envelope import read, without_place
-from engine.bench.phases import Bench
+from engine.bench.phases import Bench, Phase
 from engine.bench.photos import photos
 from engine.bench.recipe import FULL_POLICY, bench_recipe, default_recipe
 from engine.bench.report import loader_over_step
+from engine.cli import bench as cli
 from engine.cli.main import main
-from engine.errors import RecipeError
+from engine.errors import EngineError, RecipeError
 from engine.loader.batches import Batch
 from engine.recipe.load import parse_recipe
 from engine.recipe.sections import Recipe
@@ -107,6 +111,41 @@ def test_every_stage_of_a_recipe_is_measured_and_every_switch(images: Path, tmp_
 def test_a_picture_of_no_known_kind_is_refused_before_anything_is_measured() -> None:
     result = CliRunner().invoke(main, ["bench", "--picture", "bench.gif"])
     assert result.exit_code != 0 and "bench.gif" in result.output and ".svg" in result.output
+
+
+@pytest.mark.parametrize("option", ["--json", "--picture", "--profile"])
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_measured(
+    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "ceilings", None)  # would raise
+    (tmp_path / "file").touch()
+    (tmp_path / "bench.svg").mkdir()
+    for place, words in (("file/bench.svg", "is a file"), ("bench.svg", "is a folder")):
+        result = CliRunner().invoke(main, ["bench", option, str(tmp_path / place)])
+        assert result.exit_code == 1 and words in " ".join(result.output.split())
+
+
+def test_what_was_measured_before_a_stage_that_fails_is_on_disk(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failing(Bench):
+        def phases(self) -> dict[str, Callable[[], Sequence[Phase]]]:
+            if self.number:
+                raise EngineError("no memory")
+            return {"first batch": self.first_batch}
+
+    monkeypatch.setattr(cli, "Bench", Failing)
+    written = tmp_path / "recipe.toml"
+    stages = "".join(f"[[stage]]\nsize = {size}\nbatch = 2\nepochs = 1\nlr = 1e-3\n" for size in (32, 48))
+    written.write_text(f'[data]\ntrain = "photos"\n[model]\nbackbone = "test_convnext"\n{stages}')
+    command = f"bench --recipe {written} --seconds 0.1 --data {images} --json {tmp_path}/bench.json"
+    assert CliRunner().invoke(main, command).exit_code != 0
+    assert [row["phase"] for row in read(tmp_path / "bench.json").rows] == ["first batch"]
+
+
+def test_a_machine_without_matplotlib_can_measure() -> None:
+    program = "import sys; sys.modules['matplotlib'] = None; import engine.cli.bench"
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_below_one_the_model_waits_for_the_loader() -> None:

@@ -53,3 +53,9 @@ def test_a_missing_package_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("importlib.metadata.requires", lambda name: required)
     (finding,) = (finding for _, finding in doctor.examine({"packages": doctor.CHECKS["packages"]}))
     assert (finding.status, finding.remedy) == ("fail", "pip install no-such-package")
+
+
+def test_files_read_without_compiled_code_are_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.kernels.files.why_not", lambda: "no library")
+    (finding,) = (finding for _, finding in doctor.examine({"files": doctor.CHECKS["reading files"]}))
+    assert finding.status == "warn" and "no library" in finding.text and "g++" in finding.remedy

@@ -155,3 +155,26 @@ def test_a_process_that_fails_is_told_from_one_that_did_it(monkeypatch: pytest.M
     for text, expected in ((json.dumps({"lr": 1}), True), ("{}", False)):
         monkeypatch.setattr(Task, "text", lambda self, text=text: text)
         assert Ahead(object.__new__(Task)).wait(30) is expected
+
+
+def test_where_no_process_can_be_started_training_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def popen(*_: Any, **__: Any) -> None:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(Task, "text", lambda self: "{}")
+    monkeypatch.setattr(ahead.subprocess, "Popen", popen)
+    none = Ahead(object.__new__(Task))
+    assert none.done and not none.wait(30)
+    none.close()
+
+
+def test_a_process_that_ends_before_it_has_read_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The task of many classes is longer than a pipe holds."""
+    started = subprocess.Popen
+
+    def popen(command: list[str], **options: Any) -> subprocess.Popen[str]:
+        return started([sys.executable, "-c", "raise SystemExit(1)"], **options)
+
+    monkeypatch.setattr(ahead.subprocess, "Popen", popen)
+    monkeypatch.setattr(Task, "text", lambda self: "1" * 2_000_000)
+    assert not Ahead(object.__new__(Task)).wait(30)
