@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -43,6 +44,7 @@ def interpreted() -> Iterator[Callable[..., Any]]:
     """A call of a function of this module where the kernels run: interpreted, or on the GPU where there is one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRITON_INTERPRET", "1")
+        patch.syspath_prepend(str(Path(__file__).parents[2]))  # where the other process finds this module
         pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
         pool.submit(torch.set_num_threads, 1).result()
     yield lambda function, *arguments: pool.submit(function, *arguments).result()

@@ -9,6 +9,7 @@ import copy
 import multiprocessing
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -73,6 +74,7 @@ def interpreted() -> Iterator[Callable[..., Any]]:
     """A call of a function of this module where the kernels run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRITON_INTERPRET", "1")
+        patch.syspath_prepend(str(Path(__file__).parents[2]))  # where the other process finds this module
         pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
         pool.submit(int).result()
     yield lambda function, *arguments: pool.submit(function, *arguments).result()

@@ -76,7 +76,7 @@ def test_sigterm_finishes_what_is_accepted_refuses_what_is_new_and_ends_with_0(s
         left.sendall(head.encode() + DOT)
         _wait_until(lambda: counted(client, "engine_queue_photos") == 1)
     _wait_until(lambda: counted(client, 'engine_requests_total{path="/predict",status="499"}') == 1)
-    assert counted(client, "engine_queue_photos") == 0
+    _wait_until(lambda: counted(client, "engine_queue_photos") == 0)
     first.join()
     assert counted(client, "engine_batch_photos_count") == 1
 
