@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-_INTERPRETED = bool(os.environ.get("TRITON_INTERPRET"))  # read once, as Triton does
+_INTERPRETED = os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "on", "true", "y", "yes")  # once, as Triton does
 
 
 def runs_on(device: torch.device) -> bool:

@@ -7,6 +7,7 @@ place: the interpreter cuts off where a GPU rounds.
 from __future__ import annotations
 
 import multiprocessing
+import runpy
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -20,6 +21,14 @@ from engine.kernels import network
 
 Work = Callable[..., list[Tensor]]
 SHAPES = {"even": (2, 4, 8, 32), "odd": (1, 3, 9, 37), "row": (2, 1, 2, 5)}  # (B, H, W, C)
+
+
+@pytest.mark.parametrize("value", ["", "0", "1", "off", "On", "true", "yes", "Y", "False"])
+def test_the_interpreter_is_expected_where_triton_uses_it(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    getenv_bool = pytest.importorskip("triton._C.libtriton").getenv_bool
+    monkeypatch.setenv("TRITON_INTERPRET", value)
+    found = runpy.run_path(network.__file__)["runs_on"](torch.device("cpu"))
+    assert found == getenv_bool("TRITON_INTERPRET", False)
 
 
 def work(name: str, inputs: tuple[Any, ...], gradient: Tensor) -> list[Tensor]:
