@@ -10,7 +10,7 @@ matrices, geometry only) is the yardstick: machines differ and are shared, ratio
 Why interleaved: the contenders take turns, one repeat each, so that a slow minute of the machine slows all of them;
 what is reported is each one's median. Albumentations and Kornia are measured where they are installed (extra `peers`);
 numba, and torch.compile with `--compile`, show what the pass would run at if it were written in them.
-Ends with one line of JSON.
+Ends with one line of JSON. On a GPU, gpu_suite.py measures the pass.
 """
 
 from __future__ import annotations
@@ -43,24 +43,17 @@ from engine.recipe.sections.augment import (
     AffineSection,
     AugmentSection,
     ColorSection,
-    CropSection,
     RandomErasingSection,
 )
 from engine.system import cores
 from frame import Contender, take_turns
+from gpu_parts.passes import FULL, MEAN, STD, kornia_chain, torchvision_chain
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HEIGHT, WIDTH = 533, 400  # of the photos
 BATCH = 64
 YARDSTICK = "OpenCV warpAffine alone"
 PASS = "one pass"
-WORK = AugmentSection(
-    crop=CropSection(scale=(0.08, 1.0)),
-    flip=0.5,
-    affine=AffineSection(p=1.0, shift=0.05, scale=0.1, rotate=15),
-    color=ColorSection(p=1.0),
-    random_erasing=RandomErasingSection(p=0.5),
-)
+WORK = AugmentSection.model_validate(FULL)
 
 Image = NDArray[np.uint8]
 
@@ -129,41 +122,12 @@ def warp_affine(images: list[Image], plan: Plan, pool: ThreadPoolExecutor, threa
     return lambda: list(pool.map(share, range(threads)))
 
 
-def kornia_chain(size: int) -> torch.nn.Module:
-    import kornia.augmentation as k
-
-    return k.AugmentationSequential(
-        k.RandomResizedCrop((size, size), scale=(0.08, 1.0)),
-        k.RandomAffine(15.0, (0.05, 0.05), (0.9, 1.1)),
-        k.RandomHorizontalFlip(),
-        k.ColorJitter(0.4, 0.4, 0.4, 0.1, p=1.0),
-        k.RandomErasing(p=0.5),
-        k.Normalize(torch.tensor(MEAN), torch.tensor(STD)),
-    )
-
-
 def kornia_on(chain: Callable[[Tensor], Tensor], images_BCHW: Tensor) -> Callable[[], object]:
     @torch.no_grad()
     def run() -> Tensor:
         return chain(images_BCHW.float() / 255)
 
     return run
-
-
-def torchvision_chain(size: int) -> Callable[[Tensor], Tensor]:
-    from torchvision.transforms import v2
-
-    return v2.Compose(
-        [
-            v2.RandomResizedCrop(size, scale=(0.08, 1.0)),
-            v2.RandomAffine(15, (0.05, 0.05), (0.9, 1.1), interpolation=v2.InterpolationMode.BILINEAR),
-            v2.RandomHorizontalFlip(),
-            v2.ColorJitter(0.4, 0.4, 0.4, 0.1),
-            v2.RandomErasing(p=0.5),
-            v2.ToDtype(torch.float32, scale=True),
-            v2.Normalize(MEAN, STD),
-        ]
-    )
 
 
 def albumentations_chain(size: int) -> Callable[[Image], Image]:
@@ -288,58 +252,6 @@ def resident_mib() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
 
 
-# --- on a GPU ---------------------------------------------------------------------------------------------------------
-
-
-def synchronized(run: Callable[[], object], times: int) -> Callable[[], None]:
-    """`run` several times over, and wait for the device: one call alone would time its launch."""
-
-    def wait() -> None:
-        for _ in range(times):
-            run()
-        torch.cuda.synchronize()
-
-    return wait
-
-
-def gpu_contenders(images: list[Image], size: int, with_compile: bool) -> list[Contender]:
-    device = torch.device("cuda")
-    plan = make_plan(size).to(device)
-    tensors = [torch.from_numpy(image).to(device) for image in images]
-    batch_BCHW = torch.stack(tensors).permute(0, 3, 1, 2)
-    times = 10
-    contenders = [
-        Contender(
-            f"one pass, {str(dtype)[6:]}",
-            synchronized(pass_on(Ragged(tensors), plan, "triton", dtype), times),
-            BATCH * times,
-        )
-        for dtype in (torch.float32, torch.bfloat16)
-    ]
-    if importlib.util.find_spec("kornia"):
-        eager = kornia_on(kornia_chain(size).to(device), batch_BCHW)
-        contenders.append(Contender("Kornia", synchronized(eager, 1), BATCH))
-        if with_compile:
-            compiled = kornia_on(torch.compile(kornia_chain(size).to(device)), batch_BCHW)
-            contenders.append(Contender("Kornia, torch.compile", synchronized(compiled, 1), BATCH))
-    return contenders
-
-
-def copy_bandwidth(repeats: int) -> float:
-    """Bytes a second of a large copy on the GPU, read and written."""
-    source = torch.empty(1 << 30, dtype=torch.uint8, device="cuda")
-    target = torch.empty_like(source)
-    copy = Contender("copy", synchronized(lambda: target.copy_(source), 10), 10)
-    take_turns([copy], repeats)
-    return 2 * source.numel() * copy.rate
-
-
-def bytes_to_move(plan: Plan, element: int) -> float:
-    """Per image: the output written once, and the source under it read once (no more than there is of it)."""
-    area_B = plan.matrix_B33[:, :2, :2].double().det().abs().cpu() * plan.height * plan.width
-    return float(area_B.clamp(max=HEIGHT * WIDTH).mean()) * 3 + plan.height * plan.width * 3 * element
-
-
 # --- measuring and telling --------------------------------------------------------------------------------------------
 
 
@@ -376,21 +288,6 @@ def on_cpu(images: list[Image], size: int, options: argparse.Namespace, console:
     return rows
 
 
-def on_gpu(images: list[Image], sizes: list[int], options: argparse.Namespace, console: Console) -> list[Row]:
-    bandwidth = copy_bandwidth(options.repeats)
-    rows: list[Row] = [{"device": "gpu", "contender": "copy", "gb_per_second": bandwidth / 1e9}]
-    for size in sizes:
-        contenders = gpu_contenders(images, size, options.compile)
-        take_turns(contenders, options.repeats)
-        show(f"{torch.cuda.get_device_name()}, {size} px", contenders, None, console)
-        found = rows_of("gpu", size, contenders)
-        for row, c, element in zip(found, contenders, (4, 2), strict=False):  # the two of the pass come first
-            row["share_of_copy_bandwidth"] = c.rate * bytes_to_move(make_plan(size), element) / bandwidth
-            console.print(f"{c.name}: {row['share_of_copy_bandwidth']:.0%} of the bandwidth of a copy")
-        rows += found
-    return rows
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--data", type=Path, help="folder with JPEGs (default: drawn photos)")
@@ -407,8 +304,6 @@ def main() -> None:
 
     console = Console(width=110)
     rows = [row for size in sizes for row in on_cpu(images, size, options, console)]
-    if device.type == "cuda":
-        rows += on_gpu(images, sizes, options, console)
     settings = {
         "photos": f"{BATCH} {'from --data' if options.data else 'drawn'}, {HEIGHT} x {WIDTH}",
         "simd_level": cpu_pass.simd_level() if cpu_pass.available() else cpu_pass.why_not(),

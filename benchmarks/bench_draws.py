@@ -1,11 +1,11 @@
-"""Drawing what is done to a batch: C++ in one call beside plain torch, which defines it.
+"""Drawing what is done to a batch: C++ beside plain torch, which defines it.
 
     python benchmarks/bench_draws.py [--recipe recipes/progressive_768.toml] [--repeats 15] [--json FILE]
 
 For each stage of the recipe (by default the flagship: affine, perspective, jitter, rectangles, extras, CutMix) a batch
 is drawn for photos of 200 to 3,000 pixels a side, from numbers to what the decoder and the pass are told: the plan, the
-extras, the regions to decode, the labels as they are mixed, all packed into one block for one upload. Both ways, and
-their parts, take turns on one thread; figures are processor time of a batch, medians over the rounds.
+extras, the regions to decode, the labels as they are mixed, as the loader asks for them. Both ways, and their parts,
+take turns on one thread; figures are processor time of a batch, medians over the rounds.
 
 Then what drawing costs a training thread: the time of 800 tiny operations of torch (a step's launches, to the host)
 alone, and while another thread draws a batch, rests for 7 ms, and draws the next; wall time of a step, medians over the
@@ -27,7 +27,6 @@ import torch
 from rich.console import Console
 
 import frame
-from engine.augment.drawn import packed
 from engine.augment.mix import mix_at, mixed_labels, reference_labels
 from engine.augment.policy import Policy
 from engine.augment.regions import needed_regions_B5, reference_regions_B5
@@ -54,8 +53,7 @@ class Batch:
         self.policy, self.mix, self.side = Policy(section, MEAN, STD), mix, side
         self.keys_B = torch.from_numpy(random.integers(-(2**62), 2**62, count))
         self.sizes_B2 = torch.from_numpy(random.integers(200, 3000, (count, 2)).astype(np.int32))
-        self.labels_B = random.integers(0, CLASSES, count)
-        self.own_B = torch.from_numpy(self.labels_B)
+        self.own_B = torch.from_numpy(random.integers(0, CLASSES, count))
         self.plan = self.policy.draw(self.keys_B, self.sizes_B2, side, side, SEED, 0, mix)
         self._epoch = 0
 
@@ -78,9 +76,10 @@ class Batch:
         }
 
     def _all_by_compiled(self) -> object:
-        size, at = (self.side, self.side), self._next()
-        batch = (self.keys_B.numpy(), self.sizes_B2.numpy())
-        return self.policy.draw_batch(*batch, *size, *at, self.mix, labels_B=self.labels_B, regions=True)
+        at = self._next()
+        plan = self.policy.draw(self.keys_B, self.sizes_B2, self.side, self.side, *at, self.mix)
+        regions_B5 = needed_regions_B5(plan, self.sizes_B2, True)
+        return plan, regions_B5, self.policy.extras(self.keys_B, *at), mixed_labels(plan, self.own_B)
 
     def _plan_by_torch(self) -> object:
         size = (self.side, self.side)
@@ -89,8 +88,8 @@ class Batch:
     def _all_by_torch(self) -> object:
         at = self._next()
         plan = self.policy.reference_draw(self.keys_B, self.sizes_B2, self.side, self.side, *at, self.mix)
-        reference_regions_B5(plan, self.sizes_B2, True)
-        return packed(plan, self.policy.reference_extras(self.keys_B, *at), reference_labels(plan, self.own_B))
+        regions_B5 = reference_regions_B5(plan, self.sizes_B2, True)
+        return plan, regions_B5, self.policy.reference_extras(self.keys_B, *at), reference_labels(plan, self.own_B)
 
     def _next(self) -> tuple[int, int]:
         self._epoch += 1

@@ -143,8 +143,7 @@ def differences(encoded: Sequence[bytes]) -> dict[str, float]:
 
     def seen(rough: bool) -> float:
         reduced = decode(turbo, encoded, crops((0.6, 1.0), 256, reduce=True), rough)
-        corner_B2 = torch.tensor([(one.x, one.y) for one in reduced])
-        fitted = fit_to_regions(plan, corner_B2, torch.tensor([one.reduction for one in reduced]))
+        fitted = fit_to_regions(plan, torch.tensor([one[1:] for one in reduced], dtype=torch.int32))
         seen_BCHW = one_pass(Ragged([one.pixels_HW3 for one in reduced]), fitted)
         return float((seen_BCHW - exact_BCHW).abs().mean()) * STD[0] * 255
 

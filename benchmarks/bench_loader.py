@@ -15,12 +15,12 @@ the time, normalisation. Out come float32 batches of 64. Where they differ:
   many machines have; libjpeg-turbo uses no others anywhere, and the peers may use what there is. "fast decoding":
   decode.fast = "on".
 * Albumentations with OpenCV: bilinear without antialiasing; crop and affine resample one after the other. In a
-  DataLoader of 2 workers, OpenCV's own threads off, as its authors advise.
-* torchvision v2: decode_jpeg, tensors, antialiased crop, then affine. In a DataLoader of 2 workers.
+  DataLoader of a worker a core, OpenCV's own threads off, as its authors advise.
+* torchvision v2: decode_jpeg, tensors, antialiased crop, then affine. In a DataLoader of a worker a core.
 * DALI: its own pipeline with as many threads as cores; the decoder is told the crop. Its colour operation applies the
   four parts in one fixed order, contrast about a constant gray.
-* Kornia: decoded by the engine's DALI stream, cropped image by image (Kornia takes batches of one size only), then
-  all else as one batch.
+* Kornia: decoded by torchvision and cropped image by image (it takes batches of one size only) in a DataLoader of a
+  worker a core, then all else as one batch.
 
 FFCV is no part of the table: its package builds only beside OpenCV's and libturbojpeg's C++ headers, and it reads a
 format of its own instead of files.
@@ -57,23 +57,18 @@ import torch
 from rich.console import Console
 
 import frame
+from engine.bench import peers
+from engine.bench.peers import DEGREES, HUE, MEAN, RATIO, SCALE, SHIFT, STD, STRENGTH, ZOOM
 from engine.bench.photos import many_sizes, photos
-from engine.system import cores
 
 BATCH = 64
-WORKERS = 2
 WARM_UP, WARM_UP_S = 8, (2.0, 10.0)  # a window begins after so many batches, not before 2 nor after 10 seconds
 MEMORY_BATCHES = 160
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-SCALE, RATIO = (0.6, 1.0), (3 / 4, 4 / 3)
-DEGREES, SHIFT, ZOOM = 15, 0.05, 0.1
-STRENGTH, HUE = 0.4, 0.1
 RIVAL = "Albumentations + OpenCV"
 DALI_DECODES = "engine, DALI decodes"
 GOALS = {256: 3.0, 512: 6.0, 640: 6.0, 768: 6.0}  # by size: how many times as fast as the rival the engine is to be
 
 Batches = Iterator[Any]
-
 
 # --- the peers: endless batches of these files at this size ---------------------------------------------------------
 
@@ -115,115 +110,9 @@ def engine_dali(paths: Sequence[str], size: int) -> Batches:
     return engine(paths, size, decoder="dali")
 
 
-def albumentations(paths: Sequence[str], size: int) -> Batches:
-    import albumentations as A  # noqa: N812
-    import cv2
-    from albumentations.pytorch import ToTensorV2
-
-    cv2.setNumThreads(0)
-    change = A.Compose(
-        [
-            A.RandomResizedCrop(size=(size, size), scale=SCALE, ratio=RATIO),
-            A.Affine(
-                scale=(1 - ZOOM, 1 + ZOOM),
-                translate_percent=(-SHIFT, SHIFT),
-                rotate=(-DEGREES, DEGREES),
-                p=1.0,
-            ),
-            A.HorizontalFlip(p=0.5),
-            A.ColorJitter(
-                brightness=(1 - STRENGTH, 1 + STRENGTH),
-                contrast=(1 - STRENGTH, 1 + STRENGTH),
-                saturation=(1 - STRENGTH, 1 + STRENGTH),
-                hue=(-HUE, HUE),
-                p=1.0,
-            ),
-            A.Erasing(p=0.5),
-            A.Normalize(MEAN, STD),
-            ToTensorV2(),
-        ]
-    )
-    return _in_workers(paths, lambda path: change(image=cv2.imread(path, cv2.IMREAD_COLOR_RGB))["image"])
-
-
-def torchvision(paths: Sequence[str], size: int) -> Batches:
-    from torchvision.io import ImageReadMode, decode_jpeg, read_file
-    from torchvision.transforms import InterpolationMode, v2
-
-    change = v2.Compose(
-        [
-            v2.RandomResizedCrop((size, size), SCALE, RATIO, antialias=True),
-            v2.RandomAffine(DEGREES, (SHIFT, SHIFT), (1 - ZOOM, 1 + ZOOM), interpolation=InterpolationMode.BILINEAR),
-            v2.RandomHorizontalFlip(),
-            v2.ColorJitter(STRENGTH, STRENGTH, STRENGTH, HUE),
-            v2.ToDtype(torch.float32, scale=True),
-            v2.Normalize(MEAN, STD),
-            v2.RandomErasing(p=0.5),
-        ]
-    )
-    return _in_workers(paths, lambda path: change(decode_jpeg(read_file(path), ImageReadMode.RGB)))
-
-
-def dali(paths: Sequence[str], size: int) -> Batches:
-    from nvidia.dali import fn, pipeline_def, types
-
-    def uniform(low: float, high: float, **shape: Any) -> Any:
-        return fn.random.uniform(range=[low, high], **shape)
-
-    @pipeline_def(batch_size=BATCH, num_threads=cores(), device_id=None, prefetch_queue_depth=2)
-    def pipeline() -> Any:
-        encoded, _ = fn.readers.file(files=list(paths))
-        images = fn.decoders.image_random_crop(encoded, random_area=SCALE, random_aspect_ratio=RATIO)
-        images = fn.resize(images, size=[size, size], antialias=True)
-        middle = [size / 2, size / 2]
-        matrix = fn.transforms.rotation(angle=uniform(-DEGREES, DEGREES), center=middle)
-        matrix = fn.transforms.scale(matrix, scale=fn.stack(*[uniform(1 - ZOOM, 1 + ZOOM)] * 2), center=middle)
-        matrix = fn.transforms.translation(matrix, offset=uniform(-SHIFT * size, SHIFT * size, shape=[2]))
-        images = fn.warp_affine(images, matrix=matrix, fill_value=0, inverse_map=False)
-        images = fn.flip(images, horizontal=fn.random.coin_flip())
-        factors = {name: uniform(1 - STRENGTH, 1 + STRENGTH) for name in ("brightness", "contrast", "saturation")}
-        images = fn.color_twist(images, hue=uniform(-HUE * 360, HUE * 360), **factors)
-        side = fn.cast(fn.random.coin_flip(), dtype=types.FLOAT) * uniform(
-            0.15, 0.57
-        )  # 2 to 33 % of the area, or nothing
-        erased = fn.erase(
-            images,
-            anchor=uniform(0, 0.7, shape=[2]),
-            shape=fn.stack(side, side),
-            axes=[0, 1],
-            normalized=True,
-            fill_value=[255 * mean for mean in MEAN],
-        )
-        mean, std = ([255 * value for value in values] for values in (MEAN, STD))
-        return fn.crop_mirror_normalize(erased, mean=mean, std=std, output_layout="HWC", dtype=types.FLOAT)
-
-    running = pipeline()
-    running.build()
-    while True:
-        (batch,) = running.run()
-        yield torch.utils.dlpack.from_dlpack(batch.as_tensor()).permute(0, 3, 1, 2)
-
-
-def kornia(paths: Sequence[str], size: int) -> Batches:
-    import kornia.augmentation as K  # noqa: N812
-
-    from engine.loader.source import Files
-    from engine.loader.stream import ImageStream
-    from engine.recipe.sections import DecodeSection
-
-    crop = K.RandomResizedCrop((size, size), SCALE, RATIO)
-    change = K.AugmentationSequential(
-        K.RandomAffine(DEGREES, (SHIFT, SHIFT), (1 - ZOOM, 1 + ZOOM), p=1.0),
-        K.RandomHorizontalFlip(p=0.5),
-        K.ColorJitter(STRENGTH, STRENGTH, STRENGTH, HUE, p=1.0),
-        K.RandomErasing(p=0.5),
-        K.Normalize(torch.tensor(MEAN), torch.tensor(STD)),
-    )
-    batches = [np.array(rows) for rows in _rows(len(paths))]
-    section = DecodeSection(device="cpu", decoder="dali")
-    for decoded in ImageStream(Files(paths), batches, section, torch.device("cpu")):
-        crops = [crop(image.permute(2, 0, 1)[None].float() / 255) for image in decoded.images.tensors]
-        yield change(torch.cat(crops))
+def theirs(name: str, paths: Sequence[str], size: int) -> Batches:
+    """What `engine bench --compare` measures, on the CPU."""
+    return peers.PEERS[name].batches(peers.Task(paths, (size, size), BATCH, "cpu", 0.0))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -239,10 +128,10 @@ PEERS = (
     Peer("engine, AVX2", "engine", engine_avx2),
     Peer("engine, AVX2, fast decoding", "engine", partial(engine_avx2, fast="on")),
     Peer(DALI_DECODES, "engine", engine_dali),
-    Peer(RIVAL, "albumentations", albumentations),
-    Peer("torchvision v2", "torchvision", torchvision),
-    Peer("DALI pipeline", "nvidia.dali", dali),
-    Peer("Kornia", "kornia", kornia),
+    Peer(RIVAL, "albumentations", partial(theirs, "Albumentations + OpenCV")),
+    Peer("torchvision v2", "torchvision", partial(theirs, "torchvision v2")),
+    Peer("DALI pipeline", "nvidia.dali", partial(theirs, "DALI pipeline")),
+    Peer("Kornia", "kornia", partial(theirs, "Kornia")),
 )
 
 
@@ -250,26 +139,6 @@ def _rows(count: int) -> list[list[int]]:
     """Batches of rows round and round, more than a window can use."""
     rows = itertools.cycle(range(count))
     return [list(itertools.islice(rows, BATCH)) for _ in range(20_000)]
-
-
-class _Files(torch.utils.data.Dataset[torch.Tensor]):
-    def __init__(self, paths: Sequence[str], read: Callable[[str], torch.Tensor]) -> None:
-        self.paths, self.read = paths, read
-
-    def __len__(self) -> int:
-        return 20_000 * BATCH
-
-    def __getitem__(self, index: int) -> torch.Tensor:
-        return self.read(self.paths[index % len(self.paths)])
-
-
-def _in_workers(paths: Sequence[str], read: Callable[[str], torch.Tensor]) -> Batches:
-    context = multiprocessing.get_context("fork")
-    return iter(
-        torch.utils.data.DataLoader(
-            _Files(paths, read), batch_size=BATCH, num_workers=WORKERS, multiprocessing_context=context
-        )
-    )
 
 
 # --- one peer's process ----------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ architecture: that of the others is overwritten with zeros, which take no room w
 with libjpeg. All of it comes as folders of at most `--trip-mib`, `.gpu/1`, `.gpu/2`, ..., for machines that take only
 so much at once. There, trip by trip, in the root of a checkout:
 
-    mkdir -p ~/site && for part in .gpu/*/*.tar.xz; do tar xJf $part -C ~/site; done
+    mkdir -p ~/site && for part in .gpu/*/*.tar.xz; do tar xJf $part -C ~/site; done && cp ~/site/lib/_*.so kernels/
     PYTHONPATH=~/site:. LD_LIBRARY_PATH=~/site/lib python benchmarks/gpu_suite.py
 
 Some minutes, most of them for packing tightly.

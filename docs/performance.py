@@ -82,9 +82,12 @@ def path() -> Page:
             "engine bench --recipe recipes/progressive_768.toml --json benchmarks/results/bench_recipe_cpu.json"
         )
         return
-    gpu = {(row["stage"], row["phase"]): row for row in there.rows} if there else {}
-    for stage in dict.fromkeys(row["stage"] for row in here.rows):
-        own = [row for row in here.rows if row["stage"] == stage]
+    phases, others = (
+        [row for row in one.rows if row["phase"] not in ("costliest", "peer")] if one else [] for one in (here, there)
+    )
+    gpu = {(row["stage"], row["phase"]): row for row in others}
+    for stage in dict.fromkeys(row["stage"] for row in phases):
+        own = [row for row in phases if row["stage"] == stage]
         height, width = own[0]["size"]
         lines = []
         for row in own:

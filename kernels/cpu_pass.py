@@ -13,16 +13,15 @@ without it; `available()` is then False, `why_not()` says why, and `dispatch` us
 from __future__ import annotations
 
 import ctypes
-import importlib.machinery
 import os
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from .library import load
 from .plan import Plan, Ragged
 
 LEVELS = ("generic", "avx2", "avx512")  # slowest first
@@ -167,21 +166,9 @@ def _cores() -> int:
 @cache
 def _load() -> _Library | str:
     """The library, or why there is none."""
-    here = Path(__file__).parent
-    names = [f"_cpu_pass{suffix}" for suffix in importlib.machinery.EXTENSION_SUFFIXES]
-    path = next((here / name for name in names if (here / name).exists()), None)
-    if path is None:
-        return (
-            "it was not built: install again with a C++17 compiler at hand, or, in a checkout, "
-            "run `python setup.py build_ext --inplace`"
-        )
-    try:
-        library = ctypes.CDLL(str(path))
-        version = library.engine_cpu_pass_version()
-    except (OSError, AttributeError) as error:
-        return f"{path.name} cannot be loaded ({error}): build it again on this machine"
-    if version != _VERSION:
-        return f"{path.name} was built from other sources (version {version}, not {_VERSION}): build it again"
+    library = load("cpu_pass", _VERSION)
+    if isinstance(library, str):
+        return library
     library.engine_cpu_pass.argtypes = [ctypes.POINTER(_Arguments)]
     library.engine_cpu_pass_set_threads.restype = None
     library.engine_cpu_pass_set_threads(_cores())

@@ -556,7 +556,6 @@ void draw(const Call& call) {
         }
     }
     if (call.mixing) draw_mix(call);
-    if (call.label_B) mix_labels(call);
 }
 
 }  // namespace

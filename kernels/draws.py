@@ -12,12 +12,12 @@ Nothing is global: any number of threads may draw at once. The library is the op
 from __future__ import annotations
 
 import ctypes
-import importlib.machinery
 from collections.abc import Callable, Iterable
 from ctypes import POINTER, c_double, c_float, c_int32, c_int64, c_uint8, c_void_p
 from functools import cache
-from pathlib import Path
 from typing import Any, NamedTuple
+
+from .library import load
 
 _VERSION = 1  # of the structs
 
@@ -181,22 +181,12 @@ def _library() -> _Library:
 @cache
 def _load() -> _Library | str:
     """The library's functions, or why there are none."""
-    here = Path(__file__).parent
-    names = [f"_draws{suffix}" for suffix in importlib.machinery.EXTENSION_SUFFIXES]
-    path = next((here / name for name in names if (here / name).exists()), None)
-    if path is None:
-        return (
-            "it was not built: with a C++17 compiler at hand install again, or run `python setup.py build_ext "
-            "--inplace` in a checkout"
-        )
-    try:
-        library = ctypes.CDLL(str(path))
-        version = library.engine_draws_version()
-        library.engine_draws_sizes(sizes := (c_int64 * len(_STRUCTS))())
-    except (OSError, AttributeError) as error:
-        return f"{path.name} cannot be loaded ({error}): build it again on this machine"
-    if version != _VERSION or [*sizes] != [ctypes.sizeof(struct) for struct in _STRUCTS]:
-        return f"{path.name} was built from other sources (version {version}, not {_VERSION}): build it again"
+    library = load("draws", _VERSION)
+    if isinstance(library, str):
+        return library
+    library.engine_draws_sizes(sizes := (c_int64 * len(_STRUCTS))())
+    if [*sizes] != [ctypes.sizeof(struct) for struct in _STRUCTS]:
+        return "the library of draws was built from other sources (its structs have other sizes): build it again"
     found = _Library(
         library.engine_draws_draw,
         library.engine_draws_mix_labels,

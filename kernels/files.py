@@ -11,14 +11,14 @@ it; `available()` is then False, `why_not()` says why, and `engine.loader.source
 from __future__ import annotations
 
 import ctypes
-import importlib.machinery
 import os
 from collections.abc import Callable, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
+
+from .library import load
 
 NOT_REGULAR, EMPTY = -1, -2  # in the place of an errno: a pipe or the like; no bytes
 _VERSION = 1  # of struct File
@@ -144,21 +144,9 @@ class _Arena:
 @cache
 def _load() -> _Library | str:
     """The library, or why there is none."""
-    here = Path(__file__).parent
-    names = [f"_files{suffix}" for suffix in importlib.machinery.EXTENSION_SUFFIXES]
-    path = next((here / name for name in names if (here / name).exists()), None)
-    if path is None:
-        return (
-            "it was not built: install again with a C++17 compiler at hand, or, in a checkout, "
-            "run `python setup.py build_ext --inplace`"
-        )
-    try:
-        library = ctypes.CDLL(str(path))
-        version = library.engine_files_version()
-    except (OSError, AttributeError) as error:
-        return f"{path.name} cannot be loaded ({error}): build it again on this machine"
-    if version != _VERSION:
-        return f"{path.name} was built from other sources (version {version}, not {_VERSION}): build it again"
+    library = load("files", _VERSION)
+    if isinstance(library, str):
+        return library
     read, new, free = library.engine_files_read, library.engine_files_arena, library.engine_files_free
     read.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int32, ctypes.c_int32]
     new.argtypes, new.restype = [], ctypes.c_void_p

@@ -163,7 +163,7 @@ struct Worker {
 
 }  // namespace
 
-extern "C" int engine_jpeg_version() { return 2; }
+extern "C" int engine_jpeg_version() { return 3; }
 
 // Decode `count` jobs on `threads` threads, this one among them.
 extern "C" void engine_jpeg_decode(Job* jobs, int count, int threads) {

@@ -12,18 +12,17 @@ libjpeg-turbo's headers installs without it; `available()` is then False and `wh
 from __future__ import annotations
 
 import ctypes
-import importlib.machinery
 from collections.abc import Callable, Sequence
 from functools import cache
-from pathlib import Path
 from typing import NamedTuple, cast
 
 import numpy as np
 
 from .files import Content, address_of
+from .library import load
 
 REDUCTIONS = (1, 2, 4, 8)
-_VERSION = 2  # of struct Job
+_VERSION = 3  # of struct Job, and of the reader of Huffman codes
 _JOB = np.dtype(  # struct Job of jpeg.cpp
     [
         ("data", np.uint64),
@@ -175,21 +174,10 @@ def _axis(span: tuple[int, int], size: int, mirrored: bool, reduction: int, edge
 @cache
 def _load() -> Callable[[int, int, int], None] | str:
     """The library's function, or why there is none."""
-    here = Path(__file__).parent
-    names = [f"_jpeg{suffix}" for suffix in importlib.machinery.EXTENSION_SUFFIXES]
-    path = next((here / name for name in names if (here / name).exists()), None)
-    if path is None:
-        return (
-            "it was not built: with a C++17 compiler and libjpeg-turbo's headers at hand (libjpeg-dev, "
-            "libjpeg-turbo-devel) install again, or run `python setup.py build_ext --inplace` in a checkout"
-        )
-    try:
-        library = ctypes.CDLL(str(path))
-        version = library.engine_jpeg_version()
-    except (OSError, AttributeError) as error:
-        return f"{path.name} cannot be loaded ({error}): build it again on this machine"
-    if version != _VERSION:
-        return f"{path.name} was built from other sources (version {version}, not {_VERSION}): build it again"
+    needs = "a C++17 compiler and libjpeg-turbo's headers (libjpeg-dev, libjpeg-turbo-devel) at hand"
+    library = load("jpeg", _VERSION, needs)
+    if isinstance(library, str):
+        return library
     function = library.engine_jpeg_decode
     function.argtypes, function.restype = [ctypes.c_void_p, ctypes.c_int, ctypes.c_int], None
     return cast(Callable[[int, int, int], None], function)

@@ -6,11 +6,13 @@ never trained but answer decidedly, a run that was trained, with all that can be
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import numpy as np
@@ -328,3 +330,18 @@ def screenshots(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = Path(__file__).resolve().parents[1] / "docs" / "screenshots"
     folder.mkdir(exist_ok=True)
     return folder
+
+
+@pytest.fixture(scope="session")
+def interpreter() -> Iterator[Callable[..., Any]]:
+    """Calls a function in a process of its own, where Triton interprets its kernels on the CPU.
+
+    Triton reads TRITON_INTERPRET when its own library is imported, which other tests may have caused long before.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRITON_INTERPRET", "1")
+        patch.syspath_prepend(str(Path(__file__).parents[1]))  # where the process finds functions of tests
+        pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+        pool.submit(torch.set_num_threads, 1).result()
+    yield lambda function, *arguments: pool.submit(function, *arguments).result()
+    pool.shutdown()

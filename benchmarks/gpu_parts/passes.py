@@ -75,10 +75,10 @@ def _contenders(
             yield f"one pass, {words}, {str(dtype)[6:]}", call, moved / sum(map(len, sets))
     batches = [torch.stack([_same_way(image) for image in images]).permute(0, 3, 1, 2) for images in sets]
     if importlib.util.find_spec("kornia"):
-        chain = kornia_chain(size)
+        chain = kornia_chain(size).to(DEVICE)
         yield "Kornia", lambda number: chain(batches[number % len(batches)].float() / 255), 0
         if not context.rehearsed and size == context.stages[0][0]:  # it takes a minute, so at one size
-            compiled = torch.compile(kornia_chain(size))
+            compiled = torch.compile(kornia_chain(size).to(DEVICE))
             yield "Kornia, torch.compile", lambda number: compiled(batches[number % len(batches)].float() / 255), 0
     tv = torchvision_chain(size)
     yield "torchvision v2, one draw for the batch", lambda number: tv(batches[number % len(batches)]), 0
@@ -123,7 +123,7 @@ def kornia_chain(size: int) -> torch.nn.Module:
         k.ColorJitter(0.4, 0.4, 0.4, 0.1, p=1.0),
         k.RandomErasing(p=0.5),
         k.Normalize(torch.tensor(MEAN), torch.tensor(STD)),
-    ).to(DEVICE)
+    )
 
 
 def torchvision_chain(size: int) -> Callable[[Tensor], Tensor]:

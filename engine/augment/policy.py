@@ -13,24 +13,18 @@ jitter, tone -> the colour program; coarse dropout, random erasing, cutout, corn
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any
-
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.augment import geometry
 from engine.augment.auto import choose, policy_streams
 from engine.augment.color import Steps, color_steps, color_streams
 from engine.augment.contract import chosen_filter
-from engine.augment.drawn import Asked, Drawn, Look, Memory, draw, draw_extras, draw_plan, packed
+from engine.augment.drawn import Asked, Look, draw_extras, draw_plan
 from engine.augment.extras import Extras, extra_steps, extra_streams
-from engine.augment.mix import MixedLabels, reference_labels, with_mix
+from engine.augment.mix import with_mix
 from engine.augment.program import Program
 from engine.augment.rects import rect_streams, with_rects
-from engine.augment.regions import needed_regions_B5
 from engine.augment.rng import hashes, uniforms
 from engine.kernels import Border, Filter, Plan, draws
 from engine.recipe.sections.augment import AugmentSection, MixSection
@@ -76,8 +70,8 @@ class Policy:
             return self.reference_draw(keys_B, sizes_B2, height, width, seed, epoch, mix)
         if len(sizes_B2) != len(keys_B):
             raise ValueError(f"{len(sizes_B2)} sizes for a batch of {len(keys_B)}")
-        asked = Asked(keys_B.numpy(), seed, epoch, height, width, _array(sizes_B2), mix)
-        return draw_plan(self._program, self._look(height, width), asked)
+        asked = Asked(keys_B.numpy(), seed, epoch, height, width, sizes_B2.numpy(), mix)
+        return draw_plan(self._program, Look(height, width, self.mean, self.std, self.filter), asked)
 
     def extras(self, keys_B: Tensor, seed: int, epoch: int) -> Extras | None:
         """What `apply_extras` does to the batch between geometry and colours; None when the recipe asks for nothing."""
@@ -86,41 +80,6 @@ class Policy:
         if not self._program.extras:
             return None
         return draw_extras(self._program, Asked(keys_B.numpy(), seed, epoch))
-
-    def draw_batch(
-        self,
-        keys_B: NDArray[np.int64] | Tensor,
-        sizes_B2: NDArray[np.int32] | Tensor,
-        height: int,
-        width: int,
-        seed: int,
-        epoch: int,
-        mix: MixSection | None = None,
-        *,
-        labels_B: NDArray[np.int64] | None = None,
-        regions: bool | None = None,
-        memory: Memory | None = None,
-        spare: int = 0,
-    ) -> Drawn:
-        """Plan and extras of one batch, on the host, in one block of memory; of classes `labels_B` what the mix makes
-        of them.
-
-        `regions`: whether to say what the plan looks at of each photo, too, and (True) how much smaller that may be
-        decoded; None: not at all. `memory` gives the block, with `spare` bytes after what is drawn. Raises ValueError
-        when arrays are of other lengths than `keys_B` or the memory will not do.
-        """
-        given = {"sizes": len(sizes_B2), "labels": len(keys_B) if labels_B is None else len(labels_B)}
-        for name, count in given.items():
-            if count != len(keys_B):
-                raise ValueError(f"{count} {name} for a batch of {len(keys_B)}")
-        asked = Asked(_array(keys_B), seed, epoch, height, width, _array(sizes_B2), mix, labels_B)
-        if draws.available():
-            drawn = draw(self._program, self._look(height, width), asked, memory, spare)
-        else:
-            drawn = self._by_torch(asked, memory, spare)
-        if regions is None:
-            return drawn
-        return dataclasses.replace(drawn, regions_B5=needed_regions_B5(drawn.plan, torch.as_tensor(sizes_B2), regions))
 
     def reference_draw(
         self,
@@ -171,18 +130,6 @@ class Policy:
         ops_BE, args_BE = (torch.stack(parts, dim=1) for parts in zip(*steps, strict=True))
         return Extras(ops_BE, args_BE, hashes(seed, epoch, keys_B, "extras/noise"))
 
-    def _by_torch(self, asked: Asked, memory: Memory | None, spare: int) -> Drawn:
-        keys_B, sizes_B2 = torch.as_tensor(asked.keys_B), torch.as_tensor(asked.sizes_B2)
-        where = (asked.seed, asked.epoch)
-        plan = self.reference_draw(keys_B, sizes_B2, asked.height, asked.width, *where, asked.mix)
-        labels: MixedLabels | None = None
-        if asked.labels_B is not None:
-            labels = reference_labels(plan, torch.as_tensor(asked.labels_B))
-        return packed(plan, self.reference_extras(keys_B, *where), labels, memory, spare)
-
-    def _look(self, height: int, width: int) -> Look:
-        return Look(height, width, self.mean, self.std, self.filter)
-
     def _geometry(self, draws: Draws, sizes_B2: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
         """The composed matrices, float64, and who is letterboxed."""
         section = self.section
@@ -225,10 +172,6 @@ class Policy:
             box_B4 = geometry.fit_box(crop.kind, 1.0, sizes_B2, height, width)
         box_B4[:, 0] += left_B
         return torch.where(letterboxed_B[:, None], whole_B4, box_B4), letterboxed_B
-
-
-def _array(values: NDArray[Any] | Tensor) -> NDArray[Any]:
-    return values.numpy() if isinstance(values, Tensor) else values
 
 
 def _streams(section: AugmentSection) -> dict[str, int]:

@@ -88,12 +88,25 @@ def reference_regions_B5(plan: Plan, sizes_B2: Tensor, reduce: bool) -> NDArray[
     return torch.cat([boxes_B22.long().flatten(1), reduction_B[:, None]], dim=1).int().numpy()
 
 
-def fit_to_regions(plan: Plan, corner_B2: Tensor, reduction_B: Tensor) -> Plan:
-    """A plan for whole photos as one for the regions of them that were decoded: `corner_B2` is the x and y of each
-    region's upper left corner in its photo, in pixels, and `reduction_B` how many of these a decoded pixel spans."""
+def fit_to_regions(plan: Plan, frame_B5: Tensor) -> Plan:
+    """A plan for whole photos as one for the regions of them that were decoded: `frame_B5` (int32, on the host) is the
+    photo's height and width, the x and y of the region's upper left corner in it, in pixels, and how many of these a
+    decoded pixel spans. By C++ where it is built and the plan lies on the host."""
+    if plan.device.type != "cpu" or not draws.available():
+        return reference_fit(plan, frame_B5)
+    if frame_B5.shape != (plan.batch, 5) or frame_B5.dtype != torch.int32:
+        found = f"{frame_B5.dtype} {tuple(frame_B5.shape)}"
+        raise ValueError(f"frames of {plan.batch} images: expected int32 ({plan.batch}, 5), got {found}")
+    matrix_B33 = plan.matrix_B33.float().clone(memory_format=torch.contiguous_format)
+    frame_B5 = frame_B5.contiguous()
+    draws.fit(matrix_B33.data_ptr(), frame_B5.data_ptr(), plan.batch)
+    return dataclasses.replace(plan, matrix_B33=matrix_B33)
+
+
+def reference_fit(plan: Plan, frame_B5: Tensor) -> Plan:
+    """What `fit_to_regions` answers, defined in torch."""
     matrix_B33 = plan.matrix_B33.double()
-    x_B, y_B = corner_B2.to(matrix_B33).unbind(1)
-    reduction_B = reduction_B.to(matrix_B33)
+    x_B, y_B, reduction_B = frame_B5[:, 2:].to(matrix_B33).unbind(1)
     source_B33 = torch.zeros_like(matrix_B33)
     source_B33[:, 0, 0] = source_B33[:, 1, 1] = 1 / reduction_B
     source_B33[:, 0, 2], source_B33[:, 1, 2] = -x_B / reduction_B, -y_B / reduction_B

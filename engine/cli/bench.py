@@ -39,7 +39,8 @@ Examples:
   engine bench --compare --profile trace.json
 
 Without --recipe every image is cropped, turned, shifted, scaled, colour-jittered and partly erased. Without --data the
-bench draws its own photos and keeps them. The last line of the output is JSON.
+bench draws its own photos and keeps them. Photos are decoded in every epoch, whatever decode.cache says. The last line
+of the output is JSON.
 """
 )
 @click.option("--res", type=Resolution(), help="Image size: pixels, or HxW.  [default: all of the recipe's, 256]")

@@ -89,7 +89,7 @@ class Decoded:
         """A plan for the whole photos as one for these images of them."""
         if self.frame_B5 is None:
             return plan
-        return fit_to_regions(plan, self.frame_B5[:, 2:4], self.frame_B5[:, 4])
+        return fit_to_regions(plan, self.frame_B5)
 
 
 class Finish(NamedTuple):

@@ -7,7 +7,6 @@ one). What merely changes nothing is told. Everything here is settled before the
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -18,7 +17,7 @@ from engine.augment.views import views_of
 from engine.decode.choose import decoder_for
 from engine.errors import DataError, RecipeError
 from engine.inference.ask import check_views
-from engine.kernels import cpu_pass
+from engine.kernels import cpu_pass, network
 from engine.model.build import (
     Classifier,
     build_shapes,
@@ -247,7 +246,7 @@ def _epochs(stage: StageSection) -> str:
 
 def _check_executor(recipe: Recipe, device: torch.device) -> None:
     name, key = recipe.augment.executor, f'augment.executor = "{recipe.augment.executor}"'
-    if name == "triton" and device.type != "cuda" and not os.environ.get("TRITON_INTERPRET"):
+    if name == "triton" and not network.runs_on(device):
         raise RecipeError(f'{key}: it runs on a CUDA device, and none is visible; use "auto"')
     if name == "cpu" and device.type != "cpu":
         raise RecipeError(f'{key}: it works in main memory, and the model is on {device}; use "auto"')

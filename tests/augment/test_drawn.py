@@ -1,10 +1,9 @@
-"""What C++ draws is what torch draws, number by number; and all of a batch lies in one block, wherever that is."""
+"""What C++ draws is what torch draws, number by number."""
 
 from __future__ import annotations
 
 import pickle
 import re
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from enum import IntEnum
 from pathlib import Path
@@ -20,10 +19,9 @@ from torch import Tensor
 from engine.augment import program
 from engine.augment.auto import Geometry
 from engine.augment.color import Form
-from engine.augment.drawn import Drawn
 from engine.augment.mix import mixed_labels, reference_labels
 from engine.augment.policy import Policy
-from engine.augment.regions import fit_to_regions, needed_regions_B5, reference_regions_B5
+from engine.augment.regions import fit_to_regions, needed_regions_B5, reference_fit, reference_regions_B5
 from engine.kernels import Border, Fill, Filter, Plan, draws
 from engine.recipe.sections.augment import AugmentSection, MixSection
 
@@ -32,7 +30,7 @@ MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 BATCH = 60
 KEYS = torch.randint(-(2**63), 2**63 - 1, (BATCH,), generator=torch.Generator().manual_seed(1))
 SIZES = torch.randint(1, 4000, (BATCH, 2), generator=torch.Generator().manual_seed(2), dtype=torch.int32)
-LABELS = np.arange(BATCH) % 7
+LABELS = torch.arange(BATCH) % 7
 MIX = MixSection(mixup=0.2, cutmix=1.0, p=0.7)
 SECTION = AugmentSection.model_validate(
     {
@@ -162,20 +160,20 @@ def test_any_recipe_is_drawn_as_torch_draws_it(
     keys: dict[str, Any], mix: MixSection | None, height: int, width: int, seed: int, epoch: int
 ) -> None:
     policy = Policy(AugmentSection.model_validate(keys), MEAN, STD)
-    drawn = policy.draw_batch(KEYS, SIZES, height, width, seed, epoch, mix, labels_B=LABELS)
+    drawn = policy.draw(KEYS, SIZES, height, width, seed, epoch, mix)
     expected = policy.reference_draw(KEYS, SIZES, height, width, seed, epoch, mix)
-    assert list(drawn.plan.tensors) == list(expected.tensors)
+    assert list(drawn.tensors) == list(expected.tensors)
     for name, tensor in expected.tensors.items():
-        assert_close(name, drawn.plan.tensors[name], tensor)
-    assert drawn.plan.filter is expected.filter and drawn.labels is not None
-    own_B, partner_B, share_B = reference_labels(expected, torch.from_numpy(LABELS))
-    assert torch.equal(drawn.labels.own_B, own_B) and torch.equal(drawn.labels.partner_B, partner_B)
-    assert_close("share_B", drawn.labels.share_B, share_B)
-    extras = policy.reference_extras(KEYS, seed, epoch)
-    assert (drawn.extras is None) == (extras is None)
-    if drawn.extras is not None and extras is not None:
+        assert_close(name, drawn.tensors[name], tensor)
+    assert drawn.filter is expected.filter
+    labels, (own_B, partner_B, share_B) = mixed_labels(drawn, LABELS), reference_labels(expected, LABELS)
+    assert torch.equal(labels.own_B, own_B) and torch.equal(labels.partner_B, partner_B)
+    assert_close("share_B", labels.share_B, share_B)
+    extras, expected_extras = policy.extras(KEYS, seed, epoch), policy.reference_extras(KEYS, seed, epoch)
+    assert (extras is None) == (expected_extras is None)
+    if extras is not None and expected_extras is not None:
         for name in ("op_BE", "arg_BE", "seed_B"):
-            assert torch.equal(getattr(drawn.extras, name), getattr(extras, name)), name
+            assert torch.equal(getattr(extras, name), getattr(expected_extras, name)), name
 
 
 @compiled
@@ -208,114 +206,55 @@ def test_the_regions_of_odd_plans_are_torchs(matrix: list[list[float]], border: 
     assert np.array_equal(needed_regions_B5(plan, size, True), reference_regions_B5(plan, size, True))
 
 
-@pytest.mark.parametrize("mix", [None, MIX])
-def test_a_batch_is_what_is_drawn_one_by_one(mix: MixSection | None, drawn_by: str) -> None:
-    policy = Policy(SECTION, MEAN, STD)
-    drawn = policy.draw_batch(KEYS.numpy(), SIZES.numpy(), 96, 128, 3, 4, mix, labels_B=LABELS, regions=True)
-    plan, extras = policy.draw(KEYS, SIZES, 96, 128, 3, 4, mix), policy.extras(KEYS, 3, 4)
-    labels = mixed_labels(plan, torch.from_numpy(LABELS))
-    assert list(drawn.plan.tensors) == list(plan.tensors)
-    assert all(torch.equal(found, plan.tensors[name]) for name, found in drawn.plan.tensors.items())
-    assert drawn.labels is not None and all(map(torch.equal, drawn.labels, labels))
-    assert drawn.extras is not None and extras is not None
-    assert all(map(torch.equal, vars(drawn.extras).values(), vars(extras).values()))
-    assert drawn.regions_B5 is not None
-    assert np.array_equal(drawn.regions_B5, needed_regions_B5(plan, SIZES, True))
+def tensors_of(policy: Policy, count: int = BATCH, epoch: int = 4) -> list[Tensor]:
+    """All that is drawn for the first `count` photos."""
+    plan, extras = (
+        policy.draw(KEYS[:count], SIZES[:count], 96, 128, 3, epoch, MIX),
+        policy.extras(KEYS[:count], 3, epoch),
+    )
+    assert extras is not None
+    return [*plan.tensors.values(), *vars(extras).values(), *mixed_labels(plan, LABELS[:count])]
 
 
-def tensors_of(drawn: Drawn) -> list[Tensor]:
-    assert drawn.labels is not None and drawn.extras is not None
-    return [*drawn.plan.tensors.values(), *drawn.labels, *vars(drawn.extras).values()]
-
-
-def test_all_of_a_batch_lies_in_the_callers_block_in_lines_one_after_the_other(drawn_by: str) -> None:
-    asked: list[int] = []
-
-    def memory(count: int) -> Tensor:
-        asked.append(count)
-        return torch.full((count + 640,), 7, dtype=torch.uint8)
-
-    policy = Policy(SECTION, MEAN, STD)
-    drawn = policy.draw_batch(KEYS, SIZES, 96, 128, 3, 4, MIX, labels_B=LABELS, memory=memory, spare=100)
-    assert asked == [drawn.used + 100] and len(drawn.block) == asked[0]
-    assert (drawn.block[drawn.used :] == 7).all(), "what is spare is the caller's"
-    end = drawn.block.data_ptr()
-    for tensor in tensors_of(drawn):
-        assert tensor.data_ptr() == end and tensor.is_contiguous()
-        end += -(-tensor.numel() * tensor.element_size() // 64) * 64
-    assert end == drawn.block.data_ptr() + drawn.used
-
-
-def test_a_copy_of_the_block_holds_the_batch(drawn_by: str) -> None:
-    drawn = Policy(SECTION, MEAN, STD).draw_batch(KEYS, SIZES, 96, 128, 3, 4, MIX, labels_B=LABELS, regions=False)
-    copied = drawn.at(drawn.block.clone())
-    expected = [tensor.clone() for tensor in tensors_of(drawn)]
-    drawn.block.zero_()
-    assert all(map(torch.equal, tensors_of(copied), expected))
-    assert (copied.plan.height, copied.plan.width, copied.plan.std) == (96, 128, STD)
-    assert copied.regions_B5 is drawn.regions_B5
-
-
-def test_a_plan_is_fitted_to_what_was_decoded_in_place(drawn_by: str) -> None:
-    drawn = Policy(SECTION, MEAN, STD).draw_batch(KEYS, SIZES, 96, 128, 3, 4)
+@compiled
+def test_a_plan_is_fitted_to_what_was_decoded_as_torch_fits_it() -> None:
+    plan = Policy(SECTION, MEAN, STD).draw(KEYS, SIZES, 96, 128, 3, 4)
     frame_B5 = torch.randint(0, 300, (BATCH, 5), dtype=torch.int32, generator=torch.Generator().manual_seed(3))
     frame_B5[:, 4] = 2 ** (torch.arange(BATCH) % 4)
-    expected = fit_to_regions(drawn.plan, frame_B5[:, 2:4], frame_B5[:, 4]).matrix_B33
-    at = drawn.plan.matrix_B33.data_ptr()
-    drawn.fit(frame_B5)
-    assert torch.equal(drawn.plan.matrix_B33, expected) and drawn.plan.matrix_B33.data_ptr() == at
+    before = plan.matrix_B33.clone()
+    assert torch.equal(fit_to_regions(plan, frame_B5).matrix_B33, reference_fit(plan, frame_B5).matrix_B33)
+    assert torch.equal(plan.matrix_B33, before)
     with pytest.raises(ValueError, match=r"expected int32 \(60, 5\)"):
-        drawn.fit(frame_B5[:7])
+        fit_to_regions(plan, frame_B5[:7])
 
 
-def test_what_does_not_fit_together_is_refused(drawn_by: str) -> None:
-    policy = Policy(SECTION, MEAN, STD)
+def test_sizes_of_other_photos_are_refused() -> None:
     with pytest.raises(ValueError, match="59 sizes for a batch of 60"):
-        policy.draw_batch(KEYS, SIZES[1:], 96, 128, 3, 4)
-    with pytest.raises(ValueError, match="59 labels for a batch of 60"):
-        policy.draw_batch(KEYS, SIZES, 96, 128, 3, 4, labels_B=LABELS[1:])
-    unfit: list[Callable[[int], Tensor]] = [
-        lambda count: torch.empty(count - 1, dtype=torch.uint8),
-        lambda count: torch.empty(count, dtype=torch.int8),
-        lambda count: torch.empty(count + 4, dtype=torch.uint8)[4:],
-    ]
-    for memory in unfit:
-        with pytest.raises(ValueError, match=r"memory for what is drawn: expected \d+ bytes of uint8"):
-            policy.draw_batch(KEYS, SIZES, 96, 128, 3, 4, memory=memory)
+        Policy(SECTION, MEAN, STD).draw(KEYS, SIZES[1:], 96, 128, 3, 4)
 
 
 def test_a_batch_of_none_and_of_one(drawn_by: str) -> None:
     policy = Policy(SECTION, MEAN, STD)
     for count in (0, 1):
-        drawn = policy.draw_batch(
-            KEYS[:count], SIZES[:count], 96, 128, 3, 4, MIX, labels_B=LABELS[:count], regions=True
-        )
-        assert all(len(tensor) == count for tensor in tensors_of(drawn))
-        assert drawn.labels is not None and torch.equal(drawn.labels.own_B, drawn.labels.partner_B)
+        tensors = tensors_of(policy, count)
+        assert all(len(tensor) == count for tensor in tensors)
+        own_B, partner_B, _ = tensors[-3:]
+        assert torch.equal(own_B, partner_B)
 
 
 @compiled
 def test_batches_are_drawn_at_once_by_several_threads() -> None:
     policy = Policy(SECTION, MEAN, STD)
-    alone = [policy.draw_batch(KEYS, SIZES, 96, 128, 3, epoch, MIX, labels_B=LABELS) for epoch in range(8)]
+    alone = [tensors_of(policy, epoch=epoch) for epoch in range(8)]
     with ThreadPoolExecutor(8) as pool:
-        jobs = [
-            pool.submit(policy.draw_batch, KEYS, SIZES, 96, 128, 3, i % 8, MIX, labels_B=LABELS) for i in range(160)
-        ]
+        jobs = [pool.submit(tensors_of, policy, epoch=i % 8) for i in range(160)]
         for i, job in enumerate(jobs):
-            assert all(map(torch.equal, tensors_of(job.result()), tensors_of(alone[i % 8])))
+            assert all(map(torch.equal, job.result(), alone[i % 8]))
 
 
 def test_a_policy_that_was_pickled_draws_the_same(drawn_by: str) -> None:
     policy = Policy(SECTION, MEAN, STD)
-    found = pickle.loads(pickle.dumps(policy)).draw_batch(KEYS, SIZES, 96, 128, 3, 4, MIX, labels_B=LABELS)
-    assert all(
-        map(
-            torch.equal,
-            tensors_of(found),
-            tensors_of(policy.draw_batch(KEYS, SIZES, 96, 128, 3, 4, MIX, labels_B=LABELS)),
-        )
-    )
+    assert all(map(torch.equal, tensors_of(pickle.loads(pickle.dumps(policy))), tensors_of(policy)))
 
 
 def codes(enum: str, file: str) -> list[str]:

@@ -70,8 +70,10 @@ def test_the_pass_sees_no_difference_between_the_photo_and_the_region(
         torch.full((batch,), int(border), dtype=torch.int32),
     )
     regions = needed_regions(plan, pictures.sizes_B2, reduce=False)
-    corner_B2 = torch.tensor([(region.x0, region.y0) for region in regions])
-    fitted = fit_to_regions(plan, corner_B2, torch.ones(batch))
+    frames = [
+        (*size, region.x0, region.y0, 1) for size, region in zip(pictures.sizes_B2.tolist(), regions, strict=True)
+    ]
+    fitted = fit_to_regions(plan, torch.tensor(frames, dtype=torch.int32))
     whole_BCHW = one_pass(pictures, plan, executor="reference")
     region_BCHW = one_pass(cut(pictures, regions), fitted, executor="reference")
     if filter == Filter.NEAREST:  # float32 may round a point on the line between two pixels either way
@@ -93,7 +95,7 @@ def test_a_crop_needs_its_pixels_and_a_rim() -> None:
 
 def test_a_plan_is_fitted_to_a_region_that_was_decoded_smaller() -> None:
     plan = plan_of([[2, 0, 40], [0, 3, 30], [0, 0, 1]])
-    fitted = fit_to_regions(plan, torch.tensor([[32, 16]]), torch.tensor([2]))
+    fitted = fit_to_regions(plan, torch.tensor([[200, 200, 32, 16, 2]], dtype=torch.int32))
     expected = torch.tensor([[[1, 0, 4], [0, 1.5, 7], [0, 0, 1]]])
     assert torch.allclose(fitted.matrix_B33, expected) and fitted.matrix_B33.dtype == torch.float32
 

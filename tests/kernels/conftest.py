@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -14,24 +12,6 @@ from torch import Tensor
 from engine.kernels import Executor, Plan, Ragged, cpu_pass, one_pass
 
 Run = Callable[..., Tensor]
-
-
-@pytest.fixture(scope="session")
-def interpreter() -> Iterator[Callable[..., Tensor]]:
-    """Calls a function in a process of its own, where Triton interprets its kernels on the CPU.
-
-    Triton reads TRITON_INTERPRET when its own library is imported, which other tests may have caused long before.
-    """
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRITON_INTERPRET", "1")
-        pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
-        pool.submit(torch.set_num_threads, 1).result()
-
-    def call(function: Callable[..., Tensor], *args: object) -> Tensor:
-        return pool.submit(function, *args).result()
-
-    yield call
-    pool.shutdown()
 
 
 @pytest.fixture(scope="session")

@@ -6,11 +6,8 @@ place: the interpreter cuts off where a GPU rounds.
 
 from __future__ import annotations
 
-import multiprocessing
 import runpy
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -48,18 +45,6 @@ def checked_by_torch(name: str, inputs: tuple[Any, ...]) -> str:
     return str(set(torch.library.opcheck(operator, inputs, test_utils=checks).values()))
 
 
-@pytest.fixture(scope="module")
-def interpreted() -> Iterator[Callable[..., Any]]:
-    """A call of a function of this module where the kernels run: interpreted, or on the GPU where there is one."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRITON_INTERPRET", "1")
-        patch.syspath_prepend(str(Path(__file__).parents[2]))  # where the other process finds this module
-        pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
-        pool.submit(torch.set_num_threads, 1).result()
-    yield lambda function, *arguments: pool.submit(function, *arguments).result()
-    pool.shutdown()
-
-
 def inputs_of(name: str, shape: tuple[int, ...], low: torch.dtype) -> tuple[tuple[Any, ...], tuple[int, ...]]:
     """Arguments of a function, its maps in `low`, and the shape of its answer."""
     random = torch.Generator().manual_seed(sum(shape))
@@ -86,11 +71,11 @@ FUNCTIONS = ["depthwise", "layer_norm", "bias_gelu", "scale_add"]
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_in_float32_answers_and_gradients_are_the_references(
-    interpreted: Callable[..., Any], name: str, shape: tuple[int, ...]
+    interpreter: Callable[..., Any], name: str, shape: tuple[int, ...]
 ) -> None:
     inputs, answered = inputs_of(name, shape, torch.float32)
     gradient = torch.randn(answered, generator=torch.Generator().manual_seed(1))
-    found = interpreted(work, name, inputs, gradient)
+    found = interpreter(work, name, inputs, gradient)
     expected = work(f"{name}_reference", inputs, gradient)
     assert len(found) == len(expected)
     for one, other in zip(found, expected, strict=True):
@@ -98,11 +83,11 @@ def test_in_float32_answers_and_gradients_are_the_references(
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_in_bf16_nothing_is_lost_but_a_rounding(interpreted: Callable[..., Any], name: str) -> None:
+def test_in_bf16_nothing_is_lost_but_a_rounding(interpreter: Callable[..., Any], name: str) -> None:
     inputs, answered = inputs_of(name, SHAPES["odd"], torch.bfloat16)
     gradient = torch.randn(answered, generator=torch.Generator().manual_seed(1)).bfloat16()
     exact = work(f"{name}_reference", tuple(_raised(one) for one in inputs), gradient.float())
-    found = interpreted(work, name, inputs, gradient)
+    found = interpreter(work, name, inputs, gradient)
     expected = work(f"{name}_reference", inputs, gradient)
     for one, other, true in zip(found, expected, exact, strict=True):
         assert one.dtype == other.dtype
@@ -117,26 +102,26 @@ def _raised(value: Any) -> Any:
     return torch.float32 if isinstance(value, torch.dtype) else value
 
 
-def test_images_of_any_memory_format_are_taken(interpreted: Callable[..., Any]) -> None:
+def test_images_of_any_memory_format_are_taken(interpreter: Callable[..., Any]) -> None:
     (images_BCHW, *rest), answered = inputs_of("depthwise", (1, 2, 3, 5), torch.float32)
     gradient = torch.randn(answered)
     plain = images_BCHW.detach().contiguous().requires_grad_()
     assert plain.stride() != images_BCHW.stride()
-    found = [interpreted(work, "depthwise", (images, *rest), gradient) for images in (images_BCHW, plain)]
+    found = [interpreter(work, "depthwise", (images, *rest), gradient) for images in (images_BCHW, plain)]
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
 
 
-def test_what_does_not_learn_costs_no_gradient(interpreted: Callable[..., Any]) -> None:
+def test_what_does_not_learn_costs_no_gradient(interpreter: Callable[..., Any]) -> None:
     (images_BCHW, *rest), answered = inputs_of("depthwise", SHAPES["row"], torch.float32)
     frozen = [one.detach() if isinstance(one, Tensor) else one for one in rest]
-    found = interpreted(work, "depthwise", (images_BCHW, *frozen), torch.ones(answered))
+    found = interpreter(work, "depthwise", (images_BCHW, *frozen), torch.ones(answered))
     assert len(found) == 2
 
 
 @pytest.mark.parametrize("name", ["depthwise", "bias_gelu", "scale_add"])
-def test_torch_finds_the_operators_well_made(interpreted: Callable[..., Any], name: str) -> None:
+def test_torch_finds_the_operators_well_made(interpreter: Callable[..., Any], name: str) -> None:
     inputs, _ = inputs_of(name, SHAPES["row"], torch.float32)
-    assert interpreted(checked_by_torch, name, inputs) == "{'SUCCESS'}"
+    assert interpreter(checked_by_torch, name, inputs) == "{'SUCCESS'}"
 
 
 @pytest.mark.gpu

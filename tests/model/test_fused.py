@@ -6,10 +6,7 @@ Here Triton's interpreter runs them, in a process of its own.
 from __future__ import annotations
 
 import copy
-import multiprocessing
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -69,36 +66,24 @@ def graphs_of_a_fused_model(images_BCHW: Tensor) -> tuple[int, Tensor]:
     return counter.frame_count, answer
 
 
-@pytest.fixture(scope="module")
-def interpreted() -> Iterator[Callable[..., Any]]:
-    """A call of a function of this module where the kernels run."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRITON_INTERPRET", "1")
-        patch.syspath_prepend(str(Path(__file__).parents[2]))  # where the other process finds this module
-        pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
-        pool.submit(int).result()
-    yield lambda function, *arguments: pool.submit(function, *arguments).result()
-    pool.shutdown()
-
-
 @pytest.mark.parametrize("kind", KINDS)
-def test_answers_and_gradients_are_timms(interpreted: Callable[..., Any], kind: str) -> None:
-    found = interpreted(fused_and_shown, KINDS[kind], "norm")
+def test_answers_and_gradients_are_timms(interpreter: Callable[..., Any], kind: str) -> None:
+    found = interpreter(fused_and_shown, KINDS[kind], "norm")
     for one, other in zip(found, shown(small(**KINDS[kind])), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5 * float(other.abs().max()))
 
 
-def test_under_autocast_they_are_no_further_off_than_timms(interpreted: Callable[..., Any]) -> None:
-    exact, found, theirs = shown(small()), interpreted(fused_and_shown, {}, "norm", True), shown(small(), low=True)
+def test_under_autocast_they_are_no_further_off_than_timms(interpreter: Callable[..., Any]) -> None:
+    exact, found, theirs = shown(small()), interpreter(fused_and_shown, {}, "norm", True), shown(small(), low=True)
     errors = [
         sum((a - b).norm().item() / b.norm().item() for a, b in zip(one, exact, strict=True)) for one in (found, theirs)
     ]
     assert 0 < errors[0] <= 1.5 * errors[1]
 
 
-def test_the_compiler_makes_one_graph_of_it_that_answers_as_timms(interpreted: Callable[..., Any]) -> None:
+def test_the_compiler_makes_one_graph_of_it_that_answers_as_timms(interpreter: Callable[..., Any]) -> None:
     images_BCHW = torch.randn(1, 3, 32, 32)
-    graphs, answer = interpreted(graphs_of_a_fused_model, images_BCHW)
+    graphs, answer = interpreter(graphs_of_a_fused_model, images_BCHW)
     assert graphs == 1
     torch.testing.assert_close(answer, small().eval()(images_BCHW), rtol=1e-4, atol=1e-4)
 
